@@ -1,0 +1,358 @@
+"""onerow: get or create a row, one row per key under any concurrency.
+
+A request from top to bottom: its types, its handler, its route. `python app.py` serves it.
+"""
+
+import asyncio
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import msgspec
+import psycopg
+import uvicorn
+from msgspec import UNSET, Meta, UnsetType
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from uvicorn.supervisors import Multiprocess
+
+from db.embedded import database_url
+from db.pool import Connection, Pool, Row, open_pool
+from db.queries import QUERIES, apply_schema, check_usable, get_or_create
+from db.settings import read_settings
+from db.transaction import Unavailable, read, serializable
+from web.problem import client_gone, defect, http_exception, problem, unavailable
+from web.validation import (
+    Invalid,
+    from_body,
+    from_path,
+    from_query,
+    invalid_input,
+    prefers_strict,
+    unprocessable,
+    wrong,
+)
+
+logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+log = logging.getLogger("onerow")
+settings = read_settings()
+
+# What clients send. A description is also the detail of the error when the value does not fit.
+
+BIGINT_MAX = 2**63 - 1
+Id = Annotated[
+    int, Meta(ge=1, le=BIGINT_MAX, description=f"must be an integer from 1 to {BIGINT_MAX}")
+]
+Name = Annotated[
+    str,
+    Meta(
+        # PostgreSQL's text holds neither NUL nor surrogates; 255 characters, at most 1,020 bytes,
+        # fit an entry of a btree (2,700 bytes), so that a unique constraint can be added later.
+        pattern=r"^(?=[\s\S]*\S)[^\x00\ud800-\udfff]*$",
+        max_length=255,
+        description="must be a string of 1 to 255 characters, not all blank, without NUL and "
+        "without lone surrogates",
+    ),
+]
+After = Annotated[
+    int, Meta(ge=0, le=BIGINT_MAX, description=f"must be an integer from 0 to {BIGINT_MAX}")
+]
+Limit = Annotated[int, Meta(ge=1, le=1000, description="must be an integer from 1 to 1000")]
+
+
+class DepartmentKey(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /departments; its fields in order are the parameters of the SQL."""
+
+    name: Name
+
+
+class EmployeeKey(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /employees; its fields in order are the parameters of the SQL."""
+
+    department_id: Id
+    name: Name
+
+
+class DepartmentFilter(msgspec.Struct, forbid_unknown_fields=True):
+    """The query string of GET /departments; its fields in order are the parameters of the SQL."""
+
+    after: After = 0
+    limit: Limit = 100
+    name: Name | UnsetType = UNSET
+
+
+class EmployeeFilter(DepartmentFilter):
+    """The query string of GET /employees; its fields in order are the parameters of the SQL."""
+
+    department_id: Id | UnsetType = UNSET
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A table with a key: its SQL is in sql/NAME/, its unique constraint, if any, is NAME_key."""
+
+    name: str
+    key: type[msgspec.Struct]
+    filter: type[DepartmentFilter]
+    parent: str = ""  # the field of the key that refers to another table
+
+
+RESOURCES = (
+    Resource("departments", DepartmentKey, DepartmentFilter),
+    Resource("employees", EmployeeKey, EmployeeFilter, parent="department_id"),
+)
+
+
+# What answers them. Each handler validates, transacts, answers.
+
+
+async def create(resource: Resource, request: Request) -> Response:
+    """Get or create the row of a key."""
+    require_json(request)
+    key = from_body(await request.body(), resource.key)
+    work = partial(get_or_create, resource=resource.name, key=msgspec.structs.astuple(key))
+    started = perf_counter()
+    retried: list[str] = []
+    try:
+        row, copies, created = await serializable(
+            request.state.pool,
+            work,
+            seconds=settings.retry_deadline,
+            retried=retried,
+            key_constraint=f"{resource.name}_key",
+        )
+    except psycopg.errors.ForeignKeyViolation:
+        response = unprocessable(wrong(resource.parent, "does not exist"))
+    except psycopg.IntegrityError:
+        response = unprocessable(wrong("", "a constraint of the table refuses this row"))
+    except Unavailable as error:
+        response = unavailable(str(error))
+    else:
+        if copies > 1 and prefers_strict(request):
+            response = problem(412, f"{copies} rows have this key.")
+        else:
+            response = answer(row, 201 if created else 200)
+        response.headers["Location"] = f"/{resource.name}/{row['id']}"
+        if copies > 1:
+            response.headers["Duplicates"] = str(copies)
+    milliseconds = (perf_counter() - started) * 1000
+    response.headers["Server-Timing"] = (
+        f'db;dur={milliseconds:.1f};desc="attempts={len(retried) + 1}"'
+    )
+    return response
+
+
+async def get(resource: Resource, request: Request) -> Response:
+    """Return one row."""
+    rows = await select(request, f"{resource.name}/get", [from_path(request, "id", Id)])
+    if not rows:
+        raise HTTPException(404, "There is no row with this id.")
+    return answer(rows[0])
+
+
+async def list_(resource: Resource, request: Request) -> Response:
+    """Return one page of rows by id, and the link to the next."""
+    wanted = from_query(request, resource.filter)
+    parameters = [None if value is UNSET else value for value in msgspec.structs.astuple(wanted)]
+    rows = await select(request, f"{resource.name}/list", parameters)
+    items, more = rows[: wanted.limit], rows[wanted.limit :]
+    following = None
+    if more:
+        query = {**dict(request.query_params), "after": items[-1]["id"]}
+        following = f"/{resource.name}?{urlencode(query)}"
+    return answer({"items": items, "next": following})
+
+
+async def delete(resource: Resource, request: Request) -> Response:
+    """Delete one row, and what hangs on it by ON DELETE CASCADE."""
+    id_ = from_path(request, "id", Id)
+
+    async def work(connection: Connection) -> Row | None:
+        return await (
+            await connection.execute(QUERIES[f"{resource.name}/delete"], [id_])
+        ).fetchone()
+
+    try:
+        deleted = await serializable(
+            request.state.pool, work, seconds=settings.retry_deadline, retried=[]
+        )
+    except psycopg.IntegrityError:
+        return problem(409, "Rows of another table still refer to this one.")
+    if deleted is None:
+        raise HTTPException(404, "There is no row with this id.")
+    return Response(status_code=204)
+
+
+async def select(request: Request, query: str, parameters: list[Any]) -> list[Row]:
+    """Run one reading SQL file."""
+
+    async def work(connection: Connection) -> list[Row]:
+        # Not prepared: planned anew, a filter that is NULL is gone from the plan.
+        cursor = await connection.execute(QUERIES[query], parameters, prepare=False)
+        return await cursor.fetchall()
+
+    return await read(request.state.pool, work, seconds=settings.retry_deadline, retried=[])
+
+
+def require_json(request: Request) -> None:
+    """Raise 415 for a body that does not call itself JSON."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise HTTPException(
+            415, "The body must be application/json.", {"Accept": "application/json"}
+        )
+
+
+def answer(content: object, status: int = 200) -> Response:
+    """Return a JSON response."""
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+# Health.
+
+# Seconds: a probe must have its answer before it gives up, which is often after two.
+READY_DEADLINE = 1.0
+
+
+async def live(_request: Request) -> Response:
+    """Tell that the process answers."""
+    return answer({"status": "live"})
+
+
+async def ready(request: Request) -> Response:
+    """Tell whether a POST would find connection, tables and a server that takes writes."""
+    await check_ready(request.state.pool)
+    return answer({"status": "ready"})
+
+
+async def check_ready(pool: Pool) -> None:
+    """Raise Unavailable if a POST would find no usable database."""
+    work = partial(check_usable, resources=[resource.name for resource in RESOURCES])
+    await read(pool, work, seconds=READY_DEADLINE, retried=[])
+
+
+async def on_unavailable(_request: Request, error: Exception) -> Response:
+    """Answer any Unavailable that a handler let pass."""
+    return unavailable(str(error))
+
+
+@asynccontextmanager
+async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Pool]]:
+    """Hold the pool for as long as the worker serves."""
+    end_with_parent()
+    async with open_pool(settings) as pool:
+        try:
+            await check_ready(pool)
+        except Unavailable as error:
+            log.warning("not ready: %s", error)  # serve all the same: it may come
+        yield {"pool": pool}
+
+
+def end_with_parent() -> None:
+    """Stop this worker when the process that started it is gone, even by kill -9.
+
+    Else it would keep the port, and the next start could not have it.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            loop.remove_reader(parent.sentinel)
+            signal.raise_signal(signal.SIGTERM)
+
+        loop.add_reader(parent.sentinel, stop)
+
+
+# The routes, one for each path, so that a 405 lists all that the path allows.
+
+Handler = Callable[[Resource, Request], Awaitable[Response]]
+
+
+def route(path: str, resource: Resource, **handlers: Handler) -> Route:
+    """Return the route of a path, with a handler for each method."""
+    handlers["HEAD"] = handlers["GET"]  # the server drops the body
+
+    async def endpoint(request: Request) -> Response:
+        return await handlers[request.method](resource, request)
+
+    return Route(path, endpoint, methods=list(handlers))
+
+
+app = Starlette(
+    routes=[
+        *(route(f"/{each.name}", each, GET=list_, POST=create) for each in RESOURCES),
+        *(route(f"/{each.name}/{{id}}", each, GET=get, DELETE=delete) for each in RESOURCES),
+        Route("/live", live),
+        Route("/ready", ready),
+    ],
+    lifespan=lifespan,
+    max_body_size=settings.max_body,
+    exception_handlers={
+        HTTPException: http_exception,
+        Invalid: invalid_input,
+        Unavailable: on_unavailable,
+        ClientDisconnect: client_gone,
+        Exception: defect,
+    },
+)
+
+
+def started(address: tuple[Any, ...], url: str) -> str:
+    """Return the line that says what serves where, without a password."""
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    known = {key: value for key, value in conninfo_to_dict(url).items() if "password" not in key}
+    database = make_conninfo("", **known) or "as PG* variables say"
+    embedded = settings.database_url is None
+    data = f", data in {Path(settings.data_dir).absolute()}" if embedded else ""
+    return f"onerow serves http://{host}:{address[1]}, database {database}{data}"
+
+
+def main() -> None:
+    """Serve until SIGTERM or Ctrl-C, on the embedded server where there is no DATABASE_URL."""
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn raises the signal again when it has shut down; the embedded server still has to be
+        # stopped then, so it must unwind the stack instead of ending the process.
+        signal.signal(signal_number, lambda *_: sys.exit(0))
+    with database_url(settings) as url:
+        if settings.database_url is None:
+            apply_schema(url)
+        os.environ["DATABASE_URL"] = url  # for the workers, which import this module anew
+        config = uvicorn.Config(
+            "app:app",
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            # Seconds: what is in flight may use its deadline up, a body that trickles may not.
+            timeout_graceful_shutdown=math.ceil(settings.retry_deadline) + 1,
+        )
+        sock = config.bind_socket()
+        sock.listen(config.backlog)
+        print(started(sock.getsockname(), url), flush=True)
+        if settings.workers == 1:
+            uvicorn.Server(config).run([sock])
+        else:
+            Multiprocess(config, [sock]).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The SQL files, and the one thing the service is about: get or create a row."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+
+from db.pool import Connection, Row
+
+ROOT = Path(__file__).parent.parent
+
+# "employees/select" to the file's bytes, which is what PostgreSQL gets.
+QUERIES = {
+    path.relative_to(ROOT / "sql").with_suffix("").as_posix(): path.read_bytes()
+    for path in sorted((ROOT / "sql").rglob("*.sql"))
+}
+
+
+class Outcome(NamedTuple):
+    """What get_or_create() found or made."""
+
+    row: Row
+    copies: int  # how many rows share the key; more than 1 only where legacy rows do
+    created: bool
+
+
+async def get_or_create(
+    connection: Connection, resource: str, key: tuple[int | str, ...]
+) -> Outcome:
+    """Return the row of `key`, creating it if there is none.
+
+    One row per key holds only inside a SERIALIZABLE transaction that has committed: call it
+    through db.transaction.serializable().
+    """
+    found = await (await connection.execute(QUERIES[f"{resource}/select"], key)).fetchone()
+    if found is not None:
+        return Outcome(row=found, copies=found.pop("copies"), created=False)
+    created = await (await connection.execute(QUERIES[f"{resource}/insert"], key)).fetchone()
+    assert created is not None  # INSERT ... RETURNING gives a row or an error
+    return Outcome(row=created, copies=1, created=True)
+
+
+async def check_usable(connection: Connection, resources: Iterable[str]) -> None:
+    """Raise an error of psycopg if the server is read-only or a table cannot be read."""
+    answer = await (await connection.execute(QUERIES["read_only"])).fetchone()
+    if answer is None or answer["read_only"]:
+        raise psycopg.errors.ReadOnlySqlTransaction
+    for resource in resources:
+        await connection.execute(QUERIES[f"{resource}/get"], [0])  # no row has id 0
+
+
+def apply_schema(database_url: str) -> None:
+    """Run schema.sql, which leaves alone what is there already.
+
+    Raises psycopg.Error if the database cannot be reached or the role lacks the rights.
+    """
+    with psycopg.connect(database_url) as connection:
+        # Two starts at once would trip over each other's CREATE TABLE IF NOT EXISTS.
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('onerow schema', 0))")
+        connection.execute((ROOT / "schema.sql").read_bytes())

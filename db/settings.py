@@ -1,0 +1,62 @@
+"""The environment, read once."""
+
+import ipaddress
+import os
+from typing import Annotated
+
+import msgspec
+import psycopg
+from msgspec import Meta
+from psycopg.conninfo import conninfo_to_dict
+
+
+class SettingsError(SystemExit):
+    """A variable has a value that cannot be used: the start ends here and names it."""
+
+
+class Settings(msgspec.Struct, frozen=True, rename=str.upper):
+    """One field for each variable of the README's table, with its default and bounds."""
+
+    database_url: str | None = None
+    data_dir: str = ".postgres"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000  # 0 takes any free port
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
+    pool_size: Annotated[int, Meta(ge=1, le=1000)] = 8
+    pool_queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
+    retry_deadline: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0  # seconds
+    max_body: Annotated[int, Meta(ge=64, le=2**30)] = 16384  # bytes
+    allow_anonymous: bool = False
+
+
+def read_settings() -> Settings:
+    """Read the environment; an empty variable counts as unset.
+
+    Raises SettingsError, whose message names the variable.
+    """
+    given = {name: value for name, value in os.environ.items() if value}
+    try:
+        settings = msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(str(error).replace("`$.", "`")) from error
+    if settings.database_url is not None:
+        try:
+            conninfo_to_dict(settings.database_url)
+        except psycopg.ProgrammingError:
+            # The cause is left out: libpq quotes the string, and with it a password.
+            raise SettingsError("DATABASE_URL is neither a libpq URI nor key=value") from None
+    if not (_is_loopback(settings.host) or settings.allow_anonymous):
+        raise SettingsError(
+            f"HOST={settings.host} opens the service to others without a token: "
+            "set ALLOW_ANONYMOUS=1 if that is meant"
+        )
+    return settings
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,140 @@
+"""Transactions that end in a commit, a clear refusal or the deadline, and never in between.
+
+Nothing else in the project knows the SQLSTATEs 40001, 40P01 and 23505.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import TypeVar
+
+import psycopg
+from psycopg import errors
+from psycopg_pool import PoolTimeout, TooManyRequests
+
+from db.pool import Connection, Pool
+
+T = TypeVar("T")
+Work = Callable[[Connection], Awaitable[T]]
+
+# Full jitter: a pause is drawn from 0 to PAUSE * 2^retries seconds, at most PAUSE_CAP. PAUSE is
+# about what a transaction takes. The cap keeps some twenty attempts in the default deadline even
+# where every one of them pauses for the longest time.
+PAUSE = 0.002
+PAUSE_CAP = 0.25
+
+# Stands for the SQLSTATE where the connection broke before the server could send one.
+CONNECTION_FAILURE = "08006"
+
+
+class Unavailable(Exception):
+    """The database could not serve this request."""
+
+    def __str__(self) -> str:
+        return self.__doc__ or ""
+
+
+class AttemptsExhausted(Unavailable):
+    """No attempt succeeded before the deadline."""
+
+
+class QueueFull(Unavailable):
+    """Too many requests are waiting for a database connection."""
+
+
+class NoConnection(Unavailable):
+    """No database connection could be had before the deadline."""
+
+
+class ReadOnlyDatabase(Unavailable):
+    """The database is read-only."""
+
+
+class SchemaMissing(Unavailable):
+    """The tables, or rights on them, are missing: run `python -m db init`."""
+
+
+async def serializable(
+    pool: Pool,
+    work: Work[T],
+    *,
+    seconds: float,
+    retried: list[str],
+    key_constraint: str | None = None,
+) -> T:
+    """Run `work` in a SERIALIZABLE transaction and return its result, valid because committed.
+
+    The whole transaction runs again, `work` included, after a serialization failure, a deadlock,
+    a violation of the unique constraint `key_constraint`, or a broken connection. One that broke
+    in COMMIT may have committed, so `work` must be idempotent.
+
+    `seconds` bounds all attempts and the pauses between them. `retried` gets the SQLSTATE of each
+    attempt that was run again (CONNECTION_FAILURE where the server could send none).
+
+    Raises Unavailable, or whatever else `work` raises.
+    """
+
+    async def attempt(connection: Connection) -> T:
+        async with connection.transaction():
+            result = await work(connection)
+        return result
+
+    return await _until_done(pool, attempt, seconds, retried, key_constraint)
+
+
+async def read(pool: Pool, work: Work[T], *, seconds: float, retried: list[str]) -> T:
+    """Run `work`, a single SELECT, in autocommit: what it reads is committed and needs no lock.
+
+    Runs again on a broken connection. Arguments and errors are those of serializable().
+    """
+    return await _until_done(pool, work, seconds, retried, None)
+
+
+async def _until_done(
+    pool: Pool,
+    attempt: Work[T],
+    seconds: float,
+    retried: list[str],
+    key_constraint: str | None,
+) -> T:
+    deadline = monotonic() + seconds
+    while True:
+        broken = False
+        failure: psycopg.Error
+        # The try stands around the whole transaction: COMMIT fails with 40001 too.
+        try:
+            async with pool.connection(timeout=deadline - monotonic()) as connection:
+                try:
+                    async with asyncio.timeout(deadline - monotonic()):
+                        return await attempt(connection)
+                finally:
+                    broken = connection.closed
+        except (errors.SerializationFailure, errors.DeadlockDetected) as error:
+            failure = error
+        except errors.UniqueViolation as error:
+            if key_constraint is None or error.diag.constraint_name != key_constraint:
+                raise
+            failure = error  # another creator was first: the next attempt finds its row
+        except TimeoutError as error:
+            raise AttemptsExhausted from error
+        except PoolTimeout as error:
+            raise NoConnection from error
+        except TooManyRequests as error:
+            raise QueueFull from error
+        except errors.ReadOnlySqlTransaction as error:
+            raise ReadOnlyDatabase from error
+        except (errors.UndefinedTable, errors.UndefinedColumn, errors.InsufficientPrivilege) as e:
+            raise SchemaMissing from e
+        except psycopg.Error as error:
+            if not broken:
+                if isinstance(error, psycopg.OperationalError):
+                    raise Unavailable from error
+                raise
+            failure = error
+
+        pause = random.uniform(0, min(PAUSE_CAP, PAUSE * 2 ** len(retried)))
+        if monotonic() + pause >= deadline:
+            raise AttemptsExhausted from failure
+        retried.append(failure.sqlstate or CONNECTION_FAILURE)
+        await asyncio.sleep(pause)

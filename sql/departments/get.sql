@@ -1,0 +1,5 @@
+-- The department with this id: id, name, created_at. No row if there is none.
+-- $1 id bigint
+SELECT id, name, created_at
+FROM departments
+WHERE id = $1;

@@ -1,0 +1,12 @@
+-- The departments after an id, by id, one more than the limit if there are more: id, name, created_at.
+-- $1 after bigint
+-- $2 limit bigint
+-- $3 name text, or NULL for any
+-- With a name, the hash condition lets departments_lookup find the row.
+SELECT id, name, created_at
+FROM departments
+WHERE id > $1
+  AND ($3::text IS NULL OR name = $3)
+  AND ($3::text IS NULL OR hashtextextended(name, 0) = hashtextextended($3, 0))
+ORDER BY id
+LIMIT $2::bigint + 1;

@@ -1,0 +1,14 @@
+-- The department of this name, the lowest id where several share it, and how many do: id, name, created_at, copies. No row if there is none.
+-- $1 name text
+-- Only departments_lookup can serve the hash condition: no index serves IS NOT DISTINCT FROM, and
+-- MATERIALIZED keeps ORDER BY from choosing the primary key. So the predicate lock is one page.
+WITH same_key AS MATERIALIZED (
+    SELECT id, name, created_at
+    FROM departments
+    WHERE hashtextextended(name, 0) = hashtextextended($1, 0)
+      AND name IS NOT DISTINCT FROM $1
+)
+SELECT id, name, created_at, count(*) OVER () AS copies
+FROM same_key
+ORDER BY id
+LIMIT 1;

@@ -1,0 +1,5 @@
+-- The employee with this id: id, department_id, name, created_at. No row if there is none.
+-- $1 id bigint
+SELECT id, department_id, name, created_at
+FROM employees
+WHERE id = $1;

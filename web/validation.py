@@ -1,0 +1,122 @@
+"""Input to msgspec types. All that is wrong with it is said at once, in the types' own words."""
+
+import json
+import re
+from typing import Any, TypeVar, get_args
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from web.problem import problem
+
+S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
+
+
+class Invalid(Exception):
+    """Input is well-formed but not acceptable."""
+
+    def __init__(self, errors: list[dict[str, str]]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+
+async def invalid_input(_request: Request, error: Exception) -> Response:
+    """Answer Invalid with 422 and a pointer to each thing that is wrong."""
+    assert isinstance(error, Invalid)
+    return unprocessable(*error.errors)
+
+
+def unprocessable(*errors: dict[str, str]) -> Response:
+    """Return the 422 that lists what is wrong."""
+    return problem(422, "The request does not fit: see errors.", errors=errors)
+
+
+def wrong(field: str, detail: str) -> dict[str, str]:
+    """Return one entry of a 422's errors, about one field or, for "", the whole input."""
+    return {"pointer": f"#/{field}" if field else "#", "detail": detail}
+
+
+def from_body(body: bytes, struct: type[S]) -> S:
+    """Decode a JSON object.
+
+    Raises Invalid, or HTTPException 400 if the body is not JSON in UTF-8.
+    """
+    try:
+        return msgspec.json.decode(body, type=struct)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _what_is_wrong(body, struct) from None  # the cause quotes the input
+
+
+def from_query(request: Request, struct: type[S]) -> S:
+    """Convert a query string's parameters. Raises Invalid."""
+    items = request.query_params.multi_items()
+    values = dict(items)
+    if len(values) < len(items):
+        raise Invalid([wrong("", "has a parameter twice")])
+    try:
+        return msgspec.convert(values, struct, strict=False)
+    except msgspec.ValidationError:
+        raise Invalid(_errors(values, struct, strict=False)) from None
+
+
+def from_path(request: Request, field: str, type_: type[T]) -> T:
+    """Convert one parameter of the path. Raises Invalid."""
+    try:
+        return msgspec.convert(request.path_params[field], type_, strict=False)
+    except msgspec.ValidationError:
+        raise Invalid([wrong(field, _rule(type_))]) from None
+
+
+def _what_is_wrong(body: bytes, struct: type[msgspec.Struct]) -> Exception:
+    # The standard library's parser, because it takes a lone surrogate, which is JSON (422), where
+    # msgspec says only that decoding failed. A number is cut to 20 digits, still out of any range.
+    try:
+        value = json.loads(
+            body.decode(), parse_constant=_no_constant, parse_int=lambda digits: int(digits[:20])
+        )
+    except (ValueError, RecursionError):
+        return HTTPException(400, "The body is not JSON in UTF-8.")
+    return Invalid(_errors(value, struct, strict=True))
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _errors(value: Any, struct: type[msgspec.Struct], *, strict: bool) -> list[dict[str, str]]:
+    if not isinstance(value, dict):
+        return [wrong("", "must be an object")]
+    errors = []
+    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+    for name, field in fields.items():
+        if name in value:
+            try:
+                msgspec.convert(value[name], field.type, strict=strict)
+            except msgspec.ValidationError:
+                errors.append(wrong(name, _rule(field.type)))
+        elif field.required:
+            errors.append(wrong(name, "is required"))
+    if not value.keys() <= fields.keys():
+        errors.append(wrong("", f"takes only {', '.join(fields)}"))
+    return errors
+
+
+def _rule(type_: Any) -> str:
+    """Return the description in the type's Meta, also where the type is one of a union."""
+    for part in (type_, *get_args(type_)):
+        for meta in getattr(part, "__metadata__", ()):
+            if meta.description:
+                return str(meta.description)
+    raise TypeError(f"{type_} does not describe itself")
+
+
+def prefers_strict(request: Request) -> bool:
+    """Tell whether a Prefer header (RFC 7240) asks for handling=strict."""
+    preferences = ",".join(request.headers.getlist("prefer"))
+    return (
+        re.search(r'(?:^|,)\s*handling\s*=\s*("?)strict\1\s*(?:[,;]|$)', preferences, re.I)
+        is not None
+    )
