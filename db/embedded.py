@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
 
@@ -34,6 +35,10 @@ SERVER_USER = "embedded_postgres"
 
 # Seconds pg_ctl waits: after a kill -9 the server replays up to max_wal_size (1 GB) of its log.
 PG_CTL_TIMEOUT = 120
+
+# Seconds in which a start is tried again: after a kill -9 of the server its children hold on to the
+# shared memory until each has noticed, and PostgreSQL will not start beside them.
+ORPHANS_TIMEOUT = 10
 
 # Bytes of a Unix socket's path that every system takes (Linux: 107, macOS: 103).
 SOCKET_PATH_MAX = 103
@@ -71,7 +76,7 @@ def embedded_server(data_dir: Path) -> Iterator[str]:
         if not _accepts_connections(data_dir):
             sockets = _socket_dir(data_dir, as_user)
             options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
-            _pg_ctl(data_dir, as_user, "start", "--options", shlex.join(options))
+            _start(data_dir, as_user, "--options", shlex.join(options))
         users = os.open(data_dir, os.O_RDONLY)
         fcntl.flock(users, fcntl.LOCK_SH)
     try:
@@ -157,6 +162,17 @@ def _accepts_connections(data_dir: Path) -> bool:
     except (OSError, IndexError, psycopg.OperationalError):
         return False
     return True
+
+
+def _start(data_dir: Path, as_user: dict[str, Any], *arguments: object) -> None:
+    deadline = monotonic() + ORPHANS_TIMEOUT
+    while True:
+        try:
+            return _pg_ctl(data_dir, as_user, "start", *arguments)
+        except EmbeddedServerError:
+            if monotonic() > deadline:
+                raise
+            sleep(0.1)
 
 
 def _pg_ctl(data_dir: Path, as_user: dict[str, Any], *arguments: object) -> None:

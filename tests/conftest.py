@@ -1,0 +1,63 @@
+"""One embedded server for all tests, and databases made from a template that schema.sql made."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from db.embedded import embedded_server
+from db.queries import apply_schema
+from tests.service import Service, serving
+
+TEMPLATE = "template_onerow"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a server of the tests' own, empty at the start and gone at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="onerow-tests-"))
+    try:
+        with embedded_server(folder / "data") as url:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {TEMPLATE}")
+            apply_schema(make_conninfo(url, dbname=TEMPLATE))
+            yield url
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def new_database(server: str) -> Callable[[], str]:
+    """Makes a database from the template and returns its URL."""
+    numbers = count(1)
+
+    def create() -> str:
+        name = f"onerow_{next(numbers)}"
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        return make_conninfo(server, dbname=name)
+
+    return create
+
+
+@pytest.fixture
+def database(new_database: Callable[[], str]) -> str:
+    """A database of the test's own."""
+    return new_database()
+
+
+@pytest.fixture(scope="session")
+def shared_service(new_database: Callable[[], str]) -> Iterator[Service]:
+    """One service for all tests that keep to rows of their own."""
+    with serving(DATABASE_URL=new_database()) as service:
+        yield service

@@ -1,0 +1,106 @@
+"""The SQL files: one statement each, taken by PostgreSQL as it stands; the lookup locks a page."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection, RawCursor
+
+from db.pool import open_pool
+from db.queries import QUERIES
+from db.settings import Settings
+from tests.service import ROOT, sql
+
+FILES = sorted((ROOT / "sql").rglob("*.sql"))
+
+
+@pytest.fixture(scope="module")
+def schema(new_database: Callable[[], str]) -> str:
+    return new_database()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_postgresql_prepares_the_file_as_it_stands(path: Path, schema: str) -> None:
+    text = path.read_text()
+    with psycopg.connect(schema, cursor_factory=RawCursor) as connection:
+        connection.pgconn.prepare(b"one statement", path.read_bytes())
+        prepared = connection.pgconn.describe_prepared(b"one statement")
+    parameters = [line for line in text.splitlines() if line.startswith("-- $")]
+    assert prepared.error_message == b""
+    assert prepared.nparams == len(parameters), "one comment line for each parameter"
+    types = sql(
+        schema,
+        "SELECT array_agg(oid::regtype::text ORDER BY n)"
+        " FROM unnest(%s::oid[]) WITH ORDINALITY AS t (oid, n)",
+        [prepared.param_type(i) for i in range(prepared.nparams)],
+    )[0][0]
+    assert [line.split()[3].rstrip(",") for line in parameters] == (types or [])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_file_keeps_to_the_house_style(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("-- ")
+    assert text.endswith(";\n")
+    assert text.count(";\n") == 1
+    assert "*" not in text.replace("count(*)", "")
+
+
+def test_schema_may_be_applied_again(schema: str) -> None:
+    with psycopg.connect(schema) as connection:
+        connection.execute((ROOT / "schema.sql").read_bytes())
+
+
+def test_schema_has_no_unique_constraint_on_a_key(schema: str) -> None:
+    unique = "SELECT indexrelid::regclass::text FROM pg_index WHERE indisunique"
+    ours = " AND indrelid IN ('departments'::regclass, 'employees'::regclass) ORDER BY 1"
+    assert sql(schema, unique + ours) == [("departments_pkey",), ("employees_pkey",)]
+
+
+KEYS: dict[str, list[object]] = {"departments": ["no such name"], "employees": [1, "no such name"]}
+
+# State of the table: rows, and whether ANALYZE has seen them.
+STATES = [(rows, analyzed) for rows in (0, 10, 100_000) for analyzed in (False, True)]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("plan", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize(("rows", "analyzed"), STATES)
+async def test_a_lookup_that_misses_locks_one_page_of_its_index(
+    rows: int, analyzed: bool, plan: str, new_database: Callable[[], str]
+) -> None:
+    database = new_database()
+    sql(
+        database,
+        "WITH one AS (INSERT INTO departments (name) VALUES ('one') RETURNING id)"
+        " INSERT INTO employees (department_id, name)"
+        " SELECT id, 'name ' || n FROM one, generate_series(1, %s) AS n",
+        rows,
+    )
+    sql(
+        database,
+        "INSERT INTO departments (name) SELECT 'n ' || n FROM generate_series(2, %s) n",
+        rows,
+    )
+    if analyzed:
+        sql(database, "ANALYZE")
+    async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
+        for resource, key in KEYS.items():
+            async with pool.connection() as connection, connection.transaction():
+                await connection.execute(f"SET LOCAL plan_cache_mode = {plan}")
+                assert await predicate_locks(connection, resource, key) == [
+                    {"locktype": "page", "relation": f"{resource}_lookup"}
+                ]
+
+
+async def predicate_locks(
+    connection: AsyncConnection[dict[str, object]], resource: str, key: list[object]
+) -> list[dict[str, object]]:
+    await connection.execute(QUERIES[f"{resource}/select"], key)
+    cursor = await connection.execute(
+        "SELECT locktype, relation::regclass::text AS relation FROM pg_locks"
+        " WHERE mode = 'SIReadLock' AND pid = pg_backend_pid()"
+        " AND relation IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)"
+    )
+    return await cursor.fetchall()

@@ -1,0 +1,353 @@
+"""The retry loop, on conflicts that are forced and not hoped for."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from db.pool import Connection, Pool, Row, open_pool
+from db.queries import Outcome, get_or_create
+from db.settings import Settings
+from db.transaction import (
+    AttemptsExhausted,
+    NoConnection,
+    QueueFull,
+    ReadOnlyDatabase,
+    SchemaMissing,
+    Unavailable,
+    read,
+    serializable,
+)
+from tests.service import LIMIT, sql
+
+pytestmark = pytest.mark.anyio
+
+SECONDS = 20.0
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[Pool]:
+    settings = Settings(database_url=database, pool_size=4, retry_deadline=SECONDS)
+    async with open_pool(settings) as pool:
+        await pool.wait(LIMIT)
+        yield pool
+        await nothing_left_behind(pool)
+
+
+async def nothing_left_behind(pool: Pool) -> None:
+    """Every connection is back in the pool, and none of them is in a transaction."""
+    taken = [await pool.getconn(LIMIT) for _ in range(pool.max_size)]
+    for connection in taken:
+        assert connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        await pool.putconn(connection)
+    assert (await one(taken[0], ACTIVE))["count"] == 1, "only this query itself"
+
+
+ACTIVE = (
+    b"SELECT count(*) FROM pg_stat_activity"
+    b" WHERE datname = current_database() AND xact_start IS NOT NULL"
+    b" AND backend_type = 'client backend'"
+)
+
+
+async def one(connection: Connection, query: bytes) -> Row:
+    row = await (await connection.execute(query)).fetchone()
+    assert row is not None
+    return row
+
+
+async def run(pool: Pool, work: Callable[[Connection], Awaitable[Any]], **options: Any) -> Any:
+    return await serializable(pool, work, **{"seconds": SECONDS, "retried": [], **options})
+
+
+def department(name: str) -> Callable[[Connection], Awaitable[Outcome]]:
+    return lambda connection: get_or_create(connection, "departments", (name,))
+
+
+async def race(
+    pool: Pool, *, barrier_after_insert: bool, **options: Any
+) -> tuple[list[Any], list[str], int]:
+    """Two creators of one key, held until both are at the barrier of their first attempt."""
+    barrier, retried, calls = asyncio.Barrier(2), list[str](), 0
+
+    async def creator() -> Any:
+        met = False
+
+        async def work(connection: Connection) -> Outcome:
+            nonlocal met, calls
+            calls += 1
+            if barrier_after_insert:
+                outcome = await get_or_create(connection, "departments", ("Ada",))
+            else:
+                await connection.execute(b"SELECT count(*) FROM departments")
+            if not met:
+                met = True
+                await asyncio.wait_for(barrier.wait(), LIMIT)
+            if not barrier_after_insert:
+                outcome = await get_or_create(connection, "departments", ("Ada",))
+            return outcome
+
+        return await run(pool, work, retried=retried, **options)
+
+    return list(await asyncio.gather(creator(), creator())), retried, calls
+
+
+async def test_creators_that_overlap_make_one_row(pool: Pool, database: str) -> None:
+    outcomes, retried, calls = await race(pool, barrier_after_insert=False)
+    assert retried == ["40001"]
+    assert calls == 3
+    assert sorted(outcome.created for outcome in outcomes) == [False, True]
+    assert len({outcome.row["id"] for outcome in outcomes}) == 1
+    assert sql(database, "SELECT count(*) FROM departments") == [(1,)]
+
+
+async def test_a_serialization_failure_at_commit_is_retried(pool: Pool, database: str) -> None:
+    # Both have inserted, so both have done all their work: only COMMIT is left to fail.
+    outcomes, retried, calls = await race(pool, barrier_after_insert=True)
+    assert retried == ["40001"]
+    assert calls == 3
+    assert sorted(outcome.created for outcome in outcomes) == [False, True]
+    assert sql(database, "SELECT count(*) FROM departments") == [(1,)]
+
+
+async def test_a_violation_of_the_keys_own_constraint_is_retried(pool: Pool, database: str) -> None:
+    sql(database, "ALTER TABLE departments ADD CONSTRAINT departments_key UNIQUE (name)")
+    first = True
+
+    async def work(connection: Connection) -> Outcome:
+        nonlocal first
+        if first:
+            first = False
+            await connection.execute(b"SELECT 1")  # the snapshot is older than the other's row
+            sql(database, "INSERT INTO departments (name) VALUES ('Ada')")
+        return await get_or_create(connection, "departments", ("Ada",))
+
+    retried: list[str] = []
+    outcome = await run(pool, work, retried=retried, key_constraint="departments_key")
+    assert retried in (["23505"], ["40001"])  # PostgreSQL may name either (its documentation, 13.5)
+    assert not outcome.created
+
+
+async def test_a_violation_of_another_unique_constraint_is_the_callers(pool: Pool) -> None:
+    calls = 0
+
+    async def work(connection: Connection) -> None:
+        nonlocal calls
+        calls += 1
+        await connection.execute(b"INSERT INTO departments (id, name) VALUES (1, 'a'), (1, 'b')")
+
+    with pytest.raises(errors.UniqueViolation):
+        await run(pool, work, key_constraint="departments_key")
+    assert calls == 1
+
+
+async def test_a_23505_of_the_keys_own_constraint_is_retried_by_name(pool: Pool) -> None:
+    await fails_once_with(pool, "23505", constraint="departments_key", retried=["23505"])
+
+
+async def test_a_deadlock_is_retried(pool: Pool) -> None:
+    await fails_once_with(pool, "40P01", constraint="", retried=["40P01"])
+
+
+async def fails_once_with(
+    pool: Pool, sqlstate: str, *, constraint: str, retried: list[str]
+) -> None:
+    seen: list[str] = []
+
+    async def work(connection: Connection) -> str:
+        if not seen:
+            seen.append(sqlstate)
+            await raise_in_server(connection, sqlstate, constraint)
+        return "done"
+
+    told: list[str] = []
+    assert await run(pool, work, retried=told, key_constraint="departments_key") == "done"
+    assert told == retried
+
+
+async def raise_in_server(connection: Connection, sqlstate: str, constraint: str = "") -> None:
+    await connection.execute(
+        f"DO $$ BEGIN RAISE EXCEPTION 'on request' USING ERRCODE = '{sqlstate}',"
+        f" CONSTRAINT = '{constraint}'; END $$"
+    )
+
+
+async def test_every_attempt_is_serializable(pool: Pool) -> None:
+    levels: list[str] = []
+
+    async def work(connection: Connection) -> None:
+        row = await one(connection, b"SELECT current_setting('transaction_isolation') AS level")
+        levels.append(row["level"])
+        if len(levels) < 3:
+            await raise_in_server(connection, "40001")
+
+    await run(pool, work)
+    assert levels == ["serializable"] * 3
+
+
+async def test_a_read_is_read_committed_and_takes_no_predicate_lock(pool: Pool) -> None:
+    async def work(connection: Connection) -> Row:
+        return await one(connection, b"SELECT current_setting('transaction_isolation') AS level")
+
+    assert (await read(pool, work, seconds=SECONDS, retried=[]))["level"] == "read committed"
+
+
+async def test_the_deadline_ends_the_attempts(pool: Pool) -> None:
+    retried: list[str] = []
+
+    async def work(connection: Connection) -> None:
+        await raise_in_server(connection, "40001")
+
+    with pytest.raises(AttemptsExhausted) as caught:
+        await run(pool, work, seconds=0.3, retried=retried)
+    assert len(retried) >= 1
+    assert isinstance(caught.value.__cause__, errors.SerializationFailure)
+
+
+async def test_the_deadline_ends_a_statement(pool: Pool) -> None:
+    async def work(connection: Connection) -> None:
+        await connection.execute(b"SELECT pg_sleep(3600)")
+
+    with pytest.raises(AttemptsExhausted):
+        await run(pool, work, seconds=0.3)
+
+
+async def test_other_errors_are_not_retried(pool: Pool) -> None:
+    calls = 0
+
+    async def work(connection: Connection) -> None:
+        nonlocal calls
+        calls += 1
+        await connection.execute(b"SELECT 1 / 0")
+
+    with pytest.raises(errors.DivisionByZero):
+        await run(pool, work)
+    assert calls == 1
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "expected"),
+    [
+        ("25006", ReadOnlyDatabase),
+        ("42P01", SchemaMissing),
+        ("42501", SchemaMissing),
+        ("53100", Unavailable),  # disk full
+        ("55P03", Unavailable),  # lock_timeout
+        ("57014", Unavailable),  # statement_timeout
+    ],
+)
+async def test_a_database_that_cannot_serve_says_so_at_once(
+    sqlstate: str, expected: type[Unavailable], pool: Pool
+) -> None:
+    async def work(connection: Connection) -> None:
+        await raise_in_server(connection, sqlstate)
+
+    retried: list[str] = []
+    with pytest.raises(Unavailable) as caught:
+        await run(pool, work, retried=retried)
+    assert type(caught.value) is expected
+    assert retried == []
+
+
+async def test_a_connection_killed_between_select_and_insert_is_replaced(
+    pool: Pool, database: str
+) -> None:
+    processes: list[int] = []
+
+    async def work(connection: Connection) -> Outcome:
+        await connection.execute(b"SELECT id FROM departments")
+        processes.append(connection.info.backend_pid)
+        if len(processes) == 1:
+            sql(database, "SELECT pg_terminate_backend(%s, 10000)", processes[0])
+        return await get_or_create(connection, "departments", ("Ada",))
+
+    retried: list[str] = []
+    outcome = await run(pool, work, retried=retried)
+    assert outcome.created
+    assert retried == ["57P01"]
+    assert len(set(processes)) == 2
+    assert sql(database, "SELECT count(*) FROM departments") == [(1,)]
+
+
+async def test_all_pooled_connections_killed_while_idle_are_replaced(
+    pool: Pool, database: str
+) -> None:
+    sql(
+        database,
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND backend_type = 'client backend'",
+    )
+    assert (await run(pool, department("Ada"))).created
+    found = await read(pool, department("Ada"), seconds=SECONDS, retried=[])
+    assert not found.created
+
+
+async def test_the_connection_is_given_back_while_the_loop_pauses(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[int] = []
+
+    async def pause(_seconds: float) -> None:
+        free.append(pool.get_stats()["pool_available"])
+
+    async def work(connection: Connection) -> None:
+        if len(free) < 3:
+            await raise_in_server(connection, "40001")
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    await run(pool, work)
+    assert free == [pool.max_size] * 3
+
+
+async def test_a_full_queue_is_refused_at_once(database: str) -> None:
+    settings = Settings(database_url=database, pool_size=1, pool_queue=1)
+    async with open_pool(settings) as pool:
+        connection = await pool.getconn(LIMIT)
+        waiting = asyncio.create_task(run(pool, department("Ada")))
+        while pool.get_stats().get("requests_waiting", 0) < 1:
+            await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            await run(pool, department("Ada"))
+        await pool.putconn(connection)
+        assert (await waiting).created
+
+
+async def test_no_connection_before_the_deadline(database: str) -> None:
+    async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
+        connection = await pool.getconn(LIMIT)
+        with pytest.raises(NoConnection):
+            await run(pool, department("Ada"), seconds=0.1)
+        await pool.putconn(connection)
+
+
+async def test_cancelled_tasks_leave_no_transaction_and_lose_no_connection(pool: Pool) -> None:
+    # Cancelled after 0, 1, 2, ... turns of the event loop: at every await there is on the way.
+    for turns in range(150):
+        tasks = [asyncio.create_task(run(pool, department(f"{turns} {n}"))) for n in range(8)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    await nothing_left_behind(pool)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("application_name", "onerow"),
+        ("statement_timeout", "20s"),
+        ("lock_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "20s"),
+        ("enable_seqscan", "off"),
+        ("TimeZone", "UTC"),
+    ],
+)
+async def test_every_connection_is_set_up(setting: str, value: str, pool: Pool) -> None:
+    async with pool.connection() as connection:
+        row = await one(connection, f"SELECT current_setting('{setting}') AS value".encode())
+    assert row["value"] == value
