@@ -307,13 +307,11 @@ async def test_a_full_queue_is_refused_at_once(database: str) -> None:
     settings = Settings(database_url=database, pool_size=1, pool_queue=1)
     async with open_pool(settings) as pool:
         connection = await pool.getconn(LIMIT)
-        waiting = asyncio.create_task(run(pool, department("Ada")))
-        while pool.get_stats().get("requests_waiting", 0) < 1:
-            await asyncio.sleep(0)
-        with pytest.raises(QueueFull):
-            await run(pool, department("Ada"))
+        one, other = (asyncio.create_task(run(pool, department("Ada"))) for _ in range(2))
+        done, waiting = await asyncio.wait({one, other}, return_when=asyncio.FIRST_COMPLETED)
+        assert isinstance(done.pop().exception(), QueueFull)
         await pool.putconn(connection)
-        assert (await waiting).created
+        assert (await waiting.pop()).created
 
 
 async def test_no_connection_before_the_deadline(database: str) -> None:
