@@ -6,6 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import AsyncConnection, RawCursor
+from psycopg.conninfo import make_conninfo
 
 from db.pool import open_pool
 from db.queries import QUERIES
@@ -104,3 +105,30 @@ async def predicate_locks(
         " AND relation IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)"
     )
     return await cursor.fetchall()
+
+
+def test_a_hash_collision_is_not_a_duplicate(database: str) -> None:
+    # Here all keys collide: the lookup's hash function is one that always returns 0.
+    sql(database, "CREATE SCHEMA fake")
+    sql(
+        database,
+        "CREATE FUNCTION fake.hashtextextended(text, bigint) RETURNS bigint"
+        " IMMUTABLE LANGUAGE sql RETURN 0",
+    )
+    sql(database, "INSERT INTO departments (name) VALUES ('one'), ('other')")
+    sql(
+        database,
+        "INSERT INTO employees (department_id, name)"
+        " VALUES (1, 'Ada'), (2, 'Ada'), (1, 'Grace'), (2, 'Grace')",
+    )
+    collide = make_conninfo(database, options="-c search_path=fake,pg_catalog,public")
+    with psycopg.connect(collide, cursor_factory=RawCursor) as connection:
+        found = connection.execute(QUERIES["employees/select"], [2, "Grace"]).fetchall()
+        assert [(row[0], row[-1]) for row in found] == [(4, 1)]
+        found = connection.execute(QUERIES["departments/select"], ["other"]).fetchall()
+        assert [(row[0], row[-1]) for row in found] == [(2, 1)]
+        assert connection.execute(QUERIES["employees/select"], [2, "Alan"]).fetchall() == []
+        for key in ([0, 100, "Ada", 2], [0, 100, "Ada", None], [0, 100, None, 2]):
+            listed = connection.execute(QUERIES["employees/list"], key).fetchall()
+            assert all(key[2] in (None, row[2]) and key[3] in (None, row[1]) for row in listed)
+            assert listed
