@@ -3,13 +3,9 @@
 A request from top to bottom: its types, its handler, its route. `python app.py` serves it.
 """
 
-import asyncio
 import logging
 import math
-import multiprocessing
 import os
-import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,7 +17,6 @@ from urllib.parse import urlencode
 
 import msgspec
 import psycopg
-import uvicorn
 from msgspec import UNSET, Meta, UnsetType
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from starlette.applications import Starlette
@@ -29,7 +24,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from uvicorn.supervisors import Multiprocess
 
 from db.embedded import database_url
 from db.pool import Connection, Pool, Row, open_pool
@@ -37,12 +31,14 @@ from db.queries import QUERIES, apply_schema, check_usable, get_or_create
 from db.settings import read_settings
 from db.transaction import Unavailable, read, serializable
 from web.problem import client_gone, defect, http_exception, problem, unavailable
+from web.serving import end_with_parent, serve, unwind_on_signals
 from web.validation import (
     Invalid,
     from_body,
     from_path,
     from_query,
     invalid_input,
+    json_body,
     prefers_strict,
     unprocessable,
     wrong,
@@ -123,7 +119,7 @@ RESOURCES = (
 
 async def create(resource: Resource, request: Request) -> Response:
     """Get or create the row of a key."""
-    key = from_body(await json_body(request), resource.key)
+    key = from_body(await json_body(request, settings.max_body), resource.key)
     work = partial(get_or_create, resource=resource.name, key=msgspec.structs.astuple(key))
     started = perf_counter()
     retried: list[str] = []
@@ -208,22 +204,6 @@ async def select(request: Request, query: str, parameters: list[Any]) -> list[Ro
     return await read(request.state.pool, work, seconds=settings.retry_deadline, retried=[])
 
 
-async def json_body(request: Request) -> bytes:
-    """Return the body, no more than MAX_BODY bytes of it; raise 415 or 413."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise HTTPException(
-            415, "The body must be application/json.", {"Accept": "application/json"}
-        )
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        # Starlette's max_body_size would do, but for its text/plain answer.
-        if len(body) > settings.max_body:
-            raise HTTPException(413, f"The body is over {settings.max_body} bytes.")
-    return bytes(body)
-
-
 def answer(content: object, status: int = 200) -> Response:
     """Return a JSON response."""
     return Response(msgspec.json.encode(content), status, media_type="application/json")
@@ -269,22 +249,6 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Pool]]:
         yield {"pool": pool}
 
 
-def end_with_parent() -> None:
-    """Stop this worker when the process that started it is gone, even by kill -9.
-
-    Else it would keep the port, and the next start could not have it.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        loop = asyncio.get_running_loop()
-
-        def stop() -> None:
-            loop.remove_reader(parent.sentinel)
-            signal.raise_signal(signal.SIGTERM)
-
-        loop.add_reader(parent.sentinel, stop)
-
-
 # The routes, one for each path, so that a 405 lists all that the path allows.
 
 Handler = Callable[[Resource, Request], Awaitable[Response]]
@@ -318,45 +282,33 @@ app = Starlette(
 )
 
 
-def started(address: tuple[Any, ...], url: str) -> str:
-    """Return the line that says what serves where, without a password."""
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    known = {key: value for key, value in conninfo_to_dict(url).items() if "password" not in key}
-    database = make_conninfo("", **known) or "as PG* variables say"
-    embedded = settings.database_url is None
-    data = f", data in {Path(settings.data_dir).absolute()}" if embedded else ""
-    return f"onerow serves http://{host}:{address[1]}, database {database}{data}"
-
-
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C, on the embedded server where there is no DATABASE_URL."""
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        # uvicorn raises the signal again when it has shut down; the embedded server still has to be
-        # stopped then, so it must unwind the stack instead of ending the process.
-        signal.signal(signal_number, lambda *_: sys.exit(0))
+    unwind_on_signals()
     with database_url(settings) as url:
         if settings.database_url is None:
             apply_schema(url)
         os.environ["DATABASE_URL"] = url  # for the workers, which import this module anew
-        config = uvicorn.Config(
+        serve(
             "app:app",
             host=settings.host,
             port=settings.port,
             workers=settings.workers,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            # Seconds: what is in flight may use its deadline up, a body that trickles may not.
-            timeout_graceful_shutdown=math.ceil(settings.retry_deadline) + 1,
+            # What is in flight may use its deadline up, a body that trickles may not.
+            grace=math.ceil(settings.retry_deadline) + 1,
+            listening=lambda address: print(first_line(address, url), flush=True),
         )
-        sock = config.bind_socket()
-        sock.listen(config.backlog)
-        print(started(sock.getsockname(), url), flush=True)
-        if settings.workers == 1:
-            uvicorn.Server(config).run([sock])
-        else:
-            Multiprocess(config, [sock]).run()
+
+
+def first_line(address: str, url: str) -> str:
+    """Return what serves where, without a password."""
+    known = {key: value for key, value in conninfo_to_dict(url).items() if "password" not in key}
+    line = (
+        f"onerow serves {address}, database {make_conninfo('', **known) or 'as PG* variables say'}"
+    )
+    if settings.database_url is None:
+        line += f", data in {Path(settings.data_dir).absolute()}"
+    return line
 
 
 if __name__ == "__main__":

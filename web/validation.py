@@ -39,6 +39,21 @@ def wrong(field: str, detail: str) -> dict[str, str]:
     return {"pointer": f"#/{field}" if field else "#", "detail": detail}
 
 
+async def json_body(request: Request, limit: int) -> bytes:
+    """Return the body of up to `limit` bytes. Raises HTTPException 415 or 413."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        accept = {"Accept": "application/json"}
+        raise HTTPException(415, "The body must be application/json.", accept)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        # Starlette's max_body_size would do, but for its text/plain answer.
+        if len(body) > limit:
+            raise HTTPException(413, f"The body is over {limit} bytes.")
+    return bytes(body)
+
+
 def from_body(body: bytes, struct: type[S]) -> S:
     """Decode a JSON object.
 

@@ -1,0 +1,63 @@
+"""Processes, signals and the listening socket."""
+
+import asyncio
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+
+def unwind_on_signals() -> None:
+    """Make SIGINT and SIGTERM end the process by SystemExit, so that `finally` blocks run.
+
+    uvicorn raises the signal again once it has shut down; its default would end us there.
+    """
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, lambda *_: sys.exit(0))
+
+
+def serve(
+    app: str, *, host: str, port: int, workers: int, grace: int, listening: Callable[[str], None]
+) -> None:
+    """Serve `app`, an import string, until SIGINT or SIGTERM; call `listening` with the URL.
+
+    `grace` is the seconds that requests in flight then have. SystemExit if the port is taken.
+    """
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        workers=workers,
+        timeout_graceful_shutdown=grace,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+    )
+    sock = config.bind_socket()
+    sock.listen(config.backlog)
+    listening(f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}")
+    if workers == 1:
+        uvicorn.Server(config).run([sock])
+    else:
+        Multiprocess(config, [sock]).run()
+
+
+def end_with_parent() -> None:
+    """Stop this worker when the process that started it is gone, even by kill -9.
+
+    Else it would keep the port, and the next start could not have it.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        loop.remove_reader(parent.sentinel)
+        signal.raise_signal(signal.SIGTERM)
+
+    loop.add_reader(parent.sentinel, stop)
