@@ -25,13 +25,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db.embedded import database_url
+from db.embedded import database_url, unwind_on_signals
 from db.pool import Connection, Pool, Row, open_pool
 from db.queries import QUERIES, apply_schema, check_usable, get_or_create
 from db.settings import read_settings
-from db.transaction import Unavailable, read, serializable
+from db.transaction import Attempts, Unavailable, read, serializable
 from web.problem import client_gone, defect, http_exception, problem, unavailable
-from web.serving import end_with_parent, serve, unwind_on_signals
+from web.serving import end_with_parent, serve
 from web.validation import (
     Invalid,
     from_body,
@@ -119,24 +119,23 @@ RESOURCES = (
 
 async def create(resource: Resource, request: Request) -> Response:
     """Get or create the row of a key."""
-    key = from_body(await json_body(request, settings.max_body), resource.key)
-    work = partial(get_or_create, resource=resource.name, key=msgspec.structs.astuple(key))
+    attempts = Attempts()
     started = perf_counter()
-    retried: list[str] = []
     try:
+        body = await json_body(request, settings.max_body, settings.retry_deadline)
+        key = msgspec.structs.astuple(from_body(body, resource.key))
+        started = perf_counter()
         row, copies, created = await serializable(
             request.state.pool,
-            work,
+            partial(get_or_create, resource=resource.name, key=key),
             seconds=settings.retry_deadline,
-            retried=retried,
+            attempts=attempts,
             key_constraint=f"{resource.name}_key",
         )
     except psycopg.errors.ForeignKeyViolation:
         response = unprocessable(wrong(resource.parent, "does not exist"))
-    except psycopg.IntegrityError:
-        response = unprocessable(wrong("", "a constraint of the table refuses this row"))
-    except Unavailable as error:
-        response = unavailable(str(error))
+    except tuple(ERROR_HANDLERS) as error:
+        response = await on_error(request, error)
     else:
         if copies > 1 and prefers_strict(request):
             response = problem(412, f"{copies} rows have this key.")
@@ -145,9 +144,9 @@ async def create(resource: Resource, request: Request) -> Response:
         response.headers["Location"] = f"/{resource.name}/{row['id']}"
         if copies > 1:
             response.headers["Duplicates"] = str(copies)
-    milliseconds = (perf_counter() - started) * 1000
+    milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
     response.headers["Server-Timing"] = (
-        f'db;dur={milliseconds:.1f};desc="attempts={len(retried) + 1}"'
+        f'db;dur={milliseconds:.1f};desc="attempts={attempts.begun}"'
     )
     return response
 
@@ -184,10 +183,10 @@ async def delete(resource: Resource, request: Request) -> Response:
 
     try:
         deleted = await serializable(
-            request.state.pool, work, seconds=settings.retry_deadline, retried=[]
+            request.state.pool, work, seconds=settings.retry_deadline, attempts=Attempts()
         )
-    except psycopg.IntegrityError:
-        return problem(409, "Rows of another table still refer to this one.")
+    except (psycopg.IntegrityError, psycopg.errors.RaiseException):
+        return problem(409, "Rows of another table refer to this one, or a trigger protects it.")
     if deleted is None:
         raise HTTPException(404, "There is no row with this id.")
     return Response(status_code=204)
@@ -201,7 +200,7 @@ async def select(request: Request, query: str, parameters: list[Any]) -> list[Ro
         cursor = await connection.execute(QUERIES[query], parameters, prepare=False)
         return await cursor.fetchall()
 
-    return await read(request.state.pool, work, seconds=settings.retry_deadline, retried=[])
+    return await read(request.state.pool, work, seconds=settings.retry_deadline)
 
 
 def answer(content: object, status: int = 200) -> Response:
@@ -229,12 +228,7 @@ async def ready(request: Request) -> Response:
 async def check_ready(pool: Pool) -> None:
     """Raise Unavailable if a POST would find no usable database."""
     work = partial(check_usable, resources=[resource.name for resource in RESOURCES])
-    await read(pool, work, seconds=READY_DEADLINE, retried=[])
-
-
-async def on_unavailable(_request: Request, error: Exception) -> Response:
-    """Answer any Unavailable that a handler let pass."""
-    return unavailable(str(error))
+    await read(pool, work, seconds=READY_DEADLINE)
 
 
 @asynccontextmanager
@@ -247,6 +241,40 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Pool]]:
         except Unavailable as error:
             log.warning("not ready: %s", error)  # serve all the same: it may come
         yield {"pool": pool}
+
+
+# What a handler may raise, and who answers it.
+
+ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+async def on_unavailable(_request: Request, error: Exception) -> Response:
+    """Answer any Unavailable."""
+    return unavailable(str(error))
+
+
+async def on_refusal(_request: Request, _error: Exception) -> Response:
+    """Answer a constraint, a trigger or a column's type, of someone else's making."""
+    return unprocessable(wrong("", "is refused by the table"))
+
+
+ERROR_HANDLERS: dict[type[Exception], ErrorHandler] = {
+    HTTPException: http_exception,
+    Invalid: invalid_input,
+    Unavailable: on_unavailable,
+    psycopg.IntegrityError: on_refusal,
+    psycopg.DataError: on_refusal,
+    psycopg.errors.RaiseException: on_refusal,
+    ClientDisconnect: client_gone,
+}
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answer an exception of ERROR_HANDLERS."""
+    for kind, handler in ERROR_HANDLERS.items():
+        if isinstance(error, kind):
+            return await handler(request, error)
+    raise error
 
 
 # The routes, one for each path, so that a 405 lists all that the path allows.
@@ -272,14 +300,9 @@ app = Starlette(
         Route("/ready", ready),
     ],
     lifespan=lifespan,
-    exception_handlers={
-        HTTPException: http_exception,
-        Invalid: invalid_input,
-        Unavailable: on_unavailable,
-        ClientDisconnect: client_gone,
-        Exception: defect,
-    },
+    exception_handlers={**ERROR_HANDLERS, Exception: defect},
 )
+app.router.redirect_slashes = False  # a path is there or it is not
 
 
 def main() -> None:
@@ -294,8 +317,8 @@ def main() -> None:
             host=settings.host,
             port=settings.port,
             workers=settings.workers,
-            # What is in flight may use its deadline up, a body that trickles may not.
-            grace=math.ceil(settings.retry_deadline) + 1,
+            # A body may take as long as the attempts that follow it.
+            grace=math.ceil(2 * settings.retry_deadline) + 1,
             listening=lambda address: print(first_line(address, url), flush=True),
         )
 

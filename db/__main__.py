@@ -5,7 +5,7 @@ import sys
 
 import psycopg
 
-from db.embedded import database_url
+from db.embedded import database_url, unwind_on_signals
 from db.queries import apply_schema
 from db.settings import read_settings
 
@@ -26,6 +26,7 @@ def main() -> None:
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=command.__doc__)
     arguments = parser.parse_args()
+    unwind_on_signals()
     with database_url(read_settings()) as url:
         try:
             COMMANDS[arguments.command](url)

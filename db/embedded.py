@@ -10,7 +10,9 @@ import os
 import pwd
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +21,6 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
-
-import psycopg
 
 from db.settings import Settings
 
@@ -40,12 +40,29 @@ PG_CTL_TIMEOUT = 120
 # shared memory until each has noticed, and PostgreSQL will not start beside them.
 ORPHANS_TIMEOUT = 10
 
-# Bytes of a Unix socket's path that every system takes (Linux: 107, macOS: 103).
+# Bytes of a Unix socket's path that every system takes (Linux: 107, macOS: 103). Where the data
+# directory's is longer, the socket goes into a temporary folder with this prefix.
 SOCKET_PATH_MAX = 103
+SHORT_PREFIX = "onerow-socket-"
+
+# Connections beside the service's own: psql, `python -m db`, and the three kept for superusers.
+SPARE_CONNECTIONS = 20
+
+# What ends a process: Ctrl-C, a polite kill, the terminal closed.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class EmbeddedServerError(SystemExit):
     """The embedded server did not start or stop; the message is what its programs said."""
+
+
+def unwind_on_signals() -> None:
+    """Make signals that end a process do it by SystemExit, so that `finally` blocks run.
+
+    uvicorn raises the signal again once it has shut down; its default would end us there.
+    """
+    for signal_number in SIGNALS:
+        signal.signal(signal_number, lambda *_: sys.exit(0))
 
 
 @contextmanager
@@ -54,16 +71,17 @@ def database_url(settings: Settings) -> Iterator[str]:
     if settings.database_url is not None:
         yield settings.database_url
     else:
-        with embedded_server(Path(settings.data_dir)) as url:
+        connections = settings.workers * settings.pool_size + SPARE_CONNECTIONS
+        with embedded_server(Path(settings.data_dir), connections) as url:
             yield url
 
 
 @contextmanager
-def embedded_server(data_dir: Path) -> Iterator[str]:
+def embedded_server(data_dir: Path, connections: int = 100) -> Iterator[str]:
     """Start the server of `data_dir`, or join the one that runs, and yield its URL.
 
     The last to leave stops it. Where a process was killed and could not, the server runs on, and
-    the next to come joins it.
+    the next to come joins it. `connections` is how many a server started here takes, at least 100.
 
     Raises EmbeddedServerError.
     """
@@ -73,13 +91,12 @@ def embedded_server(data_dir: Path) -> Iterator[str]:
     with _turn(data_dir):
         if not (data_dir / "PG_VERSION").exists():
             _initdb(data_dir, as_user)
-        if not _accepts_connections(data_dir):
-            sockets = _socket_dir(data_dir, as_user)
-            options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
-            _start(data_dir, as_user, "--options", shlex.join(options))
         users = os.open(data_dir, os.O_RDONLY)
         fcntl.flock(users, fcntl.LOCK_SH)
     try:
+        with _turn(data_dir):
+            if not _is_running(data_dir):
+                _start(data_dir, as_user, max(connections, 100))
         yield _url(data_dir)
     finally:
         with _turn(data_dir):
@@ -88,8 +105,8 @@ def embedded_server(data_dir: Path) -> Iterator[str]:
             except BlockingIOError:
                 pass  # someone else still uses it
             else:
-                if _accepts_connections(data_dir):
-                    _pg_ctl(data_dir, as_user, "stop", "--mode", "fast")
+                if _is_running(data_dir):
+                    _stop(data_dir, as_user)
             finally:
                 os.close(users)
 
@@ -124,7 +141,7 @@ def _initdb(data_dir: Path, as_user: dict[str, Any]) -> None:
         _let_through(fresh)
         _let_through(BIN)
     # Trusting whoever connects is safe: only the owner of the folder reaches the socket in it.
-    _run(as_user, "initdb", "--pgdata", fresh, "--auth=trust", "--encoding=UTF8",
+    _run(as_user, "initdb", "--pgdata", fresh, "--auth=trust", "--encoding=UTF8", "--no-locale",
          "--username=postgres")  # fmt: skip
     try:
         fresh.rename(data_dir)
@@ -140,39 +157,61 @@ def _let_through(path: Path) -> None:
             parent.chmod(mode | 0o001)
 
 
-def _socket_dir(data_dir: Path, as_user: dict[str, Any]) -> Path:
-    if len(os.fsencode(data_dir / ".s.PGSQL.5432")) <= SOCKET_PATH_MAX:
-        return data_dir
-    short = Path(tempfile.mkdtemp(prefix="onerow-"))
-    if as_user:
-        os.chown(short, as_user["user"], as_user["group"])
-    return short
-
-
 def _url(data_dir: Path) -> str:
+    directory, port = _socket(data_dir)
+    return f"postgresql://postgres@/postgres?host={quote(directory, safe='')}&port={port}"
+
+
+def _socket(data_dir: Path) -> tuple[str, str]:
     # Lines of postmaster.pid, in order: process, data directory, start, port, socket directory.
     lines = (data_dir / "postmaster.pid").read_text().splitlines()
-    return f"postgresql://postgres@/postgres?host={quote(lines[4], safe='')}&port={lines[3]}"
+    return lines[4], lines[3]
 
 
-def _accepts_connections(data_dir: Path) -> bool:
+def _is_running(data_dir: Path) -> bool:
     # Asked, not read from postmaster.pid: after a crash its process id may be someone else's.
     try:
-        psycopg.connect(_url(data_dir)).close()
-    except (OSError, IndexError, psycopg.OperationalError):
+        directory, port = _socket(data_dir)
+    except (OSError, IndexError):
         return False
-    return True
+    asked = subprocess.run(
+        [BIN / "pg_isready", "--quiet", "--host", directory, "--port", port], cwd="/"
+    )
+    return asked.returncode in (0, 1)  # accepts connections, or will when it has started
 
 
-def _start(data_dir: Path, as_user: dict[str, Any], *arguments: object) -> None:
+def _start(data_dir: Path, as_user: dict[str, Any], connections: int) -> None:
+    sockets = data_dir
+    if len(os.fsencode(data_dir / ".s.PGSQL.5432")) > SOCKET_PATH_MAX:
+        sockets = Path(tempfile.mkdtemp(prefix=SHORT_PREFIX))
+        if as_user:
+            os.chown(sockets, as_user["user"], as_user["group"])
+    options = {
+        "listen_addresses": "",
+        "unix_socket_directories": sockets,
+        "max_connections": connections,
+    }
+    words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     deadline = monotonic() + ORPHANS_TIMEOUT
-    while True:
-        try:
-            return _pg_ctl(data_dir, as_user, "start", *arguments)
-        except EmbeddedServerError:
-            if monotonic() > deadline:
-                raise
-            sleep(0.1)
+    # Ended in the middle, pg_ctl would leave a server behind that nobody knows of yet.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        while True:
+            try:
+                return _pg_ctl(data_dir, as_user, "start", "--options", shlex.join(words))
+            except EmbeddedServerError:
+                if monotonic() > deadline:
+                    raise
+                sleep(0.1)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _stop(data_dir: Path, as_user: dict[str, Any]) -> None:
+    directory, _ = _socket(data_dir)
+    _pg_ctl(data_dir, as_user, "stop", "--mode", "fast")
+    if Path(directory).name.startswith(SHORT_PREFIX):
+        shutil.rmtree(directory)
 
 
 def _pg_ctl(data_dir: Path, as_user: dict[str, Any], *arguments: object) -> None:

@@ -1,27 +1,80 @@
 """The connections of one worker, each set up the way the SQL needs it."""
 
+import os
+from datetime import datetime
 from typing import Any
 
+import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel
+from psycopg.adapt import Buffer, Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg.types.numeric import Int8Dumper
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, TooManyRequests
 
 from db.settings import Settings
 
 Row = dict[str, Any]
 Connection = AsyncConnection[Row]
-Pool = AsyncConnectionPool[Connection]
+
+# Seconds in which the pool itself tries to replace a lost connection, at 0, 1 and 3. Later, each
+# request that waits makes it try again, so that it is back at once when the database is.
+RECONNECT_TIMEOUT = 3.0
+
+# Seconds for each host to answer, in which the default deadline has time for a second host.
+CONNECT_TIMEOUT = 2
+
+
+class Pool(AsyncConnectionPool[Connection]):
+    """A pool whose queue is bounded by who waits now.
+
+    Its own max_waiting counts those that gave up waiting, too, until a connection comes back.
+    """
+
+    def __init__(self, conninfo: str, *, queue: int, **options: Any) -> None:
+        super().__init__(conninfo, **options)
+        self._queue = queue
+        self._queued = 0
+
+    async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
+        """Take a connection, waiting for one up to `timeout` seconds.
+
+        Raises PoolTimeout, or TooManyRequests if as many as may are waiting already.
+        """
+        if self._queued >= self._queue:
+            raise TooManyRequests
+        self._queued += 1
+        try:
+            return await super().getconn(timeout)
+        finally:
+            self._queued -= 1
+
+
+class _FiniteTimestamp(Loader):
+    """Loads what datetime cannot hold, as 'infinity', as None instead of failing."""
+
+    def __init__(self, oid: int, context: Any = None) -> None:
+        super().__init__(oid, context)
+        known = psycopg.adapters.get_loader(oid, self.format)
+        assert known is not None
+        self._load = known(oid, context).load
+
+    def load(self, data: Buffer) -> datetime | None:
+        try:
+            value: datetime = self._load(data)
+        except psycopg.DataError:
+            return None
+        return value
 
 
 def open_pool(settings: Settings) -> Pool:
     """Make the pool; `async with` opens it, without waiting for the database."""
-    return AsyncConnectionPool(
+    return Pool(
         conninfo(settings),
+        queue=settings.pool_queue,
         min_size=settings.pool_size,
         max_size=settings.pool_size,
-        max_waiting=settings.pool_queue,
+        reconnect_timeout=RECONNECT_TIMEOUT,
         kwargs={
             # Outside conn.transaction() a statement is its own READ COMMITTED transaction.
             "autocommit": True,
@@ -41,6 +94,7 @@ async def _configure(connection: Connection) -> None:
     await connection.set_isolation_level(IsolationLevel.SERIALIZABLE)
     # Else psycopg sends 7 as smallint and 70000 as integer, and each would be a plan of its own.
     connection.adapters.register_dumper(int, Int8Dumper)
+    connection.adapters.register_loader("timestamptz", _FiniteTimestamp)
 
 
 def conninfo(settings: Settings) -> str:
@@ -62,13 +116,18 @@ def conninfo(settings: Settings) -> str:
         "enable_seqscan": "off",
         "timezone": "UTC",
     }
-    options = [given.get("options"), *(f"-c {name}={value}" for name, value in session.items())]
+    inherited = given.get("options") or os.environ.get("PGOPTIONS")
+    options = [inherited, *(f"-c {name}={value}" for name, value in session.items())]
     return make_conninfo(
         "",
         **{
             "fallback_application_name": "onerow",  # gives way to one in DATABASE_URL
             "target_session_attrs": "read-write",  # a standby refuses SERIALIZABLE
+            "connect_timeout": CONNECT_TIMEOUT,
+            # A network that has gone silent is noticed by when the request is over.
+            "tcp_user_timeout": deadline,
             **given,
+            "client_encoding": "UTF8",  # whatever the database's own
             "options": " ".join(str(option) for option in options if option),
         },
     )

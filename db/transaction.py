@@ -5,9 +5,10 @@ Nothing else in the project knows the SQLSTATEs 40001, 40P01 and 23505.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -26,6 +27,18 @@ PAUSE_CAP = 0.25
 
 # Stands for the SQLSTATE where the connection broke before the server could send one.
 CONNECTION_FAILURE = "08006"
+
+
+# Held here, because the event loop does not: an attempt whose caller has left must clean up.
+_attempts: set[asyncio.Task[Any]] = set()
+
+
+@dataclass
+class Attempts:
+    """What became of the attempts of one request."""
+
+    begun: int = 0
+    retried: list[str] = field(default_factory=list)  # the SQLSTATE of each that was run again
 
 
 class Unavailable(Exception):
@@ -60,7 +73,7 @@ async def serializable(
     work: Work[T],
     *,
     seconds: float,
-    retried: list[str],
+    attempts: Attempts,
     key_constraint: str | None = None,
 ) -> T:
     """Run `work` in a SERIALIZABLE transaction and return its result, valid because committed.
@@ -69,8 +82,7 @@ async def serializable(
     a violation of the unique constraint `key_constraint`, or a broken connection. One that broke
     in COMMIT may have committed, so `work` must be idempotent.
 
-    `seconds` bounds all attempts and the pauses between them. `retried` gets the SQLSTATE of each
-    attempt that was run again (CONNECTION_FAILURE where the server could send none).
+    `seconds` bounds all attempts and the pauses between them; `attempts` is filled as they go.
 
     Raises Unavailable, or whatever else `work` raises.
     """
@@ -78,46 +90,53 @@ async def serializable(
     async def attempt(connection: Connection) -> T:
         async with connection.transaction():
             result = await work(connection)
+            if connection.closed:
+                # psycopg leaves the block without COMMIT, and without an error.
+                raise psycopg.OperationalError("the connection broke before COMMIT")
         return result
 
-    return await _until_done(pool, attempt, seconds, retried, key_constraint)
+    return await _until_done(pool, attempt, seconds, attempts, key_constraint)
 
 
-async def read(pool: Pool, work: Work[T], *, seconds: float, retried: list[str]) -> T:
+async def read(pool: Pool, work: Work[T], *, seconds: float) -> T:
     """Run `work`, a single SELECT, in autocommit: what it reads is committed and needs no lock.
 
     Runs again on a broken connection. Arguments and errors are those of serializable().
     """
-    return await _until_done(pool, work, seconds, retried, None)
+    return await _until_done(pool, work, seconds, Attempts(), None)
 
 
 async def _until_done(
-    pool: Pool,
-    attempt: Work[T],
-    seconds: float,
-    retried: list[str],
-    key_constraint: str | None,
+    pool: Pool, attempt: Work[T], seconds: float, attempts: Attempts, key_constraint: str | None
 ) -> T:
     deadline = monotonic() + seconds
+    broken = False
+
+    async def with_connection() -> T:
+        nonlocal broken
+        async with pool.connection(timeout=deadline - monotonic()) as connection:
+            attempts.begun += 1
+            try:
+                return await attempt(connection)
+            finally:
+                broken = connection.closed
+
     while True:
         broken = False
         failure: psycopg.Error
         # The try stands around the whole transaction: COMMIT fails with 40001 too.
         try:
-            async with pool.connection(timeout=deadline - monotonic()) as connection:
-                try:
-                    async with asyncio.timeout(deadline - monotonic()):
-                        return await attempt(connection)
-                finally:
-                    broken = connection.closed
+            return await _by(deadline, with_connection())
         except (errors.SerializationFailure, errors.DeadlockDetected) as error:
             failure = error
         except errors.UniqueViolation as error:
             if key_constraint is None or error.diag.constraint_name != key_constraint:
                 raise
             failure = error  # another creator was first: the next attempt finds its row
+        except errors.FeatureNotSupported as error:
+            failure = error  # a column has changed its type: the rollback dropped the old plan
         except TimeoutError as error:
-            raise AttemptsExhausted from error
+            raise (AttemptsExhausted if attempts.begun else NoConnection) from error
         except PoolTimeout as error:
             raise NoConnection from error
         except TooManyRequests as error:
@@ -133,8 +152,34 @@ async def _until_done(
                 raise
             failure = error
 
-        pause = random.uniform(0, min(PAUSE_CAP, PAUSE * 2 ** len(retried)))
+        retries = len(attempts.retried)
+        pause = random.uniform(0, min(PAUSE_CAP, PAUSE * 2**retries))
         if monotonic() + pause >= deadline:
             raise AttemptsExhausted from failure
-        retried.append(failure.sqlstate or CONNECTION_FAILURE)
+        attempts.retried.append(failure.sqlstate or CONNECTION_FAILURE)
         await asyncio.sleep(pause)
+
+
+async def _by(deadline: float, attempt: Coroutine[None, None, T]) -> T:
+    """Await an attempt until the deadline; raise TimeoutError then.
+
+    It is a task of its own, because psycopg may take ten seconds to cancel it, five to ask the server
+    and five for its answer, and neither the caller's answer nor its cancellation waits for that. The
+    connection goes back to the pool when the task is through, idle or closed.
+    """
+    task = asyncio.create_task(attempt)
+    _attempts.add(task)
+    task.add_done_callback(_forget)
+    try:
+        await asyncio.wait({task}, timeout=deadline - monotonic())
+    finally:
+        task.cancel()  # nothing, if it is done
+    if not task.done():
+        raise TimeoutError
+    return task.result()
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _attempts.discard(task)
+    if not task.cancelled():
+        task.exception()  # seen: else asyncio logs that nobody looked

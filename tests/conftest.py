@@ -1,5 +1,6 @@
 """One embedded server for all tests, and databases made from a template that schema.sql made."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg.conninfo import make_conninfo
 
 from db.embedded import embedded_server
@@ -15,6 +17,17 @@ from db.queries import apply_schema
 from tests.service import Service, serving
 
 TEMPLATE = "template_onerow"
+
+# How many examples each property gets. No deadline: how long an example takes says nothing here.
+for profile, examples in {"dev": 50, "ci": 150, "stress": 1_000_000}.items():
+    settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+settings.load_profile(os.environ.get("PROFILE", "ci" if "CI" in os.environ else "dev"))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The life of the embedded server: started, found again, and stopped by who was last to need it."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from db.embedded import EmbeddedServerError, embedded_server
@@ -177,3 +179,55 @@ def test_a_worker_killed_with_9_is_replaced(data_dir: Path) -> None:
         assert service.post("/departments", name="Research").status_code == 201
         service.stop()
     assert postmaster(data_dir) is None
+
+
+@pytest.mark.parametrize("milliseconds", range(150, 850, 70))
+def test_a_signal_during_the_start_leaves_no_server(data_dir: Path, milliseconds: int) -> None:
+    with embedded_server(data_dir):
+        pass  # initdb, which takes longest, is done
+    process = subprocess.Popen(
+        [sys.executable, "app.py"],
+        cwd=ROOT,
+        env=environment(DATA_DIR=str(data_dir), PORT="0"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with process:
+        # Not a wait for something: the point of the start that the signal hits is what varies.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(milliseconds / 1000)
+        process.terminate()
+        process.wait(LIMIT)
+    assert postmaster(data_dir) is None
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_closed_terminal_stops_both(data_dir: Path, workers: str) -> None:
+    with serving(DATA_DIR=str(data_dir), WORKERS=workers) as service:
+        assert service.http.get("/ready").status_code == 200
+        assert service.stop(signal.SIGHUP) == 0
+    assert postmaster(data_dir) is None
+
+
+def test_the_callers_locale_does_not_matter(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "xx_YY.UTF-8")
+    with embedded_server(data_dir) as url:
+        assert sql(url, "SHOW server_encoding") == [("UTF8",)]
+
+
+def test_a_server_with_no_connection_left_is_still_running(data_dir: Path) -> None:
+    with embedded_server(data_dir) as url, contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(psycopg.connect(url))
+        with embedded_server(data_dir) as same:
+            assert same == url
+
+
+def test_the_server_takes_as_many_connections_as_the_service_may_open(data_dir: Path) -> None:
+    with serving(DATA_DIR=str(data_dir), WORKERS="2", POOL_SIZE="60") as service:
+        assert service.http.get("/ready").status_code == 200
+        with embedded_server(data_dir) as url:
+            ((most,),) = sql(url, "SELECT current_setting('max_connections')::int")
+    assert most >= 120

@@ -3,26 +3,16 @@
 import asyncio
 import multiprocessing
 import signal
-import sys
 from collections.abc import Callable
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 
-def unwind_on_signals() -> None:
-    """Make SIGINT and SIGTERM end the process by SystemExit, so that `finally` blocks run.
-
-    uvicorn raises the signal again once it has shut down; its default would end us there.
-    """
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, lambda *_: sys.exit(0))
-
-
 def serve(
     app: str, *, host: str, port: int, workers: int, grace: int, listening: Callable[[str], None]
 ) -> None:
-    """Serve `app`, an import string, until SIGINT or SIGTERM; call `listening` with the URL.
+    """Serve `app`, an import string, until SIGINT, SIGTERM or SIGHUP; tell `listening` the URL.
 
     `grace` is the seconds that requests in flight then have. SystemExit if the port is taken.
     """
@@ -41,9 +31,13 @@ def serve(
     sock.listen(config.backlog)
     listening(f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}")
     if workers == 1:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
         uvicorn.Server(config).run([sock])
     else:
-        Multiprocess(config, [sock]).run()
+        supervisor = Multiprocess(config, [sock])
+        # The terminal was closed. uvicorn would restart the workers, and run on unseen.
+        signal.signal(signal.SIGHUP, lambda *_: supervisor.signal_queue.append(signal.SIGTERM))
+        supervisor.run()
 
 
 def end_with_parent() -> None:
