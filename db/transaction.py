@@ -163,9 +163,9 @@ async def _until_done(
 async def _by(deadline: float, attempt: Coroutine[None, None, T]) -> T:
     """Await an attempt until the deadline; raise TimeoutError then.
 
-    It is a task of its own, because psycopg may take ten seconds to cancel it, five to ask the server
-    and five for its answer, and neither the caller's answer nor its cancellation waits for that. The
-    connection goes back to the pool when the task is through, idle or closed.
+    It is a task of its own, because psycopg may take ten seconds to cancel it, five to ask the
+    server and five for its answer. Neither the caller's answer nor its cancellation waits for that.
+    The connection goes back to the pool when the task is through, idle or closed.
     """
     task = asyncio.create_task(attempt)
     _attempts.add(task)

@@ -1,0 +1,257 @@
+"""Does some sequential order of the calls explain every answer and, at the end, the tables?
+
+The search is Wing and Gong's ("Testing and verifying concurrent objects", 1993): take any call that
+started before every other outstanding call ended, let it act on the model, go on; step back where
+no answer fits. Lowe's memory of (calls taken, state) keeps it from trying twice what it has seen
+("Testing for linearizability", 2017). Each department's name is an object of its own, with all that
+hangs on it, and a history is linearizable if it is so for every object (Herlihy and Wing,
+"Linearizability", 1990), so each is searched alone.
+
+A call without an answer, or with 503, may have acted at any time from its start on, or never.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from math import inf
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """A row of either table, as far as the calls can tell."""
+
+    table: str
+    id: int
+    name: str
+    department_id: int = 0  # of an employee
+
+
+class Key(NamedTuple):
+    """What a POST asks for."""
+
+    table: str
+    name: str
+    department_id: int = 0
+
+
+State = frozenset[Row]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call and its answer.
+
+    `method` and `target` are "POST" with a Key, "GET" or "DELETE" with (table, id), "LIST" with a
+    Key whose name or department_id is empty where the list was not filtered by it, and "TABLE" with
+    None for the final look at the tables themselves.
+    """
+
+    client: int
+    method: str
+    target: Key | tuple[str, int] | None
+    start: float  # seconds, of one clock
+    end: float = inf
+    status: int | None = None  # None: no answer
+    rows: tuple[Row, ...] = ()  # what came back, in its order
+    copies: int = 1  # the Duplicates header
+    attempts: int = 1
+    strict: bool = False  # Prefer: handling=strict
+
+    @property
+    def answered(self) -> bool:
+        return self.status is not None and self.status != 503
+
+
+class NotLinearizable(AssertionError):
+    """No sequential order explains this history."""
+
+
+@dataclass
+class Object:
+    """The calls on one department name, and the rows of it before the first of them."""
+
+    calls: list[Call] = field(default_factory=list)
+    before: set[Row] = field(default_factory=set)
+
+
+def check(calls: Iterable[Call], before: Iterable[Row]) -> None:
+    """Raise NotLinearizable, with the history, unless some order explains it."""
+    for name, part in _objects(list(calls), set(before)).items():
+        if not _explained(part):
+            raise NotLinearizable(
+                f"no order of these calls explains the answers about department {name!r}:\n"
+                + history(part.calls, part.before)
+            )
+
+
+def history(calls: Iterable[Call], before: Iterable[Row] = ()) -> str:
+    """The calls in order of their start, a line each, times in milliseconds from the first."""
+    calls = sorted(calls, key=lambda call: call.start)
+    lines = [f"  before: {_text([row])}" for row in sorted(before)]
+    zero = calls[0].start if calls else 0
+    for call in calls:
+        end = f"{(call.end - zero) * 1000:8.2f}" if call.end < inf else "     ..."
+        asked = call.target if call.target is not None else ""
+        text = _text([asked]) if isinstance(asked, Key) else " ".join(map(str, asked))
+        notes = [f"copies={call.copies}"] * (call.copies > 1)
+        notes += [f"attempts={call.attempts}"] * (call.attempts > 1) + ["strict"] * call.strict
+        answer = " ".join([str(call.status or "no answer"), _text(call.rows), *notes])
+        lines.append(
+            f"  {(call.start - zero) * 1000:8.2f} -{end} client {call.client}:"
+            f" {call.method} {text} -> {answer}"
+        )
+    return "\n".join(lines)
+
+
+def _text(rows: Iterable[Row | Key | str]) -> str:
+    words = []
+    for row in rows:
+        if isinstance(row, str):
+            words.append(row)
+            continue
+        what = row.table[:-1]
+        where = f" in {row.department_id}" if row.department_id else ""
+        number = f" {row.id}" if isinstance(row, Row) else ""
+        words.append(f"{what}{number} {row.name!r}{where}")
+    return ", ".join(words)
+
+
+def _objects(calls: list[Call], before: set[Row]) -> dict[str, Object]:
+    """Split by department name; a list or a look at the tables is a call on each object it saw."""
+    seen = before | {row for call in calls for row in call.rows}
+    departments = {row.id: row.name for row in seen if row.table == "departments"}
+    owner = {("departments", id_): name for id_, name in departments.items()}
+    for row in seen:
+        if row.table == "employees":
+            owner["employees", row.id] = departments.get(row.department_id, "?")
+    asked = {call.target.name for call in calls if isinstance(call.target, Key)
+             and _names_department(call.target)}  # fmt: skip
+    names = {*owner.values(), *asked, "?"}
+    objects = {name: Object() for name in sorted(names)}
+    for row in before:
+        objects[owner[row.table, row.id]].before.add(row)
+    for call in calls:
+        for name in _touched(call, departments, owner, objects):
+            rows = tuple(row for row in call.rows if owner[row.table, row.id] == name)
+            objects[name].calls.append(_with_rows(call, rows))
+    return objects
+
+
+def _names_department(key: Key) -> bool:
+    return key.table == "departments" and key.name != ""
+
+
+def _touched(
+    call: Call,
+    departments: dict[int, str],
+    owner: dict[tuple[str, int], str],
+    objects: dict[str, Object],
+) -> Iterable[str]:
+    target = call.target
+    if target is None:
+        return list(objects)
+    if not isinstance(target, Key):
+        return [owner.get(target, "?")]
+    if target.department_id:
+        return [departments.get(target.department_id, "?")]
+    return [target.name] if _names_department(target) else list(objects)
+
+
+def _with_rows(call: Call, rows: tuple[Row, ...]) -> Call:
+    return Call(**{**call.__dict__, "rows": rows})
+
+
+def _explained(part: Object) -> bool:
+    calls = sorted(part.calls, key=lambda call: call.start)
+    ends = [call.end if call.answered else inf for call in calls]
+    must = sum(1 << i for i, call in enumerate(calls) if call.answered)
+    fresh = _unaccounted(part)
+    start = (0, frozenset(part.before))
+    stack, visited = [start], {start}
+    while stack:
+        taken, state = stack.pop()
+        if taken & must == must:
+            return True
+        # Whoever started before the first of the outstanding calls ended may be next.
+        first_end = min(end for i, end in enumerate(ends) if not taken >> i & 1)
+        for i, call in enumerate(calls):
+            if call.start > first_end:
+                break
+            if taken >> i & 1:
+                continue
+            for after in step(call, state, fresh):
+                node = (taken | 1 << i, after)
+                if node not in visited:
+                    visited.add(node)
+                    stack.append(node)
+    return False
+
+
+def _unaccounted(part: Object) -> dict[Key, set[int]]:
+    """For each key the ids that were seen, though no answered call is known to have made them."""
+    made = {row for call in part.calls if call.status == 201 for row in call.rows} | part.before
+    found: dict[Key, set[int]] = {}
+    for call in part.calls:
+        for row in call.rows:
+            if row not in made:
+                found.setdefault(Key(row.table, row.name, row.department_id), set()).add(row.id)
+    return found
+
+
+def step(call: Call, state: State, fresh: dict[Key, set[int]]) -> Iterator[State]:
+    """The states in which the call, acting now, may leave the model, if its answer fits at all."""
+    target = call.target
+    if call.method == "POST":
+        assert isinstance(target, Key)
+        yield from _post(call, target, state, fresh)
+    elif call.method == "DELETE":
+        assert isinstance(target, tuple)
+        gone = {row for row in state if (row.table, row.id) == target[:2]}
+        if target[0] == "departments" and gone:
+            gone |= {row for row in state if row.department_id == target[1]}
+        if not call.answered or call.status == (204 if gone else 404):
+            yield state - gone
+    elif not call.answered:
+        yield state
+    elif call.method == "GET":
+        rows = tuple(row for row in state if (row.table, row.id) == target)
+        if call.status == (200 if rows else 404) and call.rows == rows:
+            yield state
+    elif call.method == "LIST":
+        assert isinstance(target, Key)
+        wanted = [
+            row
+            for row in state
+            if row.table == target.table
+            and target.name in ("", row.name)
+            and target.department_id in (0, row.department_id)
+        ]
+        if call.status == 200 and call.rows == tuple(sorted(wanted, key=lambda row: row.id)):
+            yield state
+    elif call.method == "TABLE" and set(call.rows) == state:
+        yield state
+
+
+def _post(call: Call, key: Key, state: State, fresh: dict[Key, set[int]]) -> Iterator[State]:
+    same = sorted(row.id for row in state if Key(row.table, row.name, row.department_id) == key)
+    parents = {row.id for row in state if row.table == "departments"}
+    orphan = key.table == "employees" and key.department_id not in parents
+    if not call.answered:
+        if same or orphan:
+            yield state
+            return
+        unseen = min((row.id for row in state), default=0)  # nobody ever saw this row
+        for id_ in (*fresh.get(key, ()), min(unseen, 0) - 1):
+            yield state | {Row(key.table, id_, key.name, key.department_id)}
+    elif orphan:
+        if call.status == 422:
+            yield state
+    elif same:
+        refused = call.strict and len(same) > 1
+        first = Row(key.table, same[0], key.name, key.department_id)
+        expected = (412, ()) if refused else (200, (first,))
+        if (call.status, call.rows) == expected and call.copies == len(same):
+            yield state
+    elif call.status == 201 and len(call.rows) == 1:
+        row = call.rows[0]
+        if Key(row.table, row.name, row.department_id) == key:
+            yield state | {row}

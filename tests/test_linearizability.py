@@ -1,0 +1,160 @@
+"""The checker, on histories written by hand: the good are accepted, the bad are not."""
+
+import pytest
+
+from tests.linearizability import Call, Key, NotLinearizable, Row, check, history
+
+D = Row("departments", 1, "Research")
+ADA = Row("employees", 1, "Ada", 1)
+ADA2 = Row("employees", 2, "Ada", 1)
+BOB = Row("employees", 3, "Bob", 1)
+DEPARTMENT = Key("departments", "Research")
+KEY = Key("employees", "Ada", 1)
+
+
+def post(
+    start: float, end: float, status: int | None, *rows: Row, key: Key = KEY, **more: object
+) -> Call:
+    return Call(0, "POST", key, start, end, status, rows, **more)  # type: ignore[arg-type]
+
+
+def get(start: float, end: float, status: int, *rows: Row, of: Row = ADA) -> Call:
+    return Call(0, "GET", (of.table, of.id), start, end, status, rows)
+
+
+def delete(start: float, end: float, status: int | None, of: Row = ADA) -> Call:
+    return Call(0, "DELETE", (of.table, of.id), start, end, status)
+
+
+def listed(start: float, end: float, *rows: Row) -> Call:
+    return Call(0, "LIST", Key("employees", "", 1), start, end, 200, rows)
+
+
+def table(*rows: Row) -> Call:
+    return Call(0, "TABLE", None, 100, 101, 200, rows)
+
+
+NO_ANSWER = float("inf")
+
+GOOD = {
+    "nothing happened": ([], [D, ADA]),
+    "created, then found": ([post(0, 1, 201, ADA), post(2, 3, 200, ADA), table(D, ADA)], [D]),
+    "found while being created": (
+        [post(0, 5, 201, ADA), post(1, 2, 200, ADA), get(3, 4, 200, ADA)],
+        [D],
+    ),
+    "not yet there, though its creation had begun": (
+        [post(0, 5, 201, ADA), get(1, 2, 404), get(3, 4, 200, ADA)],
+        [D],
+    ),
+    "deleted in between": (
+        [post(0, 1, 201, ADA), delete(2, 3, 204), post(4, 5, 201, ADA2), table(D, ADA2)],
+        [D],
+    ),
+    "two deletes at once, one wins": ([delete(0, 2, 204), delete(1, 3, 404)], [D, ADA]),
+    "a department takes its employees": (
+        [delete(0, 1, 204, D), get(2, 3, 404), post(2, 3, 422), table()],
+        [D, ADA],
+    ),
+    "created just before its department went": (
+        [post(0, 5, 201, ADA), delete(1, 4, 204, D), table()],
+        [D],
+    ),
+    "legacy duplicates": (
+        [
+            post(0, 1, 200, ADA, copies=2),
+            post(2, 3, 412, copies=2, strict=True),
+            table(D, ADA, ADA2),
+        ],
+        [D, ADA, ADA2],
+    ),
+    "one of two duplicates deleted": (
+        [delete(0, 1, 204, ADA), post(2, 3, 200, ADA2), table(D, ADA2)],
+        [D, ADA, ADA2],
+    ),
+    "a list in the middle": (
+        [post(0, 9, 201, ADA), listed(1, 2), listed(3, 4, ADA), table(D, ADA)],
+        [D],
+    ),
+    "no answer, and it happened": (
+        [post(0, NO_ANSWER, None), get(5, 6, 200, ADA), table(D, ADA)],
+        [D],
+    ),
+    "no answer, and it never happened": ([post(0, NO_ANSWER, None), table(D)], [D]),
+    "503, and it happened later than the answer": (
+        [post(0, 1, 503), listed(2, 3), listed(4, 5, ADA), table(D, ADA)],
+        [D],
+    ),
+    "no answer to a delete, and it happened": ([delete(0, 1, None), get(2, 3, 404)], [D, ADA]),
+    "two departments, each in its own order": (
+        [
+            post(0, 1, 201, D, key=DEPARTMENT),
+            post(0, 1, 201, Row("departments", 2, "Sales"), key=Key("departments", "Sales")),
+        ],
+        [],
+    ),
+}
+
+BAD = {
+    "a second row": ([post(0, 2, 201, ADA), post(1, 3, 201, ADA2)], [D]),
+    "a second row that only the table shows": (
+        [post(0, 2, 201, ADA), table(D, ADA, ADA2)],
+        [D],
+    ),
+    "an acknowledged row is missing": ([post(0, 1, 201, ADA), table(D)], [D]),
+    "created and not found": ([post(0, 1, 201, ADA), get(2, 3, 404)], [D]),
+    "created, but it was there": ([post(0, 1, 201, ADA2)], [D, ADA]),
+    "found, but nobody made it": ([post(0, 1, 200, ADA)], [D]),
+    "201 for a row that someone else made": ([post(0, 2, 201, ADA), post(1, 3, 201, ADA)], [D]),
+    "another key's row": ([post(0, 1, 200, BOB)], [D, BOB]),
+    "another department's row": ([post(0, 1, 200, Row("employees", 9, "Ada", 2))], [D, ADA]),
+    "not the lowest id": ([post(0, 1, 200, ADA2, copies=2)], [D, ADA, ADA2]),
+    "wrong number of duplicates": ([post(0, 1, 200, ADA, copies=3)], [D, ADA, ADA2]),
+    "strict, and answered all the same": (
+        [post(0, 1, 200, ADA, copies=2, strict=True)],
+        [D, ADA, ADA2],
+    ),
+    "found after its deletion": ([delete(0, 1, 204), get(2, 3, 200, ADA)], [D, ADA]),
+    "deleted twice": ([delete(0, 2, 204), delete(1, 3, 204)], [D, ADA]),
+    "an orphan": ([delete(0, 1, 204, D), post(2, 3, 201, ADA)], [D]),
+    "an employee that outlived its department": ([delete(0, 1, 204, D), table(ADA)], [D, ADA]),
+    "422 though the department is there": ([post(0, 1, 422)], [D]),
+    "seen, then not yet there": (
+        [post(0, 9, 201, ADA), listed(1, 2, ADA), listed(3, 4)],
+        [D],
+    ),
+    "a list out of order": ([listed(0, 1, BOB, ADA)], [D, ADA, BOB]),
+    "two unanswered posts make two rows": (
+        [post(0, 1, None), post(0, 1, None), table(D, ADA, ADA2)],
+        [D],
+    ),
+    "an unanswered post acted before it began": (
+        [listed(0, 1, ADA), post(2, NO_ANSWER, None)],
+        [D],
+    ),
+    "500": ([post(0, 1, 500)], [D]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_good_histories_are_accepted(name: str) -> None:
+    calls, before = GOOD[name]
+    check(calls, before)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_histories_are_rejected(name: str) -> None:
+    calls, before = BAD[name]
+    with pytest.raises(NotLinearizable):
+        check(calls, before)
+
+
+def test_a_history_prints_a_line_a_call_in_time_order() -> None:
+    calls = [post(2, 3, 200, ADA, copies=2), get(0, 1, 404), post(4, NO_ANSWER, None)]
+    assert history(calls, [D]).splitlines() == [
+        "  before: department 1 'Research'",
+        "      0.00 - 1000.00 client 0: GET employees 1 -> 404 ",
+        "   2000.00 - 3000.00 client 0: POST employee 'Ada' in 1"
+        " -> 200 employee 1 'Ada' in 1 copies=2",
+        "   4000.00 -     ... client 0: POST employee 'Ada' in 1 -> no answer ",
+    ]
