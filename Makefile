@@ -7,6 +7,9 @@ run: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
+stress: .venv/installed
+	$(BIN)/python -m tests.stress
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -17,4 +20,4 @@ lint: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.PHONY: run test lint
+.PHONY: run test stress lint

@@ -1,6 +1,7 @@
 """One embedded server for all tests, and databases made from a template that schema.sql made."""
 
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, core, settings
 from psycopg.conninfo import make_conninfo
 
 from db.embedded import embedded_server
@@ -28,6 +29,13 @@ for profile, examples in {"dev": 50, "ci": 150, "stress": 1_000_000}.items():
         print_blob=True,
     )
 settings.load_profile(os.environ.get("PROFILE", "ci" if "CI" in os.environ else "dev"))
+
+
+def pytest_report_header() -> str:
+    """Draw the seed here, where it can be told. It replays what is drawn, not how calls overlap."""
+    if core.global_force_seed is None:
+        core.global_force_seed = random.getrandbits(32)  # type: ignore[assignment]
+    return f"draw the same again: pytest --hypothesis-seed={core.global_force_seed}"
 
 
 @pytest.fixture(scope="session")

@@ -1,56 +1,13 @@
 """Generated concurrent workloads: the service passes them, and every broken variant is caught."""
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
-from hypothesis.errors import FlakyFailure
+from hypothesis import given
 
-from tests.linearizability import check, history
-from tests.service import serving
+from tests.proof import EXAMPLES, catch, running, verify
 from tests.variants import VARIANTS
-from tests.workloads import KINDS, Runner, Workload, workloads
-
-# Interleavings do not replay: a workload that failed once is run this many times before it counts
-# as one that does not fail.
-TIMES = 8
-
-# A variant must be caught within so many workloads. The slowest to catch took some thirty.
-EXAMPLES = 400
-
-# After the catch, how many workloads may be tried for a smaller one.
-SHRINKS = 60
-
-
-class Broken(AssertionError):
-    """The service broke its promise."""
-
-
-def verify(runner: Runner, workload: Workload) -> None:
-    """Run the workload once and raise Broken, with the history, unless all promises held."""
-    happened = runner.run(workload)
-    if happened.gained:
-        raise Broken(
-            f"{happened.gained} gained a second row\n{workload}\n"
-            + history(happened.calls, happened.before)
-        )
-    try:
-        check(happened.calls, happened.before)
-    except AssertionError as error:
-        raise Broken(f"{error}\nin\n{workload}") from error
-
-
-@contextmanager
-def running(variant: str, database: str) -> Iterator[Runner]:
-    """A runner against the real service ("") or a variant of it, with two workers."""
-    command = [sys.executable, "-m", "tests.variants", variant] if variant else []
-    with serving(*command, DATABASE_URL=database, WORKERS="2", VARIANT=variant) as service:
-        runner = Runner(service.url, database)
-        yield runner
-        runner.close()
+from tests.workloads import BLIND, KINDS, Runner, Workload, workloads
 
 
 @pytest.fixture(scope="module", params=["", "none"], ids=["as it is", "with pauses"])
@@ -66,48 +23,13 @@ def test_the_service_is_linearizable_and_makes_no_second_row(
     verify(runner, workload)
 
 
-@dataclass
-class Catch:
-    """The smallest workload that was seen to fail, and after how many the first one was found."""
-
-    examples: int = 0
-    found_after: int = 0
-    workload: Workload | None = None
-    report: str = ""
-
-
-def catch(runner: Runner, kinds: tuple[str, ...] = KINDS) -> Catch:
-    """Look for a workload that breaks the promise, and shrink it."""
-    caught = Catch()
-
-    @settings(max_examples=EXAMPLES, database=None)
-    @given(workload=workloads(kinds))
-    def search(workload: Workload) -> None:
-        caught.examples += 1
-        if caught.found_after and caught.examples > caught.found_after + SHRINKS:
-            return
-        for _ in range(TIMES if caught.found_after else 1):
-            try:
-                verify(runner, workload)
-            except Broken as error:
-                if caught.workload is None or workload.size <= caught.workload.size:
-                    caught.workload, caught.report = workload, str(error)
-                caught.found_after = caught.found_after or caught.examples
-                raise
-
-    with suppress(Broken, FlakyFailure):  # flaky by its nature: what counts is that it was seen
-        search()
-    return caught
-
-
 @pytest.mark.parametrize("variant", [*list(VARIANTS)[1:], "blind insert"])
 def test_broken_variants_are_caught(
     variant: str, database: str, record_property: Callable[[str, object], None]
 ) -> None:
     blind = variant == "blind insert"
-    kinds = (*KINDS, *["blind insert"] * 3) if blind else KINDS
     with running("none" if blind else variant, database) as runner:
-        caught = catch(runner, kinds)
+        caught = catch(runner, BLIND if blind else KINDS)
     assert caught.workload is not None, f"not caught in {EXAMPLES} workloads"
     record_property("caught after", caught.found_after)
     print(f"\n{variant}: caught after {caught.found_after} workloads\n{caught.report}")

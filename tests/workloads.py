@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tests.linearizability import Call, Key, Row
 from tests.service import LIMIT
 
-DEPARTMENTS = ("Research", "Sales", "Legal")
-NAMES = ("Ada", "Grace", "Alan")
-MOST_CLIENTS = 6
+DEPARTMENTS = ("Research", "Sales", "Legal", "Design", "Finance")
+NAMES = ("Ada", "Grace", "Alan", "Edsger", "Barbara")
+MOST_CLIENTS = 8
 
 
 class Operation(NamedTuple):
@@ -77,33 +77,39 @@ KINDS = (
     "delete department",
 )
 
+# The same with another application beside the service, which inserts without looking.
+BLIND = (*KINDS, *["blind insert"] * 3)
+
 
 @st.composite
 def workloads(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> Workload:
     """Some legacy rows, then two to MOST_CLIENTS clients with one to five operations each.
 
-    Names are few, and the first of them hot, so that clients meet.
+    Few names, so that clients meet; and often nothing but creating, because that is where they
+    conflict, also on different keys that share a page of the index.
     """
-    hot = st.sampled_from((0, 0, 0, 1, 2))
-    operations = st.builds(Operation, st.sampled_from(kinds), hot, st.integers(0, 5), st.booleans())
+    names = st.integers(0, draw(st.integers(0, len(NAMES) - 1)))
+    creating = tuple(kind for kind in kinds if kind.startswith(("create", "blind")))
+    churning = (*creating, *["delete employee"] * 4, *["delete department"] * 2)
+    operations = st.builds(
+        Operation,
+        st.sampled_from(draw(st.sampled_from((kinds, creating, churning)))),
+        names,
+        st.integers(0, draw(st.sampled_from((0, 5)))),
+        st.booleans(),
+    )
     return Workload(
-        departments=draw(st.tuples(st.integers(0, 1), st.integers(0, 2), st.just(0))),
+        departments=(*draw(st.tuples(st.integers(0, 1), st.integers(0, 2))), 0, 0, 0),
         employees=tuple(
             draw(
                 st.lists(
-                    st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(1, 3)), max_size=2
+                    st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(1, 3)), max_size=2
                 )
             )
         ),
         clients=tuple(
-            tuple(client)
-            for client in draw(
-                st.lists(
-                    st.lists(operations, min_size=1, max_size=5),
-                    min_size=2,
-                    max_size=MOST_CLIENTS,
-                )
-            )
+            tuple(draw(st.lists(operations, min_size=1, max_size=draw(st.sampled_from((3, 8))))))
+            for _ in range(draw(st.integers(2, MOST_CLIENTS)))
         ),
     )
 

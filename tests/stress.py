@@ -1,0 +1,164 @@
+"""`make stress`: the proof with a large budget, a progress line and a table at the end.
+
+STRESS_SECONDS (default 120) is the time for the service itself; the broken variants take as long as
+they take to catch. With DATABASE_URL everything happens in a schema of its own, dropped at the end.
+"""
+
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+import psycopg
+from hypothesis import HealthCheck, given, seed, settings
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from db.embedded import embedded_server, unwind_on_signals
+from db.queries import ROOT
+from tests.proof import Catch, catch, running, verify
+from tests.service import sql
+from tests.variants import VARIANTS
+from tests.workloads import BLIND, KINDS, Runner, Workload, workloads
+
+SECONDS = float(os.environ.get("STRESS_SECONDS", "120"))
+
+# Workloads of one search of Hypothesis, which remembers what it has drawn: then a new one.
+BATCH = 500
+
+settings.register_profile("stress", deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("stress")
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """DATABASE_URL, or an embedded server of the run's own."""
+    if url := os.environ.get("DATABASE_URL"):
+        yield url
+        return
+    folder = Path(tempfile.mkdtemp(prefix="onerow-stress-"))
+    try:
+        with embedded_server(folder / "data") as url:
+            yield url
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def own_schema(url: str) -> Iterator[str]:
+    """A schema made from schema.sql, and a URL whose search path it is; dropped at the end."""
+    there = sql(
+        url,
+        "SELECT name FROM unnest(ARRAY['departments', 'employees']) AS name"
+        " WHERE to_regclass(name) IS NOT NULL",
+    )
+    if there and "STRESS_ANYWAY" not in os.environ:
+        names = " and ".join(name for (name,) in there)
+        sys.exit(
+            f"This database has tables {names} in its search path. They would not be touched: the"
+            " run keeps to a schema of its own. Set STRESS_ANYWAY=1 if it may load this server."
+        )
+    schema = f"onerow_stress_{os.getpid()}"
+    given = conninfo_to_dict(url)
+    path = f"{given.get('options', '')} -c search_path={schema}".strip()
+    sql(url, f"CREATE SCHEMA {schema}")
+    try:
+        own = make_conninfo(url, options=path)
+        with psycopg.connect(own) as connection:
+            connection.execute((ROOT / "schema.sql").read_bytes())
+        yield own
+    finally:
+        sql(url, f"DROP SCHEMA {schema} CASCADE")
+
+
+class Progress:
+    """Counts, on one line of the terminal."""
+
+    def __init__(self, title: str, runner: Runner, seconds: float) -> None:
+        self.title, self.runner, self.seconds = title, runner, seconds
+        self.began = self.shown = monotonic()
+        self.examples = 0
+
+    @property
+    def elapsed(self) -> float:
+        return monotonic() - self.began
+
+    @property
+    def over(self) -> bool:
+        return self.elapsed >= self.seconds
+
+    def step(self) -> None:
+        self.examples += 1
+        if monotonic() - self.shown > 0.5 and sys.stdout.isatty():
+            self.shown = monotonic()
+            print(f"\r{self.line()}", end="", flush=True)
+
+    def line(self) -> str:
+        requests = self.runner.requests
+        return (
+            f"{self.title}: {self.examples:,} workloads, {requests:,} requests,"
+            f" {requests / self.elapsed:,.0f}/s, {self.runner.retries:,} retries, 0 duplicates"
+        )
+
+
+def stress(title: str, runner: Runner, seconds: float) -> Progress:
+    """Run workloads until the time is over; the first that breaks the promise ends the run."""
+    progress = Progress(title, runner, seconds)
+    while not progress.over:
+        number = random.getrandbits(64)
+
+        @seed(number)
+        @settings(max_examples=BATCH, database=None, print_blob=True)
+        @given(workload=workloads())
+        def search(workload: Workload) -> None:
+            if not progress.over:
+                verify(runner, workload)
+                progress.step()
+
+        try:
+            search()
+        except BaseException:
+            print(f"\n{title}: broken, with seed {number}", file=sys.stderr)
+            raise
+    print(f"\r{progress.line()}")
+    return progress
+
+
+def main() -> None:
+    """Stress the service, catch the variants, print the table; exit 1 if a variant got away."""
+    unwind_on_signals()
+    rows: list[Progress] = []
+    caught: dict[str, Catch] = {}
+    with server() as url, own_schema(url) as database:
+        for title, variant in {"as it is": "", "with pauses": "none"}.items():
+            with running(variant, database) as runner:
+                rows.append(stress(title, runner, SECONDS / 2))
+        for variant in [*list(VARIANTS)[1:], "blind insert"]:
+            blind = variant == "blind insert"
+            with running("none" if blind else variant, database) as runner:
+                caught[variant] = catch(runner, BLIND if blind else KINDS)
+            print(f"{variant}: {_after(caught[variant])}")
+    print("\n| the service | workloads | requests | retries | second rows |\n|---|---|---|---|---|")
+    for row in rows:
+        print(f"| {row.title} | {row.examples:,} | {row.runner.requests:,}"
+              f" | {row.runner.retries:,} | 0 |")  # fmt: skip
+    print("\n| broken variant | caught after | smallest workload seen |\n|---|---|---|")
+    for variant, found in caught.items():
+        size = found.workload.size if found.workload else 0
+        print(f"| {variant} | {_after(found)} | {size} calls |")
+    recipe = caught["isolation set once"]
+    print(f"\nThe smallest for the isolation set once, before the loop:\n\n{recipe.report}")
+    if any(found.workload is None for found in caught.values()):
+        sys.exit("A broken variant was not caught.")
+
+
+def _after(found: Catch) -> str:
+    return f"{found.found_after} workloads" if found.workload else "never"
+
+
+if __name__ == "__main__":
+    main()
