@@ -99,7 +99,7 @@ def embedded_server(data_dir: Path, connections: int = 100) -> Iterator[str]:
                 _start(data_dir, as_user, max(connections, 100))
         yield _url(data_dir)
     finally:
-        with _turn(data_dir):
+        with _signals_deferred(), _turn(data_dir):
             try:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -117,6 +117,16 @@ def _turn(data_dir: Path) -> Iterator[None]:
     with Path(f"{data_dir}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Keep a signal from ending us between a step and the note of it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _server_user() -> dict[str, Any]:
@@ -194,8 +204,7 @@ def _start(data_dir: Path, as_user: dict[str, Any], connections: int) -> None:
     words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     deadline = monotonic() + ORPHANS_TIMEOUT
     # Ended in the middle, pg_ctl would leave a server behind that nobody knows of yet.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
+    with _signals_deferred():
         while True:
             try:
                 return _pg_ctl(data_dir, as_user, "start", "--options", shlex.join(words))
@@ -203,8 +212,6 @@ def _start(data_dir: Path, as_user: dict[str, Any], connections: int) -> None:
                 if monotonic() > deadline:
                     raise
                 sleep(0.1)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stop(data_dir: Path, as_user: dict[str, Any]) -> None:

@@ -134,6 +134,8 @@ async def _until_done(
                 raise
             failure = error  # another creator was first: the next attempt finds its row
         except errors.FeatureNotSupported as error:
+            if error.diag.source_function != "RevalidateCachedQuery":
+                raise Unavailable from error  # SERIALIZABLE on a standby, for one
             failure = error  # a column has changed its type: the rollback dropped the old plan
         except TimeoutError as error:
             raise (AttemptsExhausted if attempts.begun else NoConnection) from error

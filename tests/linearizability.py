@@ -7,11 +7,14 @@ no answer fits. Lowe's memory of (calls taken, state) keeps it from trying twice
 hangs on it, and a history is linearizable if it is so for every object (Herlihy and Wing,
 "Linearizability", 1990), so each is searched alone.
 
-A call without an answer, or with 503, may have acted at any time from its start on, or never.
+A call without an answer, or with 503, may have acted at any time from its start on, or never. What
+a client may be told whose connection to the database broke in COMMIT (200 for its own row, 404 for
+its own deletion) is rejected: who breaks connections must allow for it. A department is known from
+the answers that show its row, so a call that names one which no answer shows cannot be placed.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import NamedTuple
 
@@ -32,6 +35,9 @@ class Key(NamedTuple):
     name: str
     department_id: int = 0
 
+    def __str__(self) -> str:
+        return _text([self])
+
 
 State = frozenset[Row]
 
@@ -41,8 +47,8 @@ class Call:
     """One call and its answer.
 
     `method` and `target` are "POST" with a Key, "GET" or "DELETE" with (table, id), "LIST" with a
-    Key whose name or department_id is empty where the list was not filtered by it, and "TABLE" with
-    None for the final look at the tables themselves.
+    Key whose name is empty where the employees of a department were not filtered by it, and "TABLE"
+    with None for the final look at the tables themselves, when all calls are over.
     """
 
     client: int
@@ -116,7 +122,7 @@ def _text(rows: Iterable[Row | Key | str]) -> str:
 
 
 def _objects(calls: list[Call], before: set[Row]) -> dict[str, Object]:
-    """Split by department name; a list or a look at the tables is a call on each object it saw."""
+    """Split by department name; the final look at the tables is a call on each object."""
     seen = before | {row for call in calls for row in call.rows}
     departments = {row.id: row.name for row in seen if row.table == "departments"}
     owner = {("departments", id_): name for id_, name in departments.items()}
@@ -130,9 +136,14 @@ def _objects(calls: list[Call], before: set[Row]) -> dict[str, Object]:
     for row in before:
         objects[owner[row.table, row.id]].before.add(row)
     for call in calls:
-        for name in _touched(call, departments, owner, objects):
+        if not call.answered and call.method in ("GET", "LIST"):
+            continue  # it says nothing
+        touched = _touched(call, departments, owner, objects)
+        if foreign := [row for row in call.rows if owner[row.table, row.id] not in touched]:
+            raise NotLinearizable(f"not asked for: {_text(foreign)}\n{history([call])}")
+        for name in touched:
             rows = tuple(row for row in call.rows if owner[row.table, row.id] == name)
-            objects[name].calls.append(_with_rows(call, rows))
+            objects[name].calls.append(replace(call, rows=rows))
     return objects
 
 
@@ -145,7 +156,7 @@ def _touched(
     departments: dict[int, str],
     owner: dict[tuple[str, int], str],
     objects: dict[str, Object],
-) -> Iterable[str]:
+) -> list[str]:
     target = call.target
     if target is None:
         return list(objects)
@@ -153,11 +164,8 @@ def _touched(
         return [owner.get(target, "?")]
     if target.department_id:
         return [departments.get(target.department_id, "?")]
-    return [target.name] if _names_department(target) else list(objects)
-
-
-def _with_rows(call: Call, rows: tuple[Row, ...]) -> Call:
-    return Call(**{**call.__dict__, "rows": rows})
+    assert _names_department(target), "a list of everything is on no single object"
+    return [target.name]
 
 
 def _explained(part: Object) -> bool:
@@ -205,7 +213,7 @@ def step(call: Call, state: State, fresh: dict[Key, set[int]]) -> Iterator[State
         yield from _post(call, target, state, fresh)
     elif call.method == "DELETE":
         assert isinstance(target, tuple)
-        gone = {row for row in state if (row.table, row.id) == target[:2]}
+        gone = {row for row in state if (row.table, row.id) == target}
         if target[0] == "departments" and gone:
             gone |= {row for row in state if row.department_id == target[1]}
         if not call.answered or call.status == (204 if gone else 404):
@@ -253,5 +261,6 @@ def _post(call: Call, key: Key, state: State, fresh: dict[Key, set[int]]) -> Ite
             yield state
     elif call.status == 201 and len(call.rows) == 1:
         row = call.rows[0]
-        if Key(row.table, row.name, row.department_id) == key:
+        used = any((row.table, row.id) == (other.table, other.id) for other in state)
+        if Key(row.table, row.name, row.department_id) == key and call.copies == 1 and not used:
             yield state | {row}

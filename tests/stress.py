@@ -7,6 +7,7 @@ they take to catch. With DATABASE_URL everything happens in a schema of its own,
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,9 +17,9 @@ from time import monotonic
 
 import psycopg
 from hypothesis import HealthCheck, given, seed, settings
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
-from db.embedded import embedded_server, unwind_on_signals
+from db.embedded import SIGNALS, embedded_server
 from db.queries import ROOT
 from tests.proof import Catch, catch, running, verify
 from tests.service import sql
@@ -29,6 +30,10 @@ SECONDS = float(os.environ.get("STRESS_SECONDS", "120"))
 
 # Workloads of one search of Hypothesis, which remembers what it has drawn: then a new one.
 BATCH = 500
+
+# A rare failure is worth more runs here than in the tests: see tests/proof.py.
+TIMES = 100
+SHRINKING = 3000
 
 settings.register_profile("stress", deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("stress")
@@ -63,16 +68,29 @@ def own_schema(url: str) -> Iterator[str]:
             " run keeps to a schema of its own. Set STRESS_ANYWAY=1 if it may load this server."
         )
     schema = f"onerow_stress_{os.getpid()}"
-    given = conninfo_to_dict(url)
-    path = f"{given.get('options', '')} -c search_path={schema}".strip()
+    with psycopg.connect(url) as connection:
+        info = connection.info  # with what PG* variables said: the service is not given them
+        options = f"{info.options} -c search_path={schema}".strip()
+        own = make_conninfo(
+            url,
+            host=info.host,
+            port=info.port,
+            user=info.user,
+            dbname=info.dbname,
+            password=info.password,
+            options=options,
+        )
     sql(url, f"CREATE SCHEMA {schema}")
     try:
-        own = make_conninfo(url, options=path)
         with psycopg.connect(own) as connection:
+            if sql(own, "SELECT current_schema()") != [(schema,)]:
+                sys.exit("A pooler drops the search path: the run would be in tables of yours.")
             connection.execute((ROOT / "schema.sql").read_bytes())
         yield own
     finally:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         sql(url, f"DROP SCHEMA {schema} CASCADE")
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Progress:
@@ -121,7 +139,7 @@ def stress(title: str, runner: Runner, seconds: float) -> Progress:
 
         try:
             search()
-        except BaseException:
+        except Exception:
             print(f"\n{title}: broken, with seed {number}", file=sys.stderr)
             raise
     print(f"\r{progress.line()}")
@@ -130,7 +148,9 @@ def stress(title: str, runner: Runner, seconds: float) -> Progress:
 
 def main() -> None:
     """Stress the service, catch the variants, print the table; exit 1 if a variant got away."""
-    unwind_on_signals()
+    for number in SIGNALS:
+        # Not SystemExit, which Hypothesis takes for a failing example.
+        signal.signal(number, signal.default_int_handler)
     rows: list[Progress] = []
     caught: dict[str, Catch] = {}
     with server() as url, own_schema(url) as database:
@@ -140,7 +160,8 @@ def main() -> None:
         for variant in [*list(VARIANTS)[1:], "blind insert"]:
             blind = variant == "blind insert"
             with running("none" if blind else variant, database) as runner:
-                caught[variant] = catch(runner, BLIND if blind else KINDS)
+                kinds = BLIND if blind else KINDS
+                caught[variant] = catch(runner, kinds, times=TIMES, shrinking=SHRINKING)
             print(f"{variant}: {_after(caught[variant])}")
     print("\n| the service | workloads | requests | retries | second rows |\n|---|---|---|---|---|")
     for row in rows:
@@ -161,4 +182,7 @@ def _after(found: Catch) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell has it

@@ -133,6 +133,16 @@ BAD = {
         [D],
     ),
     "500": ([post(0, 1, 500)], [D]),
+    "201 with an id that is taken": ([post(0, 1, 201, Row("employees", 3, "Ada", 1))], [D, BOB]),
+    "201 and a number of duplicates": ([post(0, 1, 201, ADA, copies=2)], [D]),
+    "a list of one department shows another": (
+        [Call(0, "LIST", DEPARTMENT, 0, 1, 200, (D, Row("departments", 2, "Sales")))],
+        [D, Row("departments", 2, "Sales")],
+    ),
+    "a list of one department shows another's employees": (
+        [listed(0, 1, ADA, Row("employees", 7, "Ada", 2))],
+        [D, ADA, Row("departments", 2, "Sales"), Row("employees", 7, "Ada", 2)],
+    ),
 }  # fmt: skip
 
 

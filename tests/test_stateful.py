@@ -154,6 +154,7 @@ class Machine(RuleBasedStateMachine):
             found += items
             assert len(items) <= (limit or 100)
             assert url is None or len(items) == (limit or 100)
+            assert (url is None) == (len(found) >= len(expected))
         assert found == expected
 
     @precondition(lambda self: hasattr(self, "rows"))

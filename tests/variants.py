@@ -54,7 +54,7 @@ def isolation_set_once() -> None:
                             await connection.execute(level)
                             level = b""
                         result = await work(connection)
-                except errors.SerializationFailure:
+                except (errors.SerializationFailure, errors.DeadlockDetected):
                     continue
                 return result
 
@@ -129,11 +129,10 @@ def answer_before_commit() -> None:
         task = asyncio.create_task(transaction())
         going_on.add(task)
         task.add_done_callback(going_on.discard)
-        while True:
-            try:
-                return await done
-            except errors.SerializationFailure:
-                return await serializable(pool, work, seconds=5, attempts=Attempts())
+        try:
+            return await done
+        except errors.SerializationFailure:
+            return await serializable(pool, work, seconds=5, attempts=Attempts())
 
     service.serializable = broken
 

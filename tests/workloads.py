@@ -3,8 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -48,6 +48,24 @@ class Workload:
         for number, operations in enumerate(self.clients):
             lines.append(f"client {number}: " + ", ".join(map(_said, operations)))
         return "\n".join(lines)
+
+    def smaller(self) -> "Iterator[Workload]":
+        """The workloads with one thing less: a client, a call, some rows before."""
+        if len(self.clients) > 1:
+            for i in range(len(self.clients)):
+                yield replace(self, clients=self.clients[:i] + self.clients[i + 1 :])
+        for i, client in enumerate(self.clients):
+            rest = (self.clients[:i], self.clients[i + 1 :])
+            for j in reversed(range(len(client))):
+                fewer = client[:j] + client[j + 1 :]
+                if fewer:
+                    yield replace(self, clients=(*rest[0], fewer, *rest[1]))
+        for i in range(len(self.employees)):
+            yield replace(self, employees=self.employees[:i] + self.employees[i + 1 :])
+        for i, copies in enumerate(self.departments):
+            if copies:
+                fewer_rows = (*self.departments[:i], copies - 1, *self.departments[i + 1 :])
+                yield replace(self, departments=fewer_rows)
 
     @property
     def size(self) -> int:
@@ -172,7 +190,7 @@ class Runner:
         after = self._rows()
         calls.append(Call(-1, "TABLE", None, start, perf_counter(), 200, tuple(after)))
         self.requests += len(calls) - 1
-        self.retries += sum(call.attempts - 1 for call in calls)
+        self.retries += sum(max(0, call.attempts - 1) for call in calls)
         return History(before, calls, after)
 
     def _insert(self, into: str, values: list[Any], copies: int) -> None:
