@@ -1,6 +1,5 @@
 """One embedded server for all tests, and databases made from a template that schema.sql made."""
 
-import os
 import random
 import shutil
 import tempfile
@@ -10,25 +9,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, core, settings
+from hypothesis import core
 from psycopg.conninfo import make_conninfo
 
 from db.embedded import embedded_server
 from db.queries import apply_schema
+from tests import profiles as profiles  # loads one
 from tests.service import Service, serving
 
 TEMPLATE = "template_onerow"
-
-# How many examples each property gets. No deadline: how long an example takes says nothing here.
-for profile, examples in {"dev": 50, "ci": 150, "stress": 1_000_000}.items():
-    settings.register_profile(
-        profile,
-        max_examples=examples,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-    )
-settings.load_profile(os.environ.get("PROFILE", "ci" if "CI" in os.environ else "dev"))
 
 
 def pytest_report_header() -> str:
@@ -36,6 +25,14 @@ def pytest_report_header() -> str:
     if core.global_force_seed is None:
         core.global_force_seed = random.getrandbits(32)  # type: ignore[assignment]
     return f"draw the same again: pytest --hypothesis-seed={core.global_force_seed}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell what the negative controls took, and their examples."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.section(name)
+            terminalreporter.write_line(str(value))
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,12 @@ from pathlib import Path
 from time import monotonic
 
 import psycopg
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import given, seed, settings
 from psycopg.conninfo import make_conninfo
 
 from db.embedded import SIGNALS, embedded_server
 from db.queries import ROOT
+from tests import profiles as profiles  # registers "stress"
 from tests.proof import Catch, catch, running, verify
 from tests.service import sql
 from tests.variants import VARIANTS
@@ -28,14 +29,10 @@ from tests.workloads import BLIND, KINDS, Runner, Workload, workloads
 
 SECONDS = float(os.environ.get("STRESS_SECONDS", "120"))
 
-# Workloads of one search of Hypothesis, which remembers what it has drawn: then a new one.
-BATCH = 500
-
 # A rare failure is worth more runs here than in the tests: see tests/proof.py.
 TIMES = 100
 SHRINKING = 3000
 
-settings.register_profile("stress", deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("stress")
 
 
@@ -130,7 +127,7 @@ def stress(title: str, runner: Runner, seconds: float) -> Progress:
         number = random.getrandbits(64)
 
         @seed(number)
-        @settings(max_examples=BATCH, database=None, print_blob=True)
+        @settings(database=None)
         @given(workload=workloads())
         def search(workload: Workload) -> None:
             if not progress.over:

@@ -33,5 +33,4 @@ def test_broken_variants_are_caught(
     assert caught.workload is not None, f"not caught in {EXAMPLES} workloads"
     # Only one of them is meant to answer so: from the others it would be a mistake in the variant.
     assert ("-> 500" in caught.report) == (variant == "no retry")
-    record_property("caught after", caught.found_after)
-    print(f"\n{variant}: caught after {caught.found_after} workloads\n{caught.report}")
+    record_property(f"{variant}: caught after {caught.found_after} workloads", caught.report)

@@ -1,0 +1,18 @@
+"""Hypothesis' settings: how many examples, by where it runs."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# No deadline: how long an example takes says nothing here. "stress" ends by time, and Hypothesis
+# remembers all that a search has drawn: after so many, tests/stress.py begins a new one.
+for name, examples in {"dev": 50, "ci": 150, "stress": 500}.items():
+    settings.register_profile(
+        name,
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+
+settings.load_profile(os.environ.get("PROFILE", "ci" if "CI" in os.environ else "dev"))
