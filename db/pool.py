@@ -114,6 +114,8 @@ def conninfo(settings: Settings) -> str:
         # A sequential scan locks the whole table against all creators. On a small or a never
         # analysed table the planner would prefer it to the lookup's index.
         "enable_seqscan": "off",
+        # For the reads outside conn.transaction(), which would take predicate locks otherwise.
+        "default_transaction_isolation": r"read\ committed",
         "timezone": "UTC",
     }
     inherited = given.get("options") or os.environ.get("PGOPTIONS")

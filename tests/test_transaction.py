@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
 
 from db.pool import Connection, Pool, Row, open_pool
 from db.queries import Outcome, get_or_create
@@ -196,11 +197,16 @@ async def test_every_attempt_is_serializable(pool: Pool) -> None:
     assert levels == ["serializable"] * 3
 
 
-async def test_a_read_is_read_committed_and_takes_no_predicate_lock(pool: Pool) -> None:
+async def test_a_read_is_read_committed_whatever_the_database_says(database: str) -> None:
+    name = conninfo_to_dict(database)["dbname"]
+    sql(database, f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+
     async def work(connection: Connection) -> Row:
         return await one(connection, b"SELECT current_setting('transaction_isolation') AS level")
 
-    assert (await read(pool, work, seconds=SECONDS))["level"] == "read committed"
+    async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
+        assert (await read(pool, work, seconds=SECONDS))["level"] == "read committed"
+        assert (await run(pool, work))["level"] == "serializable"
 
 
 async def test_the_deadline_ends_the_attempts(pool: Pool) -> None:
