@@ -12,9 +12,10 @@ from tests.linearizability import NotLinearizable, check, history
 from tests.service import serving
 from tests.workloads import KINDS, Runner, Workload, workloads
 
-# A variant must be caught within so many workloads. Most take two; "isolation set once" took from
-# 43 to 670 in thirty searches, because it needs a first attempt that fails beside a second one.
-EXAMPLES = 3000
+# A variant must be caught within so many workloads. Most take under fifty; "isolation set once"
+# took 43 to 1,390 in forty searches, 400 in the mean, because it needs a first attempt that fails
+# beside a second one. At that rate 6,000 miss it once in a million searches.
+EXAMPLES = 6000
 
 # Interleavings do not replay, so Hypothesis, which shrinks what fails every time, cannot shrink
 # these. A smaller workload is run this many times before it counts as one that does not fail.
