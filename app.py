@@ -196,7 +196,8 @@ async def select(request: Request, query: str, parameters: list[Any]) -> list[Ro
     """Run one reading SQL file."""
 
     async def work(connection: Connection) -> list[Row]:
-        # Not prepared: planned anew, a filter that is NULL is gone from the plan.
+        # Not prepared: planned anew, a filter that is NULL is gone from the plan, and outside a
+        # transaction nothing would clear a plan from before a change of the table.
         cursor = await connection.execute(QUERIES[query], parameters, prepare=False)
         return await cursor.fetchall()
 

@@ -99,7 +99,7 @@ def embedded_server(data_dir: Path, connections: int = 100) -> Iterator[str]:
                 _start(data_dir, as_user, max(connections, 100))
         yield _url(data_dir)
     finally:
-        with _signals_deferred(), _turn(data_dir):
+        with signals_deferred(), _turn(data_dir):
             try:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -120,7 +120,7 @@ def _turn(data_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _signals_deferred() -> Iterator[None]:
+def signals_deferred() -> Iterator[None]:
     """Keep a signal from ending us between a step and the note of it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -204,7 +204,7 @@ def _start(data_dir: Path, as_user: dict[str, Any], connections: int) -> None:
     words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     deadline = monotonic() + ORPHANS_TIMEOUT
     # Ended in the middle, pg_ctl would leave a server behind that nobody knows of yet.
-    with _signals_deferred():
+    with signals_deferred():
         while True:
             try:
                 return _pg_ctl(data_dir, as_user, "start", "--options", shlex.join(words))

@@ -1,11 +1,8 @@
 """One embedded server for all tests, and databases made from a template that schema.sql made."""
 
 import random
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 from db.embedded import embedded_server
 from db.queries import apply_schema
 from tests import profiles as profiles  # loads one
-from tests.service import Service, serving
+from tests.service import Service, serving, temporary_data_dir
 
 TEMPLATE = "template_onerow"
 
@@ -43,15 +40,11 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The URL of a server of the tests' own, empty at the start and gone at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="onerow-tests-"))
-    try:
-        with embedded_server(folder / "data") as url:
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE {TEMPLATE}")
-            apply_schema(make_conninfo(url, dbname=TEMPLATE))
-            yield url
-    finally:
-        shutil.rmtree(folder)
+    with temporary_data_dir() as data_dir, embedded_server(data_dir) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {TEMPLATE}")
+        apply_schema(make_conninfo(url, dbname=TEMPLATE))
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from hypothesis.errors import FlakyFailure
 
 from tests.linearizability import NotLinearizable, check, history
 from tests.service import serving
-from tests.workloads import KINDS, Runner, Workload, workloads
+from tests.variants import VARIANTS
+from tests.workloads import BLIND, KINDS, Runner, Workload, workloads
 
 # A variant must be caught within so many workloads. Most take under fifty; "isolation set once"
 # took 43 to 1,390 in forty searches, 400 in the mean, because it needs a first attempt that fails
@@ -23,6 +24,10 @@ TIMES = 8
 
 # How many runs the shrinking may take in all.
 SHRINKING = 150
+
+
+# The negative controls: every variant, and the service itself beside one that does not look first.
+CONTROLS = [*(name for name in VARIANTS if name != "none"), "blind insert"]
 
 
 class Broken(AssertionError):
@@ -38,18 +43,18 @@ def verify(runner: Runner, workload: Workload) -> None:
 def broken(runner: Runner, workload: Workload) -> str:
     """Run the workload once; return what was wrong, with the history, or "" if nothing was."""
     happened = runner.run(workload)
-    calls = history(happened.calls, happened.before)
     if happened.gained:
-        keys = ", ".join(map(str, happened.gained))
-        return f"{keys} gained a second row:\n{calls}\nin\n{workload}"
-    if not all(call.answered for call in happened.calls):
+        what = f"{', '.join(map(str, happened.gained))} gained a second row:"
+    elif not all(call.answered for call in happened.calls):
         # The checker allows it, and would allow a service that never serves.
-        return f"not every call was answered:\n{calls}\nin\n{workload}"
-    try:
-        check(happened.calls, happened.before)
-    except NotLinearizable as error:
-        return f"{error}\nin\n{workload}"
-    return ""
+        what = "not every call was answered:"
+    else:
+        try:
+            check(happened.calls, happened.before)
+        except NotLinearizable as error:
+            return f"{error}\nin\n{workload}"
+        return ""
+    return f"{what}\n{history(happened.calls, happened.before)}\nin\n{workload}"
 
 
 @contextmanager
@@ -73,14 +78,17 @@ class Catch:
     report: str = ""
 
 
-def catch(
-    runner: Runner,
-    kinds: tuple[str, ...] = KINDS,
-    *,
-    times: int = TIMES,
-    shrinking: int = SHRINKING,
-) -> Catch:
-    """Look for a workload that breaks the promise, and for a smaller one that does so too."""
+def catch(control: str, database: str, *, times: int = TIMES, shrinking: int = SHRINKING) -> Catch:
+    """Look for a workload that breaks one of CONTROLS, and for a smaller one that does so too."""
+    blind = control == "blind insert"
+    with running("none" if blind else control, database) as runner:
+        caught = _search(runner, BLIND if blind else KINDS)
+        if caught.workload:
+            _shrink(runner, caught, times, shrinking)
+    return caught
+
+
+def _search(runner: Runner, kinds: tuple[str, ...]) -> Catch:
     caught, tried = Catch(), 0
 
     @settings(max_examples=EXAMPLES, database=None, phases=[Phase.generate])
@@ -95,8 +103,6 @@ def catch(
 
     with suppress(AssertionError, FlakyFailure):
         search()
-    if caught.workload:
-        _shrink(runner, caught, times, shrinking)
     return caught
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,19 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert monotonic() < deadline, f"still not so after {LIMIT} s"
         sleep(0.01)
+
+
+@contextmanager
+def temporary_data_dir() -> Iterator[Path]:
+    """A path for a data directory of the embedded server, gone with its folder at the end.
+
+    Not pytest's tmp_path, which is closed to others: root's server runs as someone else.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="onerow-tests-"))
+    try:
+        yield folder / "data"
+    finally:
+        shutil.rmtree(folder)
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -6,26 +6,22 @@ they take to catch. With DATABASE_URL everything happens in a schema of its own,
 
 import os
 import random
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from time import monotonic
 
 import psycopg
 from hypothesis import given, seed, settings
 from psycopg.conninfo import make_conninfo
 
-from db.embedded import SIGNALS, embedded_server
+from db.embedded import SIGNALS, embedded_server, signals_deferred
 from db.queries import ROOT
 from tests import profiles as profiles  # registers "stress"
-from tests.proof import Catch, catch, running, verify
-from tests.service import sql
-from tests.variants import VARIANTS
-from tests.workloads import BLIND, KINDS, Runner, Workload, workloads
+from tests.proof import CONTROLS, Catch, catch, running, verify
+from tests.service import sql, temporary_data_dir
+from tests.workloads import Runner, Workload, workloads
 
 SECONDS = float(os.environ.get("STRESS_SECONDS", "120"))
 
@@ -41,13 +37,9 @@ def server() -> Iterator[str]:
     """DATABASE_URL, or an embedded server of the run's own."""
     if url := os.environ.get("DATABASE_URL"):
         yield url
-        return
-    folder = Path(tempfile.mkdtemp(prefix="onerow-stress-"))
-    try:
-        with embedded_server(folder / "data") as url:
+    else:
+        with temporary_data_dir() as data_dir, embedded_server(data_dir) as url:
             yield url
-    finally:
-        shutil.rmtree(folder)
 
 
 @contextmanager
@@ -85,9 +77,8 @@ def own_schema(url: str) -> Iterator[str]:
             connection.execute((ROOT / "schema.sql").read_bytes())
         yield own
     finally:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        sql(url, f"DROP SCHEMA {schema} CASCADE")
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with signals_deferred():
+            sql(url, f"DROP SCHEMA {schema} CASCADE")
 
 
 class Progress:
@@ -154,11 +145,8 @@ def main() -> None:
         for title, variant in {"as it is": "", "with pauses": "none"}.items():
             with running(variant, database) as runner:
                 rows.append(stress(title, runner, SECONDS / 2))
-        for variant in [*list(VARIANTS)[1:], "blind insert"]:
-            blind = variant == "blind insert"
-            with running("none" if blind else variant, database) as runner:
-                kinds = BLIND if blind else KINDS
-                caught[variant] = catch(runner, kinds, times=TIMES, shrinking=SHRINKING)
+        for variant in CONTROLS:
+            caught[variant] = catch(variant, database, times=TIMES, shrinking=SHRINKING)
             print(f"{variant}: {_after(caught[variant])}")
     print("\n| the service | workloads | requests | retries | second rows |\n|---|---|---|---|---|")
     for row in rows:

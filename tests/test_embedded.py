@@ -3,7 +3,6 @@
 import contextlib
 import multiprocessing
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,18 +15,16 @@ import psycopg
 import pytest
 
 from db.embedded import EmbeddedServerError, embedded_server
-from tests.service import LIMIT, ROOT, environment, serving, sql, until
+from tests.service import LIMIT, ROOT, environment, serving, sql, temporary_data_dir, until
 
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    # Not tmp_path: pytest closes its folders to others, and root's server runs as someone else.
-    folder = Path(tempfile.mkdtemp(prefix="onerow-tests-"))
-    yield folder / "data"
-    if postmaster(folder / "data") is not None:
-        with embedded_server(folder / "data"):
-            pass  # the last one out stops what a killed process left running
-    shutil.rmtree(folder)
+    with temporary_data_dir() as path:
+        yield path
+        if postmaster(path) is not None:
+            with embedded_server(path):
+                pass  # the last one out stops what a killed process left running
 
 
 def postmaster(data_dir: Path) -> int | None:

@@ -2,17 +2,14 @@
 
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import datetime, timedelta
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,7 +21,7 @@ from psycopg.conninfo import make_conninfo
 
 from db.embedded import embedded_server
 from db.queries import apply_schema
-from tests.service import LIMIT, ROOT, Service, environment, serving, sql, until
+from tests.service import LIMIT, ROOT, Service, environment, serving, sql, temporary_data_dir, until
 
 unique = count(1)
 
@@ -650,20 +647,17 @@ def test_a_body_that_trickles_is_given_up(database: str) -> None:
 
 
 def test_the_service_is_back_when_the_database_is(name: str) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="onerow-tests-"))
-    try:
-        with embedded_server(folder / "data") as url:
+    with temporary_data_dir() as data_dir:
+        with embedded_server(data_dir) as url:
             apply_schema(url)
         with serving(DATABASE_URL=url, RETRY_DEADLINE="1") as service:
             # Long enough that the pool has given up trying by itself.
             for _ in range(8):
                 assert service.post("/departments", name=name).status_code == 503
-            with embedded_server(folder / "data"):
+            with embedded_server(data_dir):
                 statuses = [service.post("/departments", name=name).status_code for _ in range(4)]
                 assert statuses[-1] in (200, 201)
                 assert service.http.get("/ready").status_code == 200
-    finally:
-        shutil.rmtree(folder)
 
 
 def test_requests_in_flight_are_answered_at_sigterm(database: str, name: str) -> None:

@@ -71,9 +71,7 @@ def department(name: str) -> Callable[[Connection], Awaitable[Outcome]]:
     return lambda connection: get_or_create(connection, "departments", (name,))
 
 
-async def race(
-    pool: Pool, *, barrier_after_insert: bool, **options: Any
-) -> tuple[list[Any], list[str], int]:
+async def race(pool: Pool, *, barrier_after_insert: bool) -> tuple[list[Any], list[str], int]:
     """Two creators of one key, held until both are at the barrier of their first attempt."""
     barrier, attempts, calls = asyncio.Barrier(2), Attempts(), 0
 
@@ -94,7 +92,7 @@ async def race(
                 outcome = await get_or_create(connection, "departments", ("Ada",))
             return outcome
 
-        return await run(pool, work, attempts=attempts, **options)
+        return await run(pool, work, attempts=attempts)
 
     return list(await asyncio.gather(creator(), creator())), attempts.retried, calls
 
@@ -133,24 +131,9 @@ async def test_a_violation_of_the_keys_own_constraint_is_retried(pool: Pool, dat
 
     attempts = Attempts()
     outcome = await run(pool, work, attempts=attempts, key_constraint="departments_key")
-    assert attempts.retried in (
-        ["23505"],
-        ["40001"],
-    )  # PostgreSQL may name either (its documentation, 13.5)
+    # PostgreSQL may name either (its documentation, 13.5).
+    assert attempts.retried in (["23505"], ["40001"])
     assert not outcome.created
-
-
-async def test_a_violation_of_another_unique_constraint_is_the_callers(pool: Pool) -> None:
-    calls = 0
-
-    async def work(connection: Connection) -> None:
-        nonlocal calls
-        calls += 1
-        await connection.execute(b"INSERT INTO departments (id, name) VALUES (1, 'a'), (1, 'b')")
-
-    with pytest.raises(errors.UniqueViolation):
-        await run(pool, work, key_constraint="departments_key")
-    assert calls == 1
 
 
 async def test_a_23505_of_the_keys_own_constraint_is_retried_by_name(pool: Pool) -> None:
@@ -229,16 +212,26 @@ async def test_the_deadline_ends_a_statement(pool: Pool) -> None:
         await run(pool, work, seconds=0.3)
 
 
-async def test_other_errors_are_not_retried(pool: Pool) -> None:
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        # Another unique constraint than the key's own.
+        (b"INSERT INTO departments (id, name) VALUES (1, 'a'), (1, 'b')", errors.UniqueViolation),
+        (b"SELECT 1 / 0", errors.DivisionByZero),
+    ],
+)
+async def test_other_errors_are_the_callers_and_not_retried(
+    statement: bytes, expected: type[psycopg.Error], pool: Pool
+) -> None:
     calls = 0
 
     async def work(connection: Connection) -> None:
         nonlocal calls
         calls += 1
-        await connection.execute(b"SELECT 1 / 0")
+        await connection.execute(statement)
 
-    with pytest.raises(errors.DivisionByZero):
-        await run(pool, work)
+    with pytest.raises(expected):
+        await run(pool, work, key_constraint="departments_key")
     assert calls == 1
 
 

@@ -30,7 +30,7 @@ class Operation(NamedTuple):
     kind: str
     name: int = 0
     row: int = 0
-    strict: bool = False
+    strict: bool = False  # of a create; a list of employees leaves its filter by name out
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ class Workload:
 
 def _said(operation: Operation) -> str:
     kind, name, row, strict = operation
-    table = "DEPARTMENTS" if kind.endswith("department") else "NAMES"
-    what = globals()[table][name]
+    what = (DEPARTMENTS if kind.endswith("department") else NAMES)[name]
     if kind == "create department":
         return f"create {what}" + " (strict)" * strict
     if kind in ("create employee", "blind insert"):
