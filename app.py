@@ -11,13 +11,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import msgspec
 import psycopg
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import astuple, replace
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -27,7 +28,7 @@ from starlette.routing import Route
 
 from db.embedded import database_url, unwind_on_signals
 from db.pool import Connection, Pool, Row, open_pool
-from db.queries import QUERIES, apply_schema, check_usable, get_or_create
+from db.queries import QUERIES, Outcome, apply_schema, check_usable, get_or_create
 from db.settings import read_settings
 from db.transaction import Attempts, Unavailable, read, serializable
 from web.problem import client_gone, defect, http_exception, problem, unavailable
@@ -105,12 +106,13 @@ class Resource:
     name: str
     key: type[msgspec.Struct]
     filter: type[DepartmentFilter]
-    parent: str = ""  # the field of the key that refers to another table
+    parent: str = ""  # the resource that a field of the key refers to
+    parent_field: str = ""
 
 
 RESOURCES = (
     Resource("departments", DepartmentKey, DepartmentFilter),
-    Resource("employees", EmployeeKey, EmployeeFilter, parent="department_id"),
+    Resource("employees", EmployeeKey, EmployeeFilter, "departments", "department_id"),
 )
 
 
@@ -123,17 +125,9 @@ async def create(resource: Resource, request: Request) -> Response:
     started = perf_counter()
     try:
         body = await json_body(request, settings.max_body, settings.retry_deadline)
-        key = msgspec.structs.astuple(from_body(body, resource.key))
+        key = from_body(body, resource.key)
         started = perf_counter()
-        row, copies, created = await serializable(
-            request.state.pool,
-            partial(get_or_create, resource=resource.name, key=key),
-            seconds=settings.retry_deadline,
-            attempts=attempts,
-            key_constraint=f"{resource.name}_key",
-        )
-    except psycopg.errors.ForeignKeyViolation:
-        response = unprocessable(wrong(resource.parent, "does not exist"))
+        row, copies, created = await found_or_created(resource, request, key, attempts)
     except tuple(ERROR_HANDLERS) as error:
         response = await on_error(request, error)
     else:
@@ -151,19 +145,51 @@ async def create(resource: Resource, request: Request) -> Response:
     return response
 
 
+async def found_or_created(
+    resource: Resource, request: Request, key: msgspec.Struct, attempts: Attempts
+) -> Outcome:
+    """Get or create, with the kept row in the place of a parent that a merge retired."""
+    deadline = monotonic() + settings.retry_deadline
+    while True:
+        try:
+            return await serializable(
+                request.state.pool,
+                partial(get_or_create, resource=resource.name, key=astuple(key)),
+                seconds=deadline - monotonic(),
+                attempts=attempts,
+                key_constraint=f"{resource.name}_key",
+            )
+        except psycopg.errors.ForeignKeyViolation:
+            parent = getattr(key, resource.parent_field)
+            kept = await kept_id(request, resource.parent, parent)
+            if kept is None:
+                raise Invalid([wrong(resource.parent_field, "does not exist")]) from None
+            key = replace(key, **{resource.parent_field: kept})
+
+
 async def get(resource: Resource, request: Request) -> Response:
-    """Return one row."""
-    rows = await select(request, f"{resource.name}/get", [from_path(request, "id", Id)])
-    if not rows:
+    """Return one row, or the way to the row that a merge kept in its place."""
+    id_ = from_path(request, "id", Id)
+    rows = await select(request, f"{resource.name}/get", [id_])
+    if rows:
+        return answer(rows[0])
+    kept = await kept_id(request, resource.name, id_)
+    if kept is None:
         raise HTTPException(404, "There is no row with this id.")
-    return answer(rows[0])
+    return moved(f"/{resource.name}/{kept}")
 
 
 async def list_(resource: Resource, request: Request) -> Response:
     """Return one page of rows by id, and the link to the next."""
     wanted = from_query(request, resource.filter)
-    parameters = [None if value is UNSET else value for value in msgspec.structs.astuple(wanted)]
+    parameters = [None if value is UNSET else value for value in astuple(wanted)]
     rows = await select(request, f"{resource.name}/list", parameters)
+    parent = getattr(wanted, resource.parent_field, UNSET)
+    if not rows and parent is not UNSET:
+        kept = await kept_id(request, resource.parent, parent)
+        if kept is not None:
+            query = {**dict(request.query_params), resource.parent_field: kept}
+            return moved(f"/{resource.name}?{urlencode(query)}")
     items, more = rows[: wanted.limit], rows[wanted.limit :]
     following = None
     if more:
@@ -202,6 +228,17 @@ async def select(request: Request, query: str, parameters: list[Any]) -> list[Ro
         return await cursor.fetchall()
 
     return await read(request.state.pool, work, seconds=settings.retry_deadline)
+
+
+async def kept_id(request: Request, resource: str, id_: int) -> int | None:
+    """The id that a merge kept in the place of this one, if one did."""
+    rows = await select(request, "kept", [resource, id_])
+    return rows[0]["kept"] if rows else None
+
+
+def moved(location: str) -> Response:
+    """Return the redirect to where a merged row went."""
+    return Response(status_code=308, headers={"Location": location})
 
 
 def answer(content: object, status: int = 200) -> Response:

@@ -33,3 +33,16 @@ CREATE INDEX IF NOT EXISTS employees_lookup
 -- The list of a department, and the cascade that deletes one.
 CREATE INDEX IF NOT EXISTS employees_department
     ON employees (department_id, id);
+
+-- A row that merge removed: whole, as JSON, with the id of the row kept in its place, and the ids of
+-- the rows, by "table.column", that pointed at it and now point at that one. The steps are in order.
+CREATE TABLE IF NOT EXISTS merged (
+    step bigint GENERATED ALWAYS AS IDENTITY,
+    resource text NOT NULL,
+    id bigint NOT NULL,
+    kept bigint NOT NULL,
+    content jsonb NOT NULL,
+    pointed jsonb NOT NULL,
+    merged_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (resource, id)
+);

@@ -1,37 +1,111 @@
 """python -m db COMMAND, on DATABASE_URL or else the embedded server."""
 
 import argparse
+import asyncio
+import os
 import sys
 
 import psycopg
 
+from db import adoption, doctor
 from db.embedded import database_url, unwind_on_signals
+from db.merge import merge, plan, undo
 from db.queries import apply_schema
 from db.settings import read_settings
+from db.transaction import Unavailable
 
 
-def init(url: str) -> None:
-    """create the tables and indexes of schema.sql where they are missing"""
+def _init(url: str, _: argparse.Namespace) -> bool:
     apply_schema(url)
     print("The tables and indexes of schema.sql are there.")
+    return True
 
 
-COMMANDS = {"init": init}
+def _doctor(url: str, _: argparse.Namespace) -> bool:
+    return doctor.examine(url, read_settings())
+
+
+def _duplicates(url: str, given: argparse.Namespace) -> bool:
+    with adoption.connect(url, "duplicates") as connection:
+        return adoption.report(connection, given.format)
+
+
+def _guard(url: str, given: argparse.Namespace) -> bool:
+    with adoption.connect(url, "guard") as connection:
+        return adoption.guard(connection, given.action)
+
+
+def _merge(url: str, given: argparse.Namespace) -> bool:
+    if not (given.apply or given.undo):
+        with adoption.connect(url, "merge") as connection:
+            plan(connection)
+        print("Nothing was changed: --apply does it.")
+        return True
+    outcome = asyncio.run((undo if given.undo else merge)(url, given.limit))
+    for resource in adoption.KEYS:
+        print(
+            f"{resource}: {outcome.rows[resource]:,} rows {'put back' if given.undo else 'merged'}."
+        )
+    for note in outcome.notes:
+        print(note)
+    return not outcome.notes
+
+
+def _enforce(url: str, _: argparse.Namespace) -> bool:
+    with adoption.connect(url, "enforce") as connection:
+        adoption.enforce(connection)
+    return True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m db", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    about = "create the tables and indexes of schema.sql where they are missing"
+    commands.add_parser("init", help=about).set_defaults(run=_init)
+    about = "check that this database is fit for the service's guarantees"
+    commands.add_parser("doctor", help=about).set_defaults(run=_doctor)
+    about = "list the keys that several rows share; exit 1 if there are any"
+    command = commands.add_parser("duplicates", help=about)
+    command.add_argument("--format", choices=["table", "csv", "json"], default="table")
+    command.set_defaults(run=_duplicates)
+    about = "refuse a second row for a key from any writer"
+    command = commands.add_parser("guard", help=about)
+    command.add_argument("action", choices=["on", "off", "status"])
+    command.set_defaults(run=_guard)
+    about = "keep the lowest id of each key and move the other rows to the table merged"
+    command = commands.add_parser("merge", help=about)
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--apply", action="store_true", help="do it, not only show it")
+    how.add_argument("--undo", action="store_true", help="put the merged rows back")
+    command.add_argument("--limit", type=_count, help="keys to merge, or rows to put back")
+    command.set_defaults(run=_merge)
+    about = "add the unique constraints, under traffic, and turn the guard off"
+    commands.add_parser("enforce", help=about).set_defaults(run=_enforce)
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def main() -> None:
     """Run one command; exit 0 only if all is well."""
-    parser = argparse.ArgumentParser(prog="python -m db", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, command in COMMANDS.items():
-        commands.add_parser(name, help=command.__doc__)
-    arguments = parser.parse_args()
-    unwind_on_signals()
+    given = _parser().parse_args()
+    unwind_on_signals(status=1)
     with database_url(read_settings()) as url:
         try:
-            COMMANDS[arguments.command](url)
-        except psycopg.Error as error:
-            sys.exit(f"{arguments.command}: {error}")
+            well = given.run(url, given)
+            sys.stdout.flush()
+        except (adoption.Refused, Unavailable, psycopg.Error) as error:
+            sys.exit(f"{given.command}: {error}")
+        except BrokenPipeError:
+            # As by `| head`; what Python would flush at its end has nowhere to go either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+    sys.exit(0 if well else 1)
 
 
 if __name__ == "__main__":

@@ -56,13 +56,13 @@ class EmbeddedServerError(SystemExit):
     """The embedded server did not start or stop; the message is what its programs said."""
 
 
-def unwind_on_signals() -> None:
-    """Make signals that end a process do it by SystemExit, so that `finally` blocks run.
+def unwind_on_signals(status: int = 0) -> None:
+    """Make signals that end a process do it by SystemExit(status), so that `finally` blocks run.
 
     uvicorn raises the signal again once it has shut down; its default would end us there.
     """
     for signal_number in SIGNALS:
-        signal.signal(signal_number, lambda *_: sys.exit(0))
+        signal.signal(signal_number, lambda *_: sys.exit(status))
 
 
 @contextmanager

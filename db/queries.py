@@ -49,6 +49,7 @@ async def check_usable(connection: Connection, resources: Iterable[str]) -> None
     for resource in resources:
         # No row has id 0. Not prepared: a plan from before a change of the table would fail.
         await connection.execute(QUERIES[f"{resource}/get"], [0], prepare=False)
+    await connection.execute(QUERIES["kept"], ["", 0], prepare=False)
 
 
 def apply_schema(database_url: str) -> None:

@@ -1,0 +1,266 @@
+"""Is this database fit for the guarantees of the README? One line for each check."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import psycopg
+from msgspec.structs import replace
+from psycopg import RawCursor
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+
+from db.adoption import KEYS, Connection, ask, known_references
+from db.pool import Row, conninfo
+from db.queries import QUERIES
+from db.settings import Settings
+
+# The first minor release of each major one that does not miss conflicts on an index that was empty
+# at the start (release notes of 2026-08-13).
+FIXED = {14: 24, 15: 19, 16: 15, 17: 11, 18: 6}
+
+NEEDED = {
+    "departments": "SELECT INSERT DELETE",
+    "employees": "SELECT INSERT DELETE",
+    "merged": "SELECT",
+}
+NEEDLESS = ["UPDATE", "TRUNCATE", "REFERENCES", "TRIGGER"]
+
+OK = "ok"
+ADVICE = "advice"  # the guarantees hold, but something should be done, or known
+FAIL = "FAIL"  # a guarantee does not hold, or only at a crawl
+
+
+class Check(NamedTuple):
+    """One line."""
+
+    level: str
+    subject: str
+    detail: str
+
+
+def examine(url: str, settings: Settings) -> bool:
+    """Print each check, and return whether none has failed.
+
+    Raises psycopg.Error if the server cannot be reached.
+    """
+    healthy = True
+    for check in checks(url, settings):
+        print(f"{check.level:7}{check.subject}: {check.detail}", flush=True)
+        healthy &= check.level != FAIL
+    return healthy
+
+
+def checks(url: str, settings: Settings) -> Iterator[Check]:
+    """Connect as the service does, but to a standby too, and yield each check."""
+    with psycopg.connect(
+        make_conninfo(conninfo(replace(settings, database_url=url)), target_session_attrs="any"),
+        autocommit=True,
+        cursor_factory=RawCursor,
+        row_factory=dict_row,
+    ) as connection:
+        (server,) = ask(connection, "doctor/server")
+        yield _version(server)
+        yield _writable(server)
+        yield _durable(server)
+        for table in NEEDED:
+            yield from _table(connection, table)
+        for resource in KEYS:
+            yield _lookup(connection, resource)
+            yield _unique(connection, resource)
+            yield from _foreign_keys(connection, resource)
+        yield _role(server)
+        yield _connections(server, settings)
+        yield _predicate_locks(server)
+
+
+def _version(server: Row) -> Check:
+    major, minor = divmod(server["version_num"], 10_000)
+    version = f"PostgreSQL {server['version']}"
+    if major < min(FIXED):
+        return Check(FAIL, "server", f"{version} is too old: the SQL needs {min(FIXED)} or later")
+    if minor < FIXED.get(major, 0):
+        return Check(
+            FAIL,
+            "server",
+            f"{version} can miss a conflict on an index that was empty at the start:"
+            f" update it to {major}.{FIXED[major]} or later",
+        )
+    return Check(OK, "server", version)
+
+
+def _writable(server: Row) -> Check:
+    if server["standby"]:
+        return Check(FAIL, "writes", "this is a standby: DATABASE_URL must lead to the primary")
+    if server["read_only"]:
+        return Check(FAIL, "writes", "the session is read-only: see default_transaction_read_only")
+    return Check(OK, "writes", "this server takes them")
+
+
+def _durable(server: Row) -> Check:
+    off = [name for name in ("fsync", "full_page_writes") if not server[name]]
+    if server["synchronous_commit"] == "off":
+        off.append("synchronous_commit")
+    if off:
+        return Check(
+            FAIL, "durability", f"{', '.join(off)} off: a crash loses rows that were told 201"
+        )
+    return Check(OK, "durability", "a commit is on disk")
+
+
+def _table(connection: Connection, name: str) -> Iterator[Check]:
+    needed = NEEDED[name].split()
+    found = ask(connection, "doctor/table", name, needed, NEEDLESS, list(KEYS.get(name, ())))
+    if not found:
+        yield Check(FAIL, name, "no such table in the search_path: run `python -m db init`")
+        return
+    (table,) = found
+    for query in QUERIES:
+        if query.startswith(f"{name}/") or (name, query) == ("merged", "kept"):
+            result = connection.pgconn.prepare(b"", QUERIES[query])
+            if message := result.error_field(psycopg.pq.DiagnosticField.MESSAGE_PRIMARY):
+                yield Check(FAIL, name, f"sql/{query}.sql: {message.decode()}")
+    if table["unlogged"]:
+        yield Check(FAIL, name, f"a crash empties it: ALTER TABLE {name} SET LOGGED;")
+    if table["row_security"]:
+        yield Check(FAIL, name, "row security hides rows from this role, and so makes duplicates")
+    if table["missing"]:
+        rights = ", ".join(table["missing"])
+        yield Check(FAIL, name, f"the role lacks {rights}")
+    elif table["owned"]:
+        yield Check(
+            ADVICE, name, f"the role owns it; the service needs no more than {', '.join(needed)}"
+        )
+    elif table["surplus"]:
+        yield Check(
+            ADVICE,
+            name,
+            f"the role has {', '.join(table['surplus'])}, which the service does not need",
+        )
+    else:
+        yield Check(OK, name, "columns and rights")
+    for column in table["nullable"]:
+        yield Check(
+            ADVICE,
+            name,
+            f"{column} may be NULL, and rows where it is have no key:"
+            f" ALTER TABLE {name} ALTER {column} SET NOT NULL;",
+        )
+
+
+def _lookup(connection: Connection, resource: str) -> Check:
+    subject = f"{resource} lookup"
+    build = _statement(f"{resource}/lookup")
+    (invalid,) = ask(connection, "doctor/invalid_index", f"{resource}_lookup")
+    if invalid["invalid"]:
+        name = f"{resource}_lookup"
+        return Check(
+            FAIL, subject, f"its index is INVALID: DROP INDEX CONCURRENTLY {name}; {build}"
+        )
+    try:
+        scans = list(lookup_scans(connection, resource))
+    except psycopg.Error as error:
+        return Check(FAIL, subject, str(error).partition("\n")[0])
+    for scan in scans:
+        if "hashtextextended" not in scan.get("Index Cond", ""):
+            return Check(
+                FAIL,
+                subject,
+                f"a {scan['Node Type']} locks all keys, so that all creators conflict: {build}",
+            )
+    return Check(OK, subject, f"{scans[0]['Node Type']} of {scans[0].get('Index Name')}")
+
+
+def lookup_scans(connection: Connection, resource: str) -> Iterator[Row]:
+    """Yield the nodes of the lookup's plan that read the table or its indexes."""
+    key = [0 if column.endswith("_id") else "" for column in KEYS[resource]]
+    explain = b"EXPLAIN (FORMAT JSON)\n" + QUERIES[f"{resource}/select"]
+    (explained,) = connection.execute(explain, key)
+    nodes = [explained["QUERY PLAN"][0]["Plan"]]
+    while nodes:
+        node = nodes.pop()
+        nodes += node.get("Plans", [])
+        # A bitmap's own scan of the table reads what its index scans have found.
+        if node["Node Type"].endswith("Scan") and node["Node Type"] not in (
+            "CTE Scan",
+            "Bitmap Heap Scan",
+        ):
+            yield node
+
+
+def _statement(path: str) -> str:
+    """An SQL file's statement on one line, to paste."""
+    lines = QUERIES[f"adoption/{path}"].decode().splitlines()
+    return " ".join(line.strip() for line in lines if not line.startswith("--"))
+
+
+def _unique(connection: Connection, resource: str) -> Check:
+    name = f"{resource}_key"
+    subject = f"{resource} key"
+    others = ask(connection, "doctor/other_unique", resource, list(KEYS[resource]), name)
+    if others:
+        other = others[0]["name"]
+        return Check(
+            FAIL,
+            subject,
+            f"{other} is unique, but concurrent creators get 422 by it unless it is called so:"
+            f" ALTER INDEX {other} RENAME TO {name};",
+        )
+    index = ask(connection, "unique", name)
+    (guard,) = ask(connection, "guard_status", resource)
+    if index and index[0]["valid"] and index[0]["is_constraint"]:
+        return Check(OK, subject, f"the constraint {name} holds for all writers")
+    if index:
+        state = "not yet a constraint" if index[0]["valid"] else "INVALID"
+        return Check(ADVICE, subject, f"{name} is {state}: run `python -m db enforce` again")
+    if guard["status"] == "on":
+        return Check(OK, subject, "no constraint, but the guard is on and holds for all writers")
+    return Check(
+        ADVICE,
+        subject,
+        f"no constraint, and the guard is {guard['status']}: one row for a key only while all"
+        " writers go through the service, or run `python -m db guard on`",
+    )
+
+
+def _foreign_keys(connection: Connection, resource: str) -> Iterator[Check]:
+    for key in ask(connection, "foreign_keys", resource, known_references(resource)):
+        yield Check(
+            ADVICE,
+            f"{resource} references",
+            f"{key['referring']} refers to it ({key['name']}), and merge refuses to run: see"
+            " the README on how to teach it",
+        )
+
+
+def _role(server: Row) -> Check:
+    powers = {
+        "superuser": "is a superuser",
+        "bypasses_row_security": "bypasses row security",
+        "creates_roles": "may create roles",
+        "creates_databases": "may create databases",
+    }
+    has = [text for name, text in powers.items() if server[name]]
+    if has:
+        return Check(
+            ADVICE, "role", f"{server['role']} {', '.join(has)}: the service needs none of it"
+        )
+    return Check(OK, "role", f"{server['role']} has no powers over the server")
+
+
+def _connections(server: Row, settings: Settings) -> Check:
+    wanted = settings.workers * settings.pool_size
+    limits = [server[name] for name in ("connections", "role_connections", "database_connections")]
+    most = min(limit for limit in limits if limit is not None)
+    detail = f"WORKERS x POOL_SIZE = {wanted} of {most} that the server lets this role have"
+    if wanted > most:
+        return Check(ADVICE, "connections", f"{detail}: requests will wait, or get 503")
+    return Check(OK, "connections", detail)
+
+
+def _predicate_locks(server: Row) -> Check:
+    held, most = server["predicate_locks_held"], server["predicate_locks"]
+    detail = f"{held:,} of {most:,} in use"
+    # Beyond, transactions fail with 53200, and requests get 503.
+    if held > most / 2:
+        return Check(ADVICE, "predicate locks", f"{detail}: raise max_pred_locks_per_transaction")
+    return Check(OK, "predicate locks", detail)

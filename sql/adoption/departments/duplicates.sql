@@ -1,0 +1,16 @@
+-- The keys that several departments share, the worst first: resource, id (the lowest), key, copies, first_created_at, last_created_at, referring (employees of them all), total (how many keys), surplus (rows in all but one of each).
+SELECT
+    'departments' AS resource,
+    min(id) AS id,
+    jsonb_build_object('name', name) AS key,
+    count(*) AS copies,
+    min(created_at) AS first_created_at,
+    max(created_at) AS last_created_at,
+    (SELECT count(*) FROM employees WHERE department_id = ANY (array_agg(departments.id))) AS referring,
+    count(*) OVER () AS total,
+    sum(count(*) - 1) OVER ()::bigint AS surplus
+FROM departments
+WHERE name IS NOT NULL
+GROUP BY name
+HAVING count(*) > 1
+ORDER BY count(*) DESC, min(id);

@@ -1,0 +1,36 @@
+-- The employees that will share a key when their departments are one, but for the lowest of each key: id, kept.
+-- $1 ids bigint[], departments that go
+-- $2 kept bigint[], for each of them the one that stays
+WITH pairs AS (
+    SELECT id, kept
+    FROM unnest($1::bigint[], $2::bigint[]) AS pairs (id, kept)
+),
+moving AS MATERIALIZED (
+    SELECT employees.id, pairs.kept AS department_id, employees.name
+    FROM pairs
+    INNER JOIN employees ON employees.department_id = pairs.id
+),
+staying AS (
+    SELECT employees.id, employees.department_id, employees.name
+    FROM (SELECT DISTINCT department_id, name FROM moving) AS keys
+    INNER JOIN employees
+        ON hashtextextended(employees.name, employees.department_id)
+           = hashtextextended(keys.name, keys.department_id)
+       AND employees.department_id = keys.department_id
+       AND employees.name = keys.name
+),
+together AS (
+    SELECT id, department_id, name
+    FROM moving
+    UNION ALL
+    SELECT id, department_id, name
+    FROM staying
+),
+ranked AS (
+    SELECT id, min(id) OVER (PARTITION BY department_id, name) AS kept
+    FROM together
+)
+SELECT id, kept
+FROM ranked
+WHERE id <> kept
+ORDER BY id;

@@ -1,0 +1,17 @@
+-- Moves the employees of departments that go to those that stay: id (the department's that goes), moved (the employees' ids).
+-- $1 ids bigint[], departments that go
+-- $2 kept bigint[], for each of them the one that stays
+WITH pairs AS (
+    SELECT id, kept
+    FROM unnest($1::bigint[], $2::bigint[]) AS pairs (id, kept)
+),
+moved AS (
+    UPDATE employees
+    SET department_id = pairs.kept
+    FROM pairs
+    WHERE employees.department_id = pairs.id
+    RETURNING employees.id, pairs.id AS was
+)
+SELECT was AS id, array_agg(id ORDER BY id) AS moved
+FROM moved
+GROUP BY was;

@@ -1,0 +1,2 @@
+-- Drops an INVALID unique index of departments. No row.
+DROP INDEX CONCURRENTLY departments_key;

@@ -1,0 +1,23 @@
+-- The departments that share a key with one of these and are not the lowest of their key: id, kept.
+-- $1 ids bigint[]
+-- Found by the hash, as in select.sql, so that the predicate locks are a page for each key.
+WITH keys AS MATERIALIZED (
+    SELECT DISTINCT name
+    FROM departments
+    WHERE id = ANY ($1)
+),
+same_key AS MATERIALIZED (
+    SELECT departments.id, departments.name
+    FROM keys
+    INNER JOIN departments
+        ON hashtextextended(departments.name, 0) = hashtextextended(keys.name, 0)
+       AND departments.name IS NOT DISTINCT FROM keys.name
+),
+ranked AS (
+    SELECT id, min(id) OVER (PARTITION BY name) AS kept
+    FROM same_key
+)
+SELECT id, kept
+FROM ranked
+WHERE id <> kept
+ORDER BY id;

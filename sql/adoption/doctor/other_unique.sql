@@ -1,0 +1,17 @@
+-- The unique indexes on just these columns of a table that have another name than $3: name.
+-- $1 resource text
+-- $2 columns text[]
+-- $3 name text
+SELECT indexrelid::regclass::text AS name
+FROM pg_index
+WHERE indrelid = to_regclass($1)
+  AND indisunique
+  AND indexprs IS NULL
+  AND indexrelid <> coalesce(to_regclass($3), 0)
+  AND (
+      SELECT array_agg(attname::text ORDER BY attname)
+      FROM pg_attribute
+      WHERE attrelid = indrelid
+        AND attnum = ANY (indkey)
+  ) = ARRAY(SELECT wanted FROM unnest($2::text[]) AS wanted ORDER BY wanted)
+ORDER BY name;

@@ -1,0 +1,26 @@
+-- The server and the role, as this session has them: one row.
+SELECT
+    current_setting('server_version_num')::integer AS version_num,
+    current_setting('server_version') AS version,
+    pg_is_in_recovery() AS standby,
+    current_setting('transaction_read_only')::boolean AS read_only,
+    current_setting('fsync')::boolean AS fsync,
+    current_setting('full_page_writes')::boolean AS full_page_writes,
+    current_setting('synchronous_commit') AS synchronous_commit,
+    current_setting('max_connections')::integer
+        - current_setting('superuser_reserved_connections')::integer
+        - coalesce(current_setting('reserved_connections', TRUE)::integer, 0) AS connections,
+    CASE WHEN rolconnlimit >= 0 THEN rolconnlimit END AS role_connections,
+    CASE WHEN datconnlimit >= 0 THEN datconnlimit END AS database_connections,
+    current_setting('max_pred_locks_per_transaction')::integer
+        * (current_setting('max_connections')::integer
+           + current_setting('max_prepared_transactions')::integer) AS predicate_locks,
+    (SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock') AS predicate_locks_held,
+    rolname::text AS role,
+    rolsuper AS superuser,
+    rolbypassrls AS bypasses_row_security,
+    rolcreaterole AS creates_roles,
+    rolcreatedb AS creates_databases
+FROM pg_roles
+INNER JOIN pg_database ON datname = current_database()
+WHERE rolname = current_user;

@@ -1,0 +1,40 @@
+-- A table as the session's role has it: table_name, unlogged, owned, row_security, missing (the rights of $2 it lacks), surplus (those of $3 it has), nullable (of the columns of $4). No row if there is no such table.
+-- $1 resource text
+-- $2 needed text[]
+-- $3 needless text[]
+-- $4 key_columns text[]
+SELECT
+    pg_class.oid::regclass::text AS table_name,
+    relpersistence <> 'p' AS unlogged,
+    pg_has_role(relowner, 'MEMBER') AS owned,
+    row_security_active(pg_class.oid) AS row_security,
+    ARRAY(
+        SELECT wanted
+        FROM unnest($2::text[]) AS wanted
+        WHERE NOT has_table_privilege(pg_class.oid, wanted)
+    )
+    || ARRAY(
+        SELECT 'USAGE on ' || pg_get_serial_sequence(pg_class.oid::regclass::text, attname)
+        FROM pg_attribute
+        WHERE attrelid = pg_class.oid
+          AND attnum > 0
+          AND attidentity = ''
+          AND NOT has_sequence_privilege(
+              pg_get_serial_sequence(pg_class.oid::regclass::text, attname), 'USAGE'
+          )
+    ) AS missing,
+    ARRAY(
+        SELECT surplus
+        FROM unnest($3::text[]) AS surplus
+        WHERE has_table_privilege(pg_class.oid, surplus)
+    ) AS surplus,
+    ARRAY(
+        SELECT attname::text
+        FROM pg_attribute
+        WHERE attrelid = pg_class.oid
+          AND attname = ANY ($4::text[])
+          AND NOT attnotnull
+        ORDER BY attnum
+    ) AS nullable
+FROM pg_class
+WHERE pg_class.oid = to_regclass($1);

@@ -1,0 +1,3 @@
+-- Builds the index of the lookup while writers go on. No row. schema.sql says why it is this one.
+CREATE INDEX CONCURRENTLY employees_lookup
+    ON employees USING hash (hashtextextended(name, department_id)) WITH (fillfactor = 10);

@@ -1,0 +1,16 @@
+-- What merge would do to employees, their departments merged before: keys, removed, referring (nothing does).
+WITH department AS (
+    SELECT id, min(id) OVER (PARTITION BY name) AS kept
+    FROM departments
+),
+ranked AS (
+    SELECT
+        employees.id,
+        min(employees.id) OVER (PARTITION BY department.kept, employees.name) AS kept
+    FROM employees
+    INNER JOIN department ON department.id = employees.department_id
+    WHERE employees.name IS NOT NULL
+)
+SELECT count(DISTINCT kept) AS keys, count(*) AS removed, 0::bigint AS referring
+FROM ranked
+WHERE id <> kept;

@@ -1,0 +1,16 @@
+-- Puts one row of employees back as it was, whatever columns it has, and takes it out of merged: kept, pointed.
+-- $1 id bigint
+WITH taken AS (
+    DELETE FROM merged
+    WHERE resource = 'employees'
+      AND id = $1
+    RETURNING kept, content, pointed
+),
+restored AS (
+    INSERT INTO employees OVERRIDING SYSTEM VALUE
+    SELECT whole.*
+    FROM taken
+    CROSS JOIN jsonb_populate_record(NULL::employees, content) AS whole
+)
+SELECT kept, pointed
+FROM taken;

@@ -1,0 +1,25 @@
+-- The employees that share a key with one of these and are not the lowest of their key: id, kept.
+-- $1 ids bigint[]
+-- Found by the hash, as in select.sql, so that the predicate locks are a page for each key.
+WITH keys AS MATERIALIZED (
+    SELECT DISTINCT department_id, name
+    FROM employees
+    WHERE id = ANY ($1)
+),
+same_key AS MATERIALIZED (
+    SELECT employees.id, employees.department_id, employees.name
+    FROM keys
+    INNER JOIN employees
+        ON hashtextextended(employees.name, employees.department_id)
+           = hashtextextended(keys.name, keys.department_id)
+       AND employees.department_id IS NOT DISTINCT FROM keys.department_id
+       AND employees.name IS NOT DISTINCT FROM keys.name
+),
+ranked AS (
+    SELECT id, min(id) OVER (PARTITION BY department_id, name) AS kept
+    FROM same_key
+)
+SELECT id, kept
+FROM ranked
+WHERE id <> kept
+ORDER BY id;

@@ -1,0 +1,10 @@
+-- The guard of a table: "on", "off", or "disabled" where not both triggers always fire: status.
+-- $1 resource text
+SELECT
+    CASE count(*) FILTER (WHERE tgenabled = 'A')
+        WHEN 2 THEN 'on'
+        ELSE CASE count(*) WHEN 0 THEN 'off' ELSE 'disabled' END
+    END AS status
+FROM pg_trigger
+WHERE tgrelid = to_regclass($1)
+  AND tgname IN ($1 || '_guard_insert', $1 || '_guard_update');

@@ -1,0 +1,16 @@
+-- An index by its name, if it is unique: table_name, columns, partial, valid, is_constraint. No row if there is none.
+-- $1 name text
+SELECT
+    indrelid::regclass::text AS table_name,
+    (
+        SELECT array_agg(attname::text ORDER BY attname)
+        FROM pg_attribute
+        WHERE attrelid = indrelid
+          AND attnum = ANY (indkey)
+    ) AS columns,
+    indpred IS NOT NULL OR indexprs IS NOT NULL AS partial,
+    indisvalid AS valid,
+    EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype = 'u') AS is_constraint
+FROM pg_index
+WHERE indexrelid = to_regclass($1)
+  AND indisunique;

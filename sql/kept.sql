@@ -1,0 +1,17 @@
+-- The id that merge kept in the place of this one, itself not merged since: kept. No row if this one was not merged.
+-- $1 resource text
+-- $2 id bigint
+WITH RECURSIVE chain AS (
+    SELECT kept
+    FROM merged
+    WHERE resource = $1
+      AND id = $2
+    UNION
+    SELECT merged.kept
+    FROM chain
+    INNER JOIN merged ON merged.resource = $1 AND merged.id = chain.kept
+)
+SELECT kept
+FROM chain
+ORDER BY kept
+LIMIT 1;

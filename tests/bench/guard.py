@@ -1,0 +1,148 @@
+"""What the guard costs a writer that knows nothing of it, beside the other ways to guard a key.
+
+`python -m tests.bench.guard`: single-row INSERTs of employees at READ COMMITTED with pgbench, the
+sides taking turns on one server; transactions a second, and the ratio to no guard at all.
+"""
+
+import re
+import subprocess
+from collections.abc import Callable
+from statistics import median
+from typing import NamedTuple
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from db.adoption import GUARD_ON
+from db.embedded import BIN, embedded_server
+from db.queries import QUERIES, apply_schema
+from tests.service import temporary_data_dir
+
+ROUNDS = 5
+SECONDS = 6
+CLIENTS = 8
+ROWS = 100_000  # before
+
+# The guard with an advisory lock in the place of guard_locks. At READ COMMITTED it holds; a
+# transaction at REPEATABLE READ or SERIALIZABLE gets the lock and then does not see, in its older
+# snapshot, what the holder before it has committed. So it would have to refuse both levels.
+LOCK = re.compile(r"    INSERT INTO guard_locks.*?;\n", re.DOTALL)
+ADVISORY = "    PERFORM pg_advisory_xact_lock(hashtextextended(NEW.name, NEW.department_id));\n"
+
+INSERT = r"""\set department random(1, 100)
+\set name random(1, 1000000000000)
+{begin}
+INSERT INTO employees (department_id, name) VALUES (:department, 'new ' || :name);
+{end}
+"""
+
+BEFORE = f"""
+INSERT INTO departments (name) SELECT n FROM generate_series(1, 100) AS n;
+INSERT INTO employees (department_id, name)
+SELECT n % 100 + 1, 'old ' || n FROM generate_series(1, {ROWS}) AS n;
+"""
+
+
+def advisory() -> str:
+    """The guard's function with the other lock."""
+    text, changed = LOCK.subn(ADVISORY, QUERIES["adoption/employees/guard"].decode())
+    assert changed == 1
+    return text
+
+
+def guard(connection: psycopg.Connection) -> None:
+    for name in ("guard_locks", *(f"employees/{file}" for file in GUARD_ON)):
+        connection.execute(QUERIES[f"adoption/{name}"])
+
+
+def advisory_guard(connection: psycopg.Connection) -> None:
+    guard(connection)
+    connection.execute(advisory().encode())
+
+
+def unique(connection: psycopg.Connection) -> None:
+    connection.execute("CREATE UNIQUE INDEX ON employees (department_id, name)")
+
+
+def nothing(_: psycopg.Connection) -> None:
+    pass
+
+
+class Side(NamedTuple):
+    """A table made ready, and the transaction to run on it."""
+
+    prepare: Callable[[psycopg.Connection], None]
+    serializable: bool = False
+
+
+SIDES = {
+    "no guard": Side(nothing),
+    "guard": Side(guard),
+    "guard with an advisory lock": Side(advisory_guard),
+    "unique index": Side(unique),
+    "no guard, SERIALIZABLE": Side(nothing, serializable=True),
+    "guard, SERIALIZABLE": Side(guard, serializable=True),
+}
+
+
+def main() -> None:
+    """Print the table."""
+    rates: dict[str, list[float]] = {name: [] for name in SIDES}
+    with temporary_data_dir() as data_dir, embedded_server(data_dir) as url:
+        databases = {}
+        for number, (name, side) in enumerate(SIDES.items()):
+            databases[name] = make_conninfo(url, dbname=f"side_{number}")
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE side_{number}")
+            apply_schema(databases[name])
+            with psycopg.connect(databases[name], autocommit=True) as connection:
+                connection.execute(BEFORE.encode())
+                side.prepare(connection)
+                connection.execute("VACUUM ANALYZE")
+        for _ in range(ROUNDS):
+            for name, side in SIDES.items():
+                rates[name].append(pgbench(databases[name], side.serializable))
+    base = median(rates["no guard"])
+    for name, measured in rates.items():
+        middle = median(measured)
+        spread = f"{min(measured):,.0f} to {max(measured):,.0f}"
+        print(f"{name:30} {middle:7,.0f} a second ({spread})  {middle / base:.2f}")
+
+
+def pgbench(database: str, serializable: bool) -> float:
+    """Run the transaction and return how many a second."""
+    given = conninfo_to_dict(database)
+    script = INSERT.format(
+        begin="BEGIN ISOLATION LEVEL SERIALIZABLE;" if serializable else "",
+        end="COMMIT;" if serializable else "",
+    )
+    options = {
+        "client": CLIENTS,
+        "jobs": 2,
+        "time": SECONDS,
+        "protocol": "prepared",
+        "max-tries": 100,
+        "host": given["host"],
+        "port": given["port"],
+        "username": given["user"],
+    }
+    done = subprocess.run(
+        [
+            BIN / "pgbench",
+            "--no-vacuum",
+            "--file=/dev/stdin",
+            *(f"--{name}={value}" for name, value in options.items()),
+            str(given["dbname"]),
+        ],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = re.search(r"tps = ([\d.]+)", done.stdout)
+    assert found, done.stdout
+    return float(found[1])
+
+
+if __name__ == "__main__":
+    main()
