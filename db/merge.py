@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -119,18 +119,20 @@ async def _in_batches(
     """Do the work on what a query lists, BATCH items in a transaction; return how many it was."""
     seen = 0
     total = Outcome()
-    with tqdm(desc=title, unit=" keys" if work is merge_keys else " rows", disable=None) as bar:
-        async for rows in _batches(pool, query, limit):
-            all_ = rows[0]["total"]
-            bar.total = all_ if limit is None else min(limit, all_)
-            items = [(row["resource"], row["id"]) for row in rows]
-            total.add(await _attempt(pool, items, work))
-            seen += len(items)
-            bar.update(len(items))
+    unit = " keys" if work is merge_keys else " rows"
+    batches = _batches(pool, query, limit)
+    async with aclosing(batches):
+        with tqdm(desc=title, unit=unit, disable=None) as bar:  # on a terminal only
+            async for rows in batches:
+                bar.total = min(rows[0]["total"], math.inf if limit is None else limit)
+                items = [(row["resource"], row["id"]) for row in rows]
+                total.add(await _attempt(pool, items, work))
+                seen += len(items)
+                bar.update(len(items))
     return seen, total
 
 
-async def _batches(pool: Pool, query: str, limit: int | None) -> AsyncIterator[list[Row]]:
+async def _batches(pool: Pool, query: str, limit: int | None) -> AsyncGenerator[list[Row]]:
     async with pool.connection() as connection:
         await connection.set_autocommit(True)
         # WITH HOLD: the server keeps the list, and no transaction stays open beside the work.

@@ -58,11 +58,11 @@ def broken(runner: Runner, workload: Workload) -> str:
 
 
 @contextmanager
-def running(variant: str, database: str) -> Iterator[Runner]:
+def running(variant: str, database: str, kind: type[Runner] = Runner) -> Iterator[Runner]:
     """A runner against the real service ("") or a variant of it, with two workers."""
     command = [sys.executable, "-m", "tests.variants", variant] if variant else []
     with serving(*command, DATABASE_URL=database, WORKERS="2", VARIANT=variant) as service:
-        runner = Runner(service.url, database)
+        runner = kind(service.url, database)
         try:
             yield runner
         finally:

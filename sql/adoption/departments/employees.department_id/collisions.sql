@@ -1,6 +1,7 @@
 -- The employees that will share a key when their departments are one, but for the lowest of each key: id, kept.
 -- $1 ids bigint[], departments that go
 -- $2 kept bigint[], for each of them the one that stays
+-- Those that stay are found by the hash, as in select.sql: no other index serves the condition.
 WITH pairs AS (
     SELECT id, kept
     FROM unnest($1::bigint[], $2::bigint[]) AS pairs (id, kept)
@@ -16,8 +17,8 @@ staying AS (
     INNER JOIN employees
         ON hashtextextended(employees.name, employees.department_id)
            = hashtextextended(keys.name, keys.department_id)
-       AND employees.department_id = keys.department_id
-       AND employees.name = keys.name
+       AND employees.department_id IS NOT DISTINCT FROM keys.department_id
+       AND employees.name IS NOT DISTINCT FROM keys.name
 ),
 together AS (
     SELECT id, department_id, name

@@ -1,0 +1,70 @@
+"""Databases full of duplicates, and the commands that clean them."""
+
+import subprocess
+import sys
+
+from tests.service import ROOT, environment, sql
+
+# Of the rows, a fifth are surplus; departments as well as employees, and employees whose
+# departments are two rows of one name, so that merging those makes more.
+SURPLUS = 0.2
+
+
+def fill(database: str, employees: int, departments: int = 500) -> None:
+    """Fill a database's tables, as a get_or_create helper without a constraint would have."""
+    names = round(departments * (1 - SURPLUS))
+    keys = round(employees * (1 - SURPLUS))
+    sql(
+        database,
+        "INSERT INTO departments (name) SELECT 'department ' || n %% %s"
+        " FROM generate_series(0, %s - 1) AS n",
+        names,
+        departments,
+    )
+    sql(
+        database,
+        "INSERT INTO employees (department_id, name)"
+        " SELECT n %% %s %% %s + 1, 'employee ' || n %% %s / %s"
+        " FROM generate_series(0, %s - 1) AS n",
+        keys,
+        departments,
+        keys,
+        2 * departments,
+        employees,
+    )
+    sql(database, "VACUUM ANALYZE")
+
+
+def start(database: str, *words: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """Start `python -m db` with these words."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "db", *words],
+        cwd=ROOT,
+        env=environment(DATABASE_URL=database),
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+    )
+
+
+def run(database: str, *words: str) -> tuple[int, str, str]:
+    """Run `python -m db` with these words: its exit status, output and error output."""
+    with start(database, *words) as process:
+        output, errors = process.communicate()
+    assert "Traceback" not in errors, errors
+    return process.returncode, output, errors
+
+
+def duplicated(database: str, resource: str) -> int:
+    """How many rows are surplus."""
+    key = {"departments": "name", "employees": "department_id, name"}[resource]
+    rows = sql(database, f"SELECT count(*) - count(DISTINCT ({key})) FROM {resource}")
+    return int(rows[0][0])
+
+
+def everything(database: str) -> list[tuple[object, ...]]:
+    """All rows of both tables."""
+    departments = sql(database, "SELECT id, name, NULL, created_at FROM departments ORDER BY id")
+    return departments + sql(
+        database, "SELECT id, name, department_id, created_at FROM employees ORDER BY id"
+    )
