@@ -26,9 +26,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from db.change import apply_schema
 from db.embedded import database_url, unwind_on_signals
 from db.pool import Connection, Pool, Row, open_pool
-from db.queries import QUERIES, Outcome, apply_schema, check_usable, get_or_create
+from db.queries import QUERIES, Outcome, check_usable, get_or_create
 from db.settings import read_settings
 from db.transaction import Attempts, Unavailable, read, serializable
 from web.problem import client_gone, defect, http_exception, problem, unavailable
@@ -160,23 +161,23 @@ async def found_or_created(
                 key_constraint=f"{resource.name}_key",
             )
         except psycopg.errors.ForeignKeyViolation:
-            parent = getattr(key, resource.parent_field)
-            kept = await kept_id(request, resource.parent, parent)
-            if kept is None:
+            if not resource.parent:
+                raise  # a foreign key that someone has added
+            where = await look_up(request, resource.parent, getattr(key, resource.parent_field))
+            if where is None:
                 raise Invalid([wrong(resource.parent_field, "does not exist")]) from None
-            key = replace(key, **{resource.parent_field: kept})
+            if isinstance(where, int):
+                key = replace(key, **{resource.parent_field: where})
 
 
 async def get(resource: Resource, request: Request) -> Response:
     """Return one row, or the way to the row that a merge kept in its place."""
-    id_ = from_path(request, "id", Id)
-    rows = await select(request, f"{resource.name}/get", [id_])
-    if rows:
-        return answer(rows[0])
-    kept = await kept_id(request, resource.name, id_)
-    if kept is None:
+    found = await look_up(request, resource.name, from_path(request, "id", Id))
+    if found is None:
         raise HTTPException(404, "There is no row with this id.")
-    return moved(f"/{resource.name}/{kept}")
+    if isinstance(found, int):
+        return moved(f"/{resource.name}/{found}")
+    return answer(found)
 
 
 async def list_(resource: Resource, request: Request) -> Response:
@@ -186,9 +187,9 @@ async def list_(resource: Resource, request: Request) -> Response:
     rows = await select(request, f"{resource.name}/list", parameters)
     parent = getattr(wanted, resource.parent_field, UNSET)
     if not rows and parent is not UNSET:
-        kept = await kept_id(request, resource.parent, parent)
-        if kept is not None:
-            query = {**dict(request.query_params), resource.parent_field: kept}
+        where = await look_up(request, resource.parent, parent)
+        if isinstance(where, int):
+            query = {**dict(request.query_params), resource.parent_field: where}
             return moved(f"/{resource.name}?{urlencode(query)}")
     items, more = rows[: wanted.limit], rows[wanted.limit :]
     following = None
@@ -230,10 +231,14 @@ async def select(request: Request, query: str, parameters: list[Any]) -> list[Ro
     return await read(request.state.pool, work, seconds=settings.retry_deadline)
 
 
-async def kept_id(request: Request, resource: str, id_: int) -> int | None:
-    """The id that a merge kept in the place of this one, if one did."""
-    rows = await select(request, "kept", [resource, id_])
-    return rows[0]["kept"] if rows else None
+async def look_up(request: Request, resource: str, id_: int) -> Row | int | None:
+    """Return the row with this id, or the id that a merge kept in its place, or None."""
+    for _ in range(2):  # the merge may be undone between the two queries
+        if rows := await select(request, f"{resource}/get", [id_]):
+            return rows[0]
+        if kept := await select(request, "kept", [resource, id_]):
+            return int(kept[0]["kept"])
+    return None
 
 
 def moved(location: str) -> Response:

@@ -8,9 +8,9 @@ import sys
 import psycopg
 
 from db import adoption, doctor
+from db.change import Refused, apply_schema, connect
 from db.embedded import database_url, unwind_on_signals
 from db.merge import merge, plan, undo
-from db.queries import apply_schema
 from db.settings import read_settings
 from db.transaction import Unavailable
 
@@ -26,33 +26,33 @@ def _doctor(url: str, _: argparse.Namespace) -> bool:
 
 
 def _duplicates(url: str, given: argparse.Namespace) -> bool:
-    with adoption.connect(url, "duplicates") as connection:
+    with connect(url, "duplicates") as connection:
         return adoption.report(connection, given.format)
 
 
 def _guard(url: str, given: argparse.Namespace) -> bool:
-    with adoption.connect(url, "guard") as connection:
+    with connect(url, "guard") as connection:
         return adoption.guard(connection, given.action)
 
 
 def _merge(url: str, given: argparse.Namespace) -> bool:
     if not (given.apply or given.undo):
-        with adoption.connect(url, "merge") as connection:
+        with connect(url, "merge") as connection:
             plan(connection)
         print("Nothing was changed: --apply does it.")
         return True
-    outcome = asyncio.run((undo if given.undo else merge)(url, given.limit))
+    tally = asyncio.run((undo if given.undo else merge)(url, given.limit))
     for resource in adoption.KEYS:
         print(
-            f"{resource}: {outcome.rows[resource]:,} rows {'put back' if given.undo else 'merged'}."
+            f"{resource}: {tally.rows[resource]:,} rows {'put back' if given.undo else 'merged'}."
         )
-    for note in outcome.notes:
+    for note in tally.notes:
         print(note)
-    return not outcome.notes
+    return not tally.notes
 
 
 def _enforce(url: str, _: argparse.Namespace) -> bool:
-    with adoption.connect(url, "enforce") as connection:
+    with connect(url, "enforce") as connection:
         adoption.enforce(connection)
     return True
 
@@ -93,13 +93,16 @@ def _count(text: str) -> int:
 
 def main() -> None:
     """Run one command; exit 0 only if all is well."""
-    given = _parser().parse_args()
+    parser = _parser()
+    given = parser.parse_args()
+    if given.command == "merge" and given.limit and not (given.apply or given.undo):
+        parser.error("--limit goes with --apply or --undo")
     unwind_on_signals(status=1)
     with database_url(read_settings()) as url:
         try:
             well = given.run(url, given)
             sys.stdout.flush()
-        except (adoption.Refused, Unavailable, psycopg.Error) as error:
+        except (Refused, Unavailable, psycopg.Error) as error:
             sys.exit(f"{given.command}: {error}")
         except BrokenPipeError:
             # As by `| head`; what Python would flush at its end has nowhere to go either.

@@ -2,68 +2,35 @@
 
 import csv
 import json
-import random
 import sys
 from collections.abc import Iterable, Iterator
-from time import monotonic, sleep
+from itertools import chain, islice
+from time import sleep
 from typing import Any
 
 import psycopg
-from psycopg import RawCursor, RawServerCursor
-from psycopg.conninfo import make_conninfo
-from psycopg.rows import DictRow, dict_row
+from psycopg import RawServerCursor
 
+from db.change import Connection, Refused, ask, change
 from db.pool import Row
 from db.queries import QUERIES
 
 # Each resource's key. Departments come first: to merge them makes more employees share a key.
 KEYS = {"departments": ("name",), "employees": ("department_id", "name")}
 
-# Milliseconds that a change of a table waits for its lock, at first and at most. All writers queue
-# behind it meanwhile, so most tries are short; but only who waits for longer than deadlock_timeout,
-# by default 1,000, makes an autovacuum of the table give way. A request waits 2,500 for a lock.
-LOCK_TIMEOUT = 200
-LOCK_TIMEOUT_MAX = 1500
-
-# Seconds in which a change of a table is tried again.
-CHANGE_DEADLINE = 120
-
-GUARD_ON = ("guard", "guard_insert", "guard_update", "guard_always")
+# In order. The search_path first: the guard's objects belong beside its table, wherever that is.
+GUARD_OFF = ("guard_search_path", "guard_off", "guard_locks_drop")
+GUARD_ON = (
+    *GUARD_OFF,  # a new guard each time: it must be younger than any row written without it
+    "guard_locks",
+    "guard",
+    "guard_insert",
+    "guard_update",
+    "guard_always",
+)
 
 # Rows of the report as a table.
 WORST = 10
-
-
-class Refused(Exception):
-    """The command did not do what it was asked to; the message says what to do first."""
-
-
-Connection = psycopg.Connection[DictRow]
-
-
-def connect(url: str, name: str) -> Connection:
-    """Connect for a command, in autocommit and without time limits, as what it waits for decides.
-
-    Raises psycopg.Error.
-    """
-    return psycopg.connect(
-        make_conninfo(
-            url,
-            application_name=f"onerow {name}",
-            client_encoding="UTF8",
-            options="-c statement_timeout=0 -c lock_timeout=0 -c timezone=UTC"
-            " -c idle_session_timeout=0",
-        ),
-        autocommit=True,
-        cursor_factory=RawCursor,
-        row_factory=dict_row,
-    )
-
-
-def ask(connection: Connection, query: str, *parameters: object) -> list[Row]:
-    """Run one SQL file of sql/adoption/ and return its rows."""
-    cursor = connection.execute(QUERIES[f"adoption/{query}"], parameters)
-    return cursor.fetchall() if cursor.description else []
 
 
 # duplicates
@@ -103,10 +70,11 @@ def _print_table(connection: Connection, resource: str) -> bool:
         print(f"{resource}: every key has one row.")
         return False
     print(f"{resource}: {first['total']:,} keys have {first['surplus']:,} rows too many.")
-    for key in ask(connection, "foreign_keys", resource, known_references(resource)):
-        print(f"{key['referring']} points at {resource}, too, and merge does not know how to.")
+    for key in ask(connection, "foreign_keys", resource):
+        if key["referring"] not in known_references(resource):
+            print(f"{key['referring']} refers to them, too, and merge has no SQL for that.")
     print(f"{'rows':>8} {'lowest id':>10} {'first':20} {'last':20} {'referring':>9}  key")
-    for row, _ in zip(_after(first, rows), range(WORST), strict=False):
+    for row in islice(chain([first], rows), WORST):
         print(
             f"{row['copies']:>8,} {row['id']:>10} {_moment(row['first_created_at']):20}"
             f" {_moment(row['last_created_at']):20} {row['referring']:>9,}  {key_text(row)}"
@@ -114,11 +82,6 @@ def _print_table(connection: Connection, resource: str) -> bool:
     if first["total"] > WORST:
         print(f"and {first['total'] - WORST:,} keys more: --format csv or json lists all.")
     return True
-
-
-def _after(first: Row, rest: Iterator[Row]) -> Iterator[Row]:
-    yield first
-    yield from rest
 
 
 COLUMNS = (
@@ -164,12 +127,18 @@ def known_references(resource: str) -> list[str]:
     ]
 
 
-def refuse_unknown(foreign_keys: list[Row]) -> None:
-    """Raise Refused if there are foreign keys that merge has no SQL files for."""
-    if foreign_keys:
+def check_references(resource: str, foreign_keys: list[Row]) -> None:
+    """Raise Refused unless the foreign keys to a resource are those that there are files for."""
+    there, known = {key["referring"] for key in foreign_keys}, set(known_references(resource))
+    if there - known:
         raise Refused(
-            "foreign keys that merge has no SQL for, and that would delete rows or refuse:"
-            f" {', '.join(key['referring'] for key in foreign_keys)}"
+            "a foreign key that merge has no SQL for would delete rows or refuse:"
+            f" {', '.join(sorted(there - known))}"
+        )
+    if known - there:
+        raise Refused(
+            f"without a foreign key {', '.join(sorted(known - there))} a row written meanwhile"
+            f" would refer to a row of {resource} that is gone"
         )
 
 
@@ -187,59 +156,17 @@ def refuse_guarded(connection: Connection) -> None:
 
 def guard(connection: Connection, action: str) -> bool:
     """Turn the guard on or off, or neither, and print how it is; return whether that is well."""
-    if action == "on":
-        guard_on(connection)
-    elif action == "off":
-        guard_off(connection)
+    if action != "status":
+        wait_for_turn(connection)
+        for resource in KEYS:
+            files = GUARD_ON if action == "on" else GUARD_OFF
+            change(connection, resource, [QUERIES[f"adoption/{resource}/{file}"] for file in files])
     well = True
     for resource in KEYS:
         status = ask(connection, "guard_status", resource)[0]["status"]
         print(f"{resource}: the guard is {status}.")
         well &= status == ("off" if action == "off" else "on")
     return well
-
-
-def guard_on(connection: Connection) -> None:
-    """Have the server refuse a second row for a key from any writer."""
-    ask(connection, "guard_locks")
-    for resource in KEYS:
-        change(connection, resource, [f"{resource}/{file}" for file in GUARD_ON])
-
-
-def guard_off(connection: Connection) -> None:
-    """Drop all of the guard."""
-    for resource in KEYS:
-        if ask(connection, "guard_status", resource)[0]["status"] != "off":
-            change(connection, resource, [f"{resource}/guard_off"])
-    change(connection, "guard_locks", ["guard_locks_drop"])
-
-
-def change(connection: Connection, table: str, files: list[str]) -> None:
-    """Run SQL files that change a table, in one transaction, waiting for its lock in short tries.
-
-    Raises Refused, with who holds the lock, if none succeeded within CHANGE_DEADLINE.
-    """
-    deadline = monotonic() + CHANGE_DEADLINE
-    timeout = LOCK_TIMEOUT
-    while True:
-        try:
-            with connection.transaction():
-                ask(connection, "lock_timeout", timeout)
-                for file in files:
-                    ask(connection, file)
-            return
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            if monotonic() > deadline:
-                raise Refused(f"{table} stayed locked: {_blockers(connection, table)}") from None
-        timeout = min(2 * timeout, LOCK_TIMEOUT_MAX)
-        sleep(random.uniform(0.5, 1) * timeout / 1000)  # the queue behind us drains meanwhile
-
-
-def _blockers(connection: Connection, table: str) -> str:
-    return "; ".join(
-        f"process {row['pid']} ({row['application_name']}, {row['state']}, since {row['since']})"
-        for row in ask(connection, "blockers", table)
-    )
 
 
 # enforce
@@ -252,8 +179,7 @@ def enforce(connection: Connection) -> None:
         refuse_duplicates(connection, resource)
     for resource in KEYS:
         add_constraint(connection, resource)
-    guard_off(connection)
-    print("The guard is off: the constraints do its work.")
+    guard(connection, "off")
 
 
 def wait_for_turn(connection: Connection) -> None:
@@ -270,7 +196,7 @@ def wait_for_turn(connection: Connection) -> None:
 def refuse_duplicates(connection: Connection, resource: str) -> None:
     """Raise Refused, naming keys, if several rows share one."""
     rows = duplicates(connection, resource)
-    some = [row for row, _ in zip(rows, range(3), strict=False)]
+    some = list(islice(rows, 3))
     if some:
         names = ", ".join(key_text(row) for row in some)
         raise Refused(
@@ -284,31 +210,23 @@ def add_constraint(connection: Connection, resource: str) -> None:
     name = f"{resource}_key"
     index = _key_index(connection, resource)
     if index and not index["valid"]:
-        _step(
-            f"Dropping {name}, which an earlier run left INVALID",
-            connection,
-            resource,
-            "index_drop",
-        )
+        print(f"Dropping {name}, which an earlier run left INVALID.", flush=True)
+        ask(connection, f"{resource}/index_drop")
         index = None
     if not index:
         try:
-            _step(f"Building {name}", connection, resource, "index")
+            print(f"Building {name}.", flush=True)
+            ask(connection, f"{resource}/index")
         except psycopg.Error as error:
-            if _key_index(connection, resource):
+            if not connection.closed and _key_index(connection, resource):
                 ask(connection, f"{resource}/index_drop")
             if not isinstance(error, psycopg.errors.UniqueViolation):
                 raise
             refuse_duplicates(connection, resource)
             raise
     if not index or not index["is_constraint"]:
-        change(connection, resource, [f"{resource}/constraint"])
+        change(connection, resource, [QUERIES[f"adoption/{resource}/constraint"]])
     print(f"{name} is a constraint of {resource}.", flush=True)
-
-
-def _step(title: str, connection: Connection, resource: str, file: str) -> None:
-    print(f"{title}.", flush=True)
-    ask(connection, f"{resource}/{file}")
 
 
 def _key_index(connection: Connection, resource: str) -> Row | None:
@@ -320,7 +238,7 @@ def _key_index(connection: Connection, resource: str) -> Row | None:
     index = found[0]
     if (
         index["table_name"] != resource
-        or index["partial"]
+        or index["other_kind"]
         or index["columns"] != sorted(KEYS[resource])
     ):
         raise Refused(f"{name} is an index of something else: rename it first")

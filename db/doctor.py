@@ -9,7 +9,8 @@ from psycopg import RawCursor
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
-from db.adoption import KEYS, Connection, ask, known_references
+from db.adoption import KEYS, known_references
+from db.change import Connection, ask
 from db.pool import Row, conninfo
 from db.queries import QUERIES
 from db.settings import Settings
@@ -223,12 +224,19 @@ def _unique(connection: Connection, resource: str) -> Check:
 
 
 def _foreign_keys(connection: Connection, resource: str) -> Iterator[Check]:
-    for key in ask(connection, "foreign_keys", resource, known_references(resource)):
+    subject = f"{resource} references"
+    there = {key["referring"] for key in ask(connection, "foreign_keys", resource)}
+    known = set(known_references(resource))
+    for column in sorted(known - there):
+        yield Check(
+            FAIL, subject, f"{column} has no foreign key to {resource}: rows may lose theirs"
+        )
+    for column in sorted(there - known):
         yield Check(
             ADVICE,
-            f"{resource} references",
-            f"{key['referring']} refers to it ({key['name']}), and merge refuses to run: see"
-            " the README on how to teach it",
+            subject,
+            f"{column} refers to {resource}, and merge refuses to run: see the README on how to"
+            " teach it",
         )
 
 

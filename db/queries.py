@@ -50,14 +50,3 @@ async def check_usable(connection: Connection, resources: Iterable[str]) -> None
         # No row has id 0. Not prepared: a plan from before a change of the table would fail.
         await connection.execute(QUERIES[f"{resource}/get"], [0], prepare=False)
     await connection.execute(QUERIES["kept"], ["", 0], prepare=False)
-
-
-def apply_schema(database_url: str) -> None:
-    """Run schema.sql, which leaves alone what is there already.
-
-    Raises psycopg.Error if the database cannot be reached or the role lacks the rights.
-    """
-    with psycopg.connect(database_url) as connection:
-        # Two starts at once would trip over each other's CREATE TABLE IF NOT EXISTS.
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('onerow schema', 0))")
-        connection.execute((ROOT / "schema.sql").read_bytes())

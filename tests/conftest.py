@@ -9,8 +9,8 @@ import pytest
 from hypothesis import core
 from psycopg.conninfo import make_conninfo
 
+from db.change import apply_schema
 from db.embedded import embedded_server
-from db.queries import apply_schema
 from tests import profiles as profiles  # loads one
 from tests.service import Service, serving, temporary_data_dir
 

@@ -17,7 +17,7 @@ def few(database: str) -> str:
     sql(
         database,
         "INSERT INTO departments (name, created_at) VALUES ('Sales', '2020-01-02T03:04:05Z'),"
-        " (E'\\x1b[31m\"red\"', '2021-01-01Z'), ('Sales', '2022-01-02T03:04:05Z'), ('Legal', now())",
+        " (E'\\x1b[31m\"red\"', now()), ('Sales', '2022-01-02T03:04:05Z'), ('Legal', now())",
     )
     sql(
         database,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from db import adoption
+from db import adoption, change
 from tests import legacy
 from tests.legacy import fill
 from tests.service import serving, sql, until
@@ -25,7 +25,7 @@ def constraints(database: str) -> list[tuple[object, ...]]:
         database,
         "SELECT conname::text, pg_get_constraintdef(pg_constraint.oid), indisvalid"
         " FROM pg_constraint JOIN pg_index ON indexrelid = conindid"
-        " WHERE contype = 'u' ORDER BY conname",
+        " WHERE contype = 'u' AND connamespace = 'public'::regnamespace ORDER BY conname",
     )
 
 
@@ -85,7 +85,7 @@ def test_duplicates_that_come_while_it_builds_are_named_and_nothing_is_left(
 ) -> None:
     refuse = adoption.refuse_duplicates
 
-    def too_early(connection: adoption.Connection, resource: str) -> None:
+    def too_early(connection: change.Connection, resource: str) -> None:
         refuse(connection, resource)
         if resource == "employees":
             duplicate(database)
@@ -93,8 +93,8 @@ def test_duplicates_that_come_while_it_builds_are_named_and_nothing_is_left(
 
     monkeypatch.setattr(adoption, "refuse_duplicates", too_early)
     with (
-        adoption.connect(database, "enforce") as connection,
-        pytest.raises(adoption.Refused, match="Ada"),
+        change.connect(database, "enforce") as connection,
+        pytest.raises(change.Refused, match="Ada"),
     ):
         adoption.enforce(connection)
     assert index(database) == []
@@ -130,8 +130,8 @@ def test_a_key_that_does_not_fit_an_index_is_an_error_and_nothing_is_left(databa
 
 
 def test_it_waits_for_another_enforce(database: str) -> None:
-    with adoption.connect(database, "enforce") as first:
-        assert adoption.ask(first, "turn")[0]["mine"]
+    with change.connect(database, "enforce") as first:
+        assert change.ask(first, "turn")[0]["mine"]
         with legacy.start(database, "enforce") as second:
             assert second.stdout is not None
             assert second.stdout.readline() == "Waiting for another enforce to end.\n"

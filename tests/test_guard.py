@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel
 from psycopg.conninfo import make_conninfo
 
-from db import adoption
+from db import adoption, change
 from db.queries import QUERIES
-from tests.bench.guard import LOCK, advisory
+from tests.bench.guard import ADVISORY, with_lock
 from tests.linearizability import Call
 from tests.proof import running, verify
 from tests.schedules import Session, run
@@ -37,7 +37,7 @@ REFUSALS = {"23505", "40001", "40P01"}
 
 
 def guard(database: str, action: str) -> None:
-    with adoption.connect(database, "guard") as connection:
+    with change.connect(database, "guard") as connection:
         adoption.guard(connection, action)
 
 
@@ -208,14 +208,15 @@ def test_no_generated_schedule_of_writers_makes_a_second_row(stage: Stage) -> No
 
 
 BROKEN = {
-    "no lock": lambda: LOCK.sub("", QUERIES["adoption/employees/guard"].decode()),
-    "an advisory lock": advisory,
+    "no lock": b"",
+    "an advisory lock": ADVISORY,
 }
 
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_the_schedules_catch_a_guard_that(broken: str, stage: Stage) -> None:
-    stage.admin.execute(BROKEN[broken]().encode())
+    stage.admin.execute("SET search_path = public, pg_temp")
+    stage.admin.execute(with_lock(BROKEN[broken]))
 
     @settings(max_examples=10_000, database=None)
     @given(schedule=schedules())
@@ -380,9 +381,9 @@ def test_off_leaves_nothing_behind(guarded: str) -> None:
 def test_on_waits_for_writers_in_short_tries_and_tells_who_they_are(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adoption, "CHANGE_DEADLINE", 0)
+    monkeypatch.setattr(change, "CHANGE_DEADLINE", 0)
     with psycopg.connect(database, application_name="slow writer") as connection:
         connection.execute("INSERT INTO departments (name) VALUES ('Research')")
-        with pytest.raises(adoption.Refused, match=r"slow writer, idle in transaction"):
+        with pytest.raises(change.Refused, match=r"slow writer, idle in transaction"):
             guard(database, "on")
     guard(database, "on")

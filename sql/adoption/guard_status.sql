@@ -1,9 +1,9 @@
--- The guard of a table: "on", "off", or "disabled" where not both triggers always fire: status.
+-- The guard of a table: "on", "off", or "incomplete" where something has disabled or removed a part of it: status.
 -- $1 resource text
 SELECT
     CASE count(*) FILTER (WHERE tgenabled = 'A')
         WHEN 2 THEN 'on'
-        ELSE CASE count(*) WHEN 0 THEN 'off' ELSE 'disabled' END
+        ELSE CASE count(*) WHEN 0 THEN 'off' ELSE 'incomplete' END
     END AS status
 FROM pg_trigger
 WHERE tgrelid = to_regclass($1)

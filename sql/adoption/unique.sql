@@ -1,4 +1,4 @@
--- An index by its name, if it is unique: table_name, columns, partial, valid, is_constraint. No row if there is none.
+-- An index by its name, if it is unique: table_name, columns, other_kind (partial or of expressions), valid, is_constraint. No row if there is none.
 -- $1 name text
 SELECT
     indrelid::regclass::text AS table_name,
@@ -6,9 +6,9 @@ SELECT
         SELECT array_agg(attname::text ORDER BY attname)
         FROM pg_attribute
         WHERE attrelid = indrelid
-          AND attnum = ANY (indkey)
+          AND attnum = ANY (indkey[0:indnkeyatts - 1])
     ) AS columns,
-    indpred IS NOT NULL OR indexprs IS NOT NULL AS partial,
+    indpred IS NOT NULL OR indexprs IS NOT NULL AS other_kind,
     indisvalid AS valid,
     EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype = 'u') AS is_constraint
 FROM pg_index

@@ -1,16 +1,24 @@
 -- The guard: refuses a department whose key another one has, as a unique constraint would, whatever rows were there before. No row.
--- SECURITY DEFINER, so that writers need no right on guard_locks.
-CREATE OR REPLACE FUNCTION departments_guard() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off
+-- SECURITY DEFINER, so that writers need no right on its locks; and, since it runs as its owner, with a
+-- search_path of the owner's choosing, functions by their schema, and types that leave no choice.
+-- row_security off: where a policy would hide rows from it, it fails.
+CREATE FUNCTION departments_guard() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT
+SET row_security = off
+SET enable_seqscan = off
 AS $$
 DECLARE
-    other departments.id%TYPE;
+    other bigint;
 BEGIN
-    -- What was committed before the guard came has no lock here, and a snapshot from before that
-    -- commit does not show it either. Such a snapshot does not show this trigger.
+    -- What was committed before the guard came left no lock, and a snapshot from before that commit
+    -- does not show it either. Such a snapshot does not show this trigger: each guard has its own.
     IF NOT EXISTS (
-        SELECT FROM pg_trigger
-        WHERE tgrelid = TG_RELID AND tgname = TG_NAME AND tgenabled = 'A'
+        SELECT
+        FROM pg_catalog.pg_trigger
+        WHERE tgrelid = TG_RELID
+          AND tgname = TG_NAME
+          AND tgfoid = 'departments_guard()'::regprocedure
     ) THEN
         RAISE serialization_failure USING
             MESSAGE = 'could not serialize access: the transaction is older than the guard of departments',
@@ -19,17 +27,18 @@ BEGIN
 
     -- Waits for whoever writes this key. Then READ COMMITTED sees, in the next statement, what they
     -- committed; a transaction whose snapshot is older than that commit fails here, with 40001.
-    INSERT INTO guard_locks (hash)
-    VALUES (hashtextextended(NEW.name, 0))
+    INSERT INTO departments_guard_locks (hash)
+    VALUES (pg_catalog.hashtextextended(NEW.name, 0::bigint))
     ON CONFLICT (hash) DO UPDATE SET hash = EXCLUDED.hash;
 
     WITH same_key AS MATERIALIZED (
         SELECT id
         FROM departments
-        WHERE hashtextextended(name, 0) = hashtextextended(NEW.name, 0)
+        WHERE pg_catalog.hashtextextended(name, 0::bigint)
+              = pg_catalog.hashtextextended(NEW.name, 0::bigint)
           AND name IS NOT DISTINCT FROM NEW.name
     )
-    SELECT min(id)
+    SELECT pg_catalog.min(id)
     INTO other
     FROM same_key
     WHERE id <> NEW.id;
@@ -37,8 +46,8 @@ BEGIN
     IF other IS NOT NULL THEN
         RAISE unique_violation USING
             MESSAGE = 'duplicate key value violates the guard of departments',
-            DETAIL = format('Key (name)=(%s) already exists.', NEW.name),
-            HINT = format('Use the row with id %s, which has this key.', other),
+            DETAIL = pg_catalog.format('Key (name)=(%s) already exists.', NEW.name),
+            HINT = pg_catalog.format('Use the row with id %s, which has this key.', other),
             SCHEMA = TG_TABLE_SCHEMA,
             TABLE = TG_TABLE_NAME,
             CONSTRAINT = 'departments_key';

@@ -1,6 +1,6 @@
 -- The guard's trigger for new departments. No row.
 -- AFTER, because a BEFORE trigger that comes later could still change the key.
-CREATE OR REPLACE TRIGGER departments_guard_insert
+CREATE TRIGGER departments_guard_insert
 AFTER INSERT ON departments
 FOR EACH ROW
 WHEN (NEW.name IS NOT NULL)

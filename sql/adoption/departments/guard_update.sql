@@ -1,6 +1,6 @@
 -- The guard's trigger for departments that get another key. No row.
 -- Not UPDATE OF: that would miss a key changed by a BEFORE trigger.
-CREATE OR REPLACE TRIGGER departments_guard_update
+CREATE TRIGGER departments_guard_update
 AFTER UPDATE ON departments
 FOR EACH ROW
 WHEN (NEW.name IS NOT NULL

@@ -1,4 +1,4 @@
--- Puts one row of departments back as it was, whatever columns it has, and takes it out of merged: kept, pointed.
+-- Puts a row of departments back, all of its columns, and takes it out of merged: kept, pointed, changed (the columns that are not as they were).
 -- $1 id bigint
 WITH taken AS (
     DELETE FROM merged
@@ -11,6 +11,15 @@ restored AS (
     SELECT whole.*
     FROM taken
     CROSS JOIN jsonb_populate_record(NULL::departments, content) AS whole
+    RETURNING to_jsonb(departments) AS restored
 )
-SELECT kept, pointed
-FROM taken;
+SELECT
+    kept,
+    pointed,
+    ARRAY(
+        SELECT was.key
+        FROM jsonb_each(content) AS was
+        WHERE was.value IS DISTINCT FROM restored -> was.key
+    ) AS changed
+FROM taken
+CROSS JOIN restored;

@@ -12,6 +12,6 @@ WHERE indrelid = to_regclass($1)
       SELECT array_agg(attname::text ORDER BY attname)
       FROM pg_attribute
       WHERE attrelid = indrelid
-        AND attnum = ANY (indkey)
+        AND attnum = ANY (indkey[0:indnkeyatts - 1])
   ) = ARRAY(SELECT wanted FROM unnest($2::text[]) AS wanted ORDER BY wanted)
 ORDER BY name;

@@ -1,6 +1,6 @@
 -- The guard's trigger for new employees. No row.
 -- AFTER, because a BEFORE trigger that comes later could still change the key.
-CREATE OR REPLACE TRIGGER employees_guard_insert
+CREATE TRIGGER employees_guard_insert
 AFTER INSERT ON employees
 FOR EACH ROW
 WHEN (NEW.department_id IS NOT NULL AND NEW.name IS NOT NULL)

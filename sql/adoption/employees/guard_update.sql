@@ -1,6 +1,6 @@
 -- The guard's trigger for employees that get another key. No row.
 -- Not UPDATE OF: that would miss a key changed by a BEFORE trigger.
-CREATE OR REPLACE TRIGGER employees_guard_update
+CREATE TRIGGER employees_guard_update
 AFTER UPDATE ON employees
 FOR EACH ROW
 WHEN (NEW.department_id IS NOT NULL AND NEW.name IS NOT NULL

@@ -1,6 +1,6 @@
 -- What merge would do to employees, their departments merged before: keys, removed, referring (nothing does).
 WITH department AS (
-    SELECT id, min(id) OVER (PARTITION BY name) AS kept
+    SELECT id, min(id) OVER (PARTITION BY name, CASE WHEN name IS NULL THEN id END) AS kept
     FROM departments
 ),
 ranked AS (

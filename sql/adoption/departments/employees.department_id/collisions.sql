@@ -10,6 +10,7 @@ moving AS MATERIALIZED (
     SELECT employees.id, pairs.kept AS department_id, employees.name
     FROM pairs
     INNER JOIN employees ON employees.department_id = pairs.id
+    WHERE employees.name IS NOT NULL
 ),
 staying AS (
     SELECT employees.id, employees.department_id, employees.name

@@ -1,2 +1,2 @@
 -- Drops what guard_locks.sql made. No row.
-DROP TABLE IF EXISTS guard_locks;
+DROP TABLE IF EXISTS employees_guard_locks;

@@ -1,0 +1,6 @@
+-- An employee that still refers to one of these departments, which would be deleted with it: id. No row if there is none.
+-- $1 ids bigint[]
+SELECT id
+FROM employees
+WHERE department_id = ANY ($1)
+LIMIT 1;
