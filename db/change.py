@@ -9,7 +9,7 @@ from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 
-from db.pool import Row
+from db.pool import FiniteTimestamp, Row
 from db.queries import QUERIES, ROOT
 
 Connection = psycopg.Connection[DictRow]
@@ -42,9 +42,11 @@ def patient(url: str, name: str) -> str:
 
 def connect(url: str, name: str) -> Connection:
     """Connect for a command, in autocommit. Raises psycopg.Error."""
-    return psycopg.connect(
+    connection = psycopg.connect(
         patient(url, name), autocommit=True, cursor_factory=RawCursor, row_factory=dict_row
     )
+    connection.adapters.register_loader("timestamptz", FiniteTimestamp)
+    return connection
 
 
 def ask(connection: Connection, query: str, *parameters: object) -> list[Row]:

@@ -23,7 +23,7 @@ from db.adoption import (
     refuse_guarded,
 )
 from db.change import ask
-from db.pool import Connection, Pool, Row, open_pool
+from db.pool import Connection, FiniteTimestamp, Pool, Row, open_pool
 from db.queries import QUERIES
 from db.settings import Settings
 from db.transaction import Attempts, NoConnection, ReadOnlyDatabase, Unavailable, serializable
@@ -149,6 +149,7 @@ async def _batches(url: str, query: str, limit: int | None) -> AsyncGenerator[li
     connection = await AsyncConnection.connect(
         change.patient(url, "merge"), autocommit=True, row_factory=dict_row
     )
+    connection.adapters.register_loader("timestamptz", FiniteTimestamp)
     # WITH HOLD: the server keeps the list, and no transaction stays open beside the work.
     async with connection, AsyncRawServerCursor(connection, "items", withhold=True) as cursor:
         await cursor.execute(QUERIES[f"adoption/{query}"])

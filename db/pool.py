@@ -50,7 +50,7 @@ class Pool(AsyncConnectionPool[Connection]):
             self._queued -= 1
 
 
-class _FiniteTimestamp(Loader):
+class FiniteTimestamp(Loader):
     """Loads what datetime cannot hold, as 'infinity', as None instead of failing."""
 
     def __init__(self, oid: int, context: Any = None) -> None:
@@ -94,7 +94,7 @@ async def _configure(connection: Connection) -> None:
     await connection.set_isolation_level(IsolationLevel.SERIALIZABLE)
     # Else psycopg sends 7 as smallint and 70000 as integer, and each would be a plan of its own.
     connection.adapters.register_dumper(int, Int8Dumper)
-    connection.adapters.register_loader("timestamptz", _FiniteTimestamp)
+    connection.adapters.register_loader("timestamptz", FiniteTimestamp)
 
 
 def conninfo(settings: Settings) -> str:

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel
 from psycopg.conninfo import make_conninfo
 
 from db import adoption, change
 from db.queries import QUERIES
+from tests import legacy
 from tests.bench.guard import ADVISORY, with_lock
 from tests.linearizability import Call
 from tests.proof import running, verify
@@ -218,7 +219,7 @@ def test_the_schedules_catch_a_guard_that(broken: str, stage: Stage) -> None:
     stage.admin.execute("SET search_path = public, pg_temp")
     stage.admin.execute(with_lock(BROKEN[broken]))
 
-    @settings(max_examples=10_000, database=None)
+    @settings(max_examples=10_000, database=None, phases=[Phase.generate])
     @given(schedule=schedules())
     def property_(schedule: tuple[tuple[int, ...], list[Writing], list[int]]) -> None:
         stage.run(*schedule)
@@ -387,3 +388,111 @@ def test_on_waits_for_writers_in_short_tries_and_tells_who_they_are(
         with pytest.raises(change.Refused, match=r"slow writer, idle in transaction"):
             guard(database, "on")
     guard(database, "on")
+
+
+# What could get past it.
+
+
+def test_a_temporary_table_does_not_hide_the_rows(guarded: str) -> None:
+    sql(guarded, ADA)
+    with psycopg.connect(guarded, autocommit=True) as connection:
+        connection.execute("CREATE TEMPORARY TABLE employees (LIKE public.employees)")
+        connection.execute("CREATE TEMPORARY TABLE employees_guard_locks (hash bigint)")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute(ADA.replace("employees", "public.employees").encode())
+        connection.execute(ADA.replace("employees", "public.employees").replace("Ada", "Al"))
+    assert sql(guarded, "SELECT count(*) FROM employees_guard_locks") == [(2,)]
+
+
+def test_a_function_of_the_same_name_is_not_called(guarded: str) -> None:
+    sql(guarded, ADA)
+    for types in ("text, integer", "text, bigint"):
+        sql(
+            guarded,
+            f"CREATE FUNCTION public.hashtextextended({types}) RETURNS bigint"
+            " IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RAISE 'called'; END $$",
+        )
+    for insert in (ADA, "INSERT INTO departments (name) VALUES ('Research')"):
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            sql(guarded, insert)
+
+
+@pytest.mark.parametrize("level", LEVELS[1:], ids=lambda level: level.name)
+@pytest.mark.parametrize(
+    "pause", ["off", "ALTER TABLE employees DISABLE TRIGGER employees_guard_insert"]
+)
+def test_a_guard_that_was_away_is_a_new_one(
+    level: IsolationLevel, pause: str, guarded: str
+) -> None:
+    with psycopg.connect(guarded) as connection:
+        connection.set_isolation_level(level)
+        connection.execute("SELECT")
+        if pause == "off":
+            guard(guarded, "off")
+        else:
+            sql(guarded, pause)
+        sql(guarded, ADA)
+        guard(guarded, "on")
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            connection.execute(ADA.encode())
+
+
+def test_a_restore_without_triggers_leaves_it_at_work(guarded: str) -> None:
+    # What pg_restore --data-only --disable-triggers does.
+    sql(guarded, "ALTER TABLE employees DISABLE TRIGGER ALL")
+    sql(guarded, "ALTER TABLE employees ENABLE TRIGGER ALL")
+    assert "employees: the guard is incomplete" in legacy.run(guarded, "guard", "status")[1]
+    sql(guarded, ADA)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        sql(guarded, ADA)
+    guard(guarded, "on")
+    assert legacy.run(guarded, "guard", "status")[0] == 0
+
+
+def test_row_security_makes_it_fail_rather_than_look_away(guarded: str) -> None:
+    sql(guarded, "CREATE ROLE tenant LOGIN")
+    sql(guarded, "GRANT CREATE ON SCHEMA public TO tenant")
+    for statement in (
+        "ALTER TABLE employees OWNER TO tenant",
+        "ALTER FUNCTION employees_guard() OWNER TO tenant",
+        "ALTER TABLE employees_guard_locks OWNER TO tenant",
+        "ALTER TABLE employees ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE employees FORCE ROW LEVEL SECURITY",
+        "CREATE POLICY own ON employees USING (name <> 'Ada') WITH CHECK (true)",
+    ):
+        sql(guarded, statement)
+    sql(guarded, "GRANT SELECT ON departments TO tenant")
+    tenant = make_conninfo(guarded, user="tenant")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+        sql(tenant, ADA)
+    sql(guarded, "REASSIGN OWNED BY tenant TO postgres")
+    sql(guarded, "DROP OWNED BY tenant")
+    sql(guarded, "DROP ROLE tenant")
+
+
+def test_its_locks_survive_a_crash_as_a_prepared_transaction_does(guarded: str) -> None:
+    query = (
+        "SELECT relpersistence::text FROM pg_class WHERE oid = 'employees_guard_locks'::regclass"
+    )
+    assert sql(guarded, query) == [("p",)]
+
+
+def test_it_stands_beside_its_table_whoever_turns_it_on(database: str) -> None:
+    sql(database, "CREATE SCHEMA postgres")  # first in the search_path of the role postgres
+    guard(database, "on")
+    objects = "SELECT pronamespace::regnamespace::text FROM pg_proc WHERE proname ~ 'guard'"
+    assert sql(database, objects) == [("public",)] * 2
+    sql(database, "DROP SCHEMA postgres")
+    guard(database, "off")
+    assert sql(database, objects) == []
+
+
+def test_on_and_off_take_turns(database: str) -> None:
+    with change.connect(database, "guard") as first:
+        assert change.ask(first, "turn")[0]["mine"]
+        with legacy.start(database, "guard", "on") as second:
+            assert second.stdout is not None
+            assert second.stdout.readline().startswith("Waiting for")
+            assert sql(database, "SELECT FROM pg_trigger WHERE tgname ~ 'guard'") == []
+            first.close()
+            assert second.wait() == 0

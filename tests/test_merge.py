@@ -1,15 +1,23 @@
 """Merge and its undo: one row a key stays, what pointed at the others points at it."""
 
+import asyncio
 import os
 import pty
 import random
 import re
 import signal
 import termios
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
+import httpx
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
+import db.merge
 from tests import legacy
 from tests.legacy import duplicated, everything, fill
 from tests.service import Service, serving, sql, until
@@ -306,3 +314,144 @@ def test_without_the_table_merged_it_is_not_ready_and_says_what_to_do(service: S
     sql(service.database, "DROP TABLE merged")
     response = service.http.get("/ready")
     assert (response.status_code, "db init" in response.text) == (503, True)
+
+
+# What might have been lost.
+
+
+KEEP = "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$"
+
+
+@pytest.mark.parametrize("event", ["UPDATE", "DELETE"])
+def test_a_row_that_a_trigger_keeps_in_place_is_not_lost(database: str, event: str) -> None:
+    insert(database, SALES, STAFF)
+    sql(database, KEEP)
+    sql(
+        database,
+        f"CREATE TRIGGER keep BEFORE {event} ON employees FOR EACH ROW"
+        " WHEN (OLD.name IN ('Grace', 'Ada')) EXECUTE FUNCTION keep()",
+    )
+    before = everything(database)
+    status, output, _ = legacy.run(database, "merge", "--apply")
+    assert status == 1
+    assert "departments 1 stays as it is" in output
+    assert everything(database) == before
+
+
+def test_a_row_that_a_policy_hides_is_not_lost(database: str) -> None:
+    insert(database, SALES, STAFF)
+    sql(database, "CREATE ROLE merger LOGIN")
+    sql(database, "GRANT ALL ON ALL TABLES IN SCHEMA public TO merger")
+    sql(database, "ALTER TABLE employees ENABLE ROW LEVEL SECURITY")
+    sql(database, "CREATE POLICY shown ON employees USING (name <> 'Grace')")
+    before = everything(database)
+    status, _, errors = legacy.run(make_conninfo(database, user="merger"), "merge", "--apply")
+    assert status == 1
+    assert "row-level security" in errors
+    assert everything(database) == before
+    sql(database, "DROP OWNED BY merger")
+    sql(database, "DROP ROLE merger")
+
+
+def test_rows_without_a_key_are_left_alone(database: str) -> None:
+    for table in ("departments", "employees"):
+        sql(database, f"ALTER TABLE {table} ALTER name DROP NOT NULL")
+    sql(database, "INSERT INTO departments (name) VALUES ('A'), ('A'), (NULL), (NULL)")
+    sql(
+        database,
+        "INSERT INTO employees (department_id, name)"
+        " VALUES (1, NULL), (2, NULL), (2, NULL), (3, 'Ada'), (4, 'Ada')",
+    )
+    assert "employees: 0 keys" in merge(database)
+    assert merge(database, "--apply") == "departments: 1 rows merged.\nemployees: 0 rows merged.\n"
+    assert sql(database, "SELECT department_id FROM employees ORDER BY id") == [
+        (1,),
+        (1,),
+        (1,),
+        (3,),
+        (4,),
+    ]
+
+
+@pytest.mark.parametrize(
+    "alteration",
+    [
+        "RENAME badge TO card",
+        "ADD COLUMN loud text GENERATED ALWAYS AS (upper(name)) STORED",
+        "ADD COLUMN needed integer NOT NULL DEFAULT 1",
+    ],
+)
+def test_a_row_that_would_not_come_back_whole_stays_merged(database: str, alteration: str) -> None:
+    sql(database, "ALTER TABLE employees ADD COLUMN badge text DEFAULT 'none'")
+    insert(database, ["Sales"], [(1, "Ada"), (1, "Ada")])
+    merge(database, "--apply")
+    sql(database, f"ALTER TABLE employees {alteration}")
+    status, output, _ = legacy.run(database, "merge", "--undo")
+    assert status == 1
+    assert "employees 2 stays as it is" in output
+    assert merged(database) == [("employees", 2, 1)]
+
+
+def test_a_locked_row_holds_up_its_own_key_only(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert(database, ["Sales"], [(1, f"{n // 2}") for n in range(20)])
+    monkeypatch.setattr("db.merge.LOCK_TIMEOUT", 50)
+    with psycopg.connect(database) as connection:
+        connection.execute("SELECT FROM employees WHERE id = 20 FOR UPDATE")
+        tally = asyncio.run(db.merge.merge(database, None))
+        assert [note.split(":")[0] for note in tally.notes] == ["employees 19 stays as it is"]
+        assert duplicated(database, "employees") == 1
+    merge(database, "--apply")
+    assert duplicated(database, "employees") == 0
+
+
+def test_without_a_foreign_key_it_refuses(database: str) -> None:
+    insert(database, SALES, STAFF)
+    sql(database, "ALTER TABLE employees DROP CONSTRAINT employees_department_id_fkey")
+    for options in (["--apply"], []):
+        status, _, errors = legacy.run(database, "merge", *options)
+        assert status == 1
+        assert "without a foreign key employees.department_id" in errors
+    assert merged(database) == []
+
+
+def test_a_limit_that_ends_it_hides_no_note(database: str) -> None:
+    insert(database, ["Sales"], [(1, "Ada"), (1, "Ada"), (1, "Alan"), (1, "Alan")])
+    sql(database, KEEP)
+    sql(
+        database,
+        "CREATE TRIGGER keep BEFORE DELETE ON employees FOR EACH ROW"
+        " WHEN (OLD.id = 2) EXECUTE FUNCTION keep()",
+    )
+    status, output, _ = legacy.run(database, "merge", "--apply", "--limit", "2")
+    assert (status, "employees 1 stays as it is" in output) == (1, True)
+    assert legacy.run(database, "merge", "--limit", "2")[0] == 2
+
+
+def test_a_large_department_is_merged_under_traffic_to_others(database: str) -> None:
+    insert(database, ["Sales", "Sales", "Research"], [])
+    sql(
+        database,
+        "INSERT INTO employees (department_id, name)"
+        " SELECT 2, 'n ' || n FROM generate_series(1, 10000) AS n",
+    )
+    with serving(DATABASE_URL=database) as service, ThreadPoolExecutor() as pool:
+        done = threading.Event()
+
+        def client(number: int) -> set[int]:
+            statuses = set()
+            for turn in count():
+                body = {"name": f"{number} {turn}", "department_id": 3}
+                statuses.add(httpx.post(f"{service.url}/employees", json=body).status_code)
+                if done.is_set():
+                    return statuses
+            raise AssertionError
+
+        clients = [pool.submit(client, number) for number in range(6)]
+        try:
+            merge(database, "--apply")
+        finally:
+            done.set()
+        assert [one.result() for one in clients] == [{201}] * 6
+    assert duplicated(database, "departments") == 0
