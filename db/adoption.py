@@ -150,7 +150,7 @@ def refuse_guarded(connection: Connection) -> None:
     for resource in KEYS:
         if ask(connection, "guard_status", resource)[0]["status"] != "off":
             raise Refused("the guard refuses duplicates: run `python -m db guard off` first")
-        if _key_index(connection, resource):
+        if key_index(connection, resource):
             raise Refused(f"{resource}_key refuses duplicates: drop that constraint first")
 
 
@@ -208,7 +208,7 @@ def refuse_duplicates(connection: Connection, resource: str) -> None:
 def add_constraint(connection: Connection, resource: str) -> None:
     """Build the unique index, unless it is there, and make it a constraint."""
     name = f"{resource}_key"
-    index = _key_index(connection, resource)
+    index = key_index(connection, resource)
     if index and not index["valid"]:
         print(f"Dropping {name}, which an earlier run left INVALID.", flush=True)
         ask(connection, f"{resource}/index_drop")
@@ -218,7 +218,7 @@ def add_constraint(connection: Connection, resource: str) -> None:
             print(f"Building {name}.", flush=True)
             ask(connection, f"{resource}/index")
         except psycopg.Error as error:
-            if not connection.closed and _key_index(connection, resource):
+            if not connection.closed and key_index(connection, resource):
                 ask(connection, f"{resource}/index_drop")
             if not isinstance(error, psycopg.errors.UniqueViolation):
                 raise
@@ -229,7 +229,7 @@ def add_constraint(connection: Connection, resource: str) -> None:
     print(f"{name} is a constraint of {resource}.", flush=True)
 
 
-def _key_index(connection: Connection, resource: str) -> Row | None:
+def key_index(connection: Connection, resource: str) -> Row | None:
     """The index that has the key constraint's name. Raises Refused if it is another one."""
     name = f"{resource}_key"
     found = ask(connection, "unique", name)

@@ -10,7 +10,7 @@ SELECT
     ) AS columns,
     indpred IS NOT NULL OR indexprs IS NOT NULL AS other_kind,
     indisvalid AS valid,
-    EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype = 'u') AS is_constraint
+    EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u')) AS is_constraint
 FROM pg_index
 WHERE indexrelid = to_regclass($1)
   AND indisunique;

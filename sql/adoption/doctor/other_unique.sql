@@ -1,8 +1,11 @@
--- The unique indexes on just these columns of a table that have another name than $3: name.
+-- The unique indexes on just these columns of a table that have another name than $3: name, partial, taken (an index of that name is there, too).
 -- $1 resource text
 -- $2 columns text[]
 -- $3 name text
-SELECT indexrelid::regclass::text AS name
+SELECT
+    indexrelid::regclass::text AS name,
+    indpred IS NOT NULL AS partial,
+    to_regclass($3) IS NOT NULL AS taken
 FROM pg_index
 WHERE indrelid = to_regclass($1)
   AND indisunique

@@ -14,14 +14,16 @@ SELECT
         WHERE NOT has_table_privilege(pg_class.oid, wanted)
     )
     || ARRAY(
-        SELECT 'USAGE on ' || pg_get_serial_sequence(pg_class.oid::regclass::text, attname)
-        FROM pg_attribute
-        WHERE attrelid = pg_class.oid
-          AND attnum > 0
-          AND attidentity = ''
-          AND NOT has_sequence_privilege(
-              pg_get_serial_sequence(pg_class.oid::regclass::text, attname), 'USAGE'
-          )
+        SELECT 'USAGE on ' || seqrelid::regclass::text
+        FROM pg_attrdef
+        INNER JOIN pg_depend
+            ON classid = 'pg_attrdef'::regclass
+           AND objid = pg_attrdef.oid
+           AND refclassid = 'pg_class'::regclass
+        INNER JOIN pg_sequence ON seqrelid = refobjid
+        WHERE adrelid = pg_class.oid
+          AND 'INSERT' = ANY ($2::text[])
+          AND NOT has_sequence_privilege(seqrelid, 'USAGE, UPDATE')
     ) AS missing,
     ARRAY(
         SELECT surplus
