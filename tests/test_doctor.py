@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from db import adoption, doctor
+from db import adoption, change, doctor
+from db.change import apply_schema
 from db.doctor import Check
 from db.embedded import BIN, _run, _server_user, embedded_server
-from db.queries import apply_schema
 from db.settings import Settings
 from tests.service import LIMIT, ROOT, environment, sql, temporary_data_dir, until
 
@@ -90,14 +90,14 @@ def patient(database: str) -> str:
     """A database where all is well for ROLE, guard included; this URL is its owner's."""
     sql(database, f"GRANT SELECT, INSERT, DELETE ON departments, employees TO {ROLE}")
     sql(database, f"GRANT SELECT ON merged TO {ROLE}")
-    with adoption.connect(database, "guard") as connection:
-        adoption.guard_on(connection)
+    with change.connect(database, "guard") as connection:
+        adoption.guard(connection, "on")
     return database
 
 
 def unguard(database: str) -> None:
-    with adoption.connect(database, "guard") as connection:
-        adoption.guard_off(connection)
+    with change.connect(database, "guard") as connection:
+        adoption.guard(connection, "off")
 
 
 # the whole
@@ -461,11 +461,11 @@ def key_check(database: str) -> Check:
     return about("employees key", found)
 
 
-def test_the_guard_off_and_disabled(patient: str) -> None:
+def test_the_guard_off_and_incomplete(patient: str) -> None:
     sql(patient, "ALTER TABLE employees DISABLE TRIGGER employees_guard_insert")
-    assert key_check(patient) == ("advice", "employees key", UNGUARDED.format("disabled"))
+    assert key_check(patient) == ("advice", "employees key", UNGUARDED.format("incomplete"))
     sql(patient, "ALTER TABLE employees ENABLE TRIGGER employees_guard_insert")
-    assert key_check(patient) == ("advice", "employees key", UNGUARDED.format("disabled"))
+    assert key_check(patient) == ("advice", "employees key", UNGUARDED.format("incomplete"))
     sql(patient, "ALTER TABLE employees ENABLE ALWAYS TRIGGER employees_guard_insert")
     assert key_check(patient).level == "ok"
     sql(patient, "DROP FUNCTION employees_guard CASCADE")
@@ -477,7 +477,7 @@ def test_a_unique_index_a_constraint_and_its_way_there(columns: str, patient: st
     sql(patient, f"CREATE UNIQUE INDEX employees_key ON employees ({columns})")
     state = "employees_key is not yet a constraint: run `python -m db enforce` again"
     assert key_check(patient) == ("advice", "employees key", state)
-    with adoption.connect(patient, "enforce") as connection:
+    with change.connect(patient, "enforce") as connection:
         adoption.enforce(connection)
     held = "the constraint {} holds for all writers"
     found = checks(as_role(patient))
@@ -522,7 +522,7 @@ def test_a_unique_index_of_another_name(statement: str, patient: str) -> None:
         assert renamed.detail == "the constraint employees_key holds for all writers"
     else:
         assert renamed.detail.startswith("employees_key is not yet a constraint: ")
-        with adoption.connect(patient, "enforce") as connection:
+        with change.connect(patient, "enforce") as connection:
             adoption.enforce(connection)
     assert troubles(as_role(patient)) == []
 
@@ -562,12 +562,18 @@ def test_an_index_of_something_else_that_has_the_keys_name(index: str, patient: 
     assert key_check(patient) == ("FAIL", "employees key", failure)
 
 
+def test_no_foreign_key_to_departments(patient: str) -> None:
+    sql(patient, "ALTER TABLE employees DROP CONSTRAINT employees_department_id_fkey")
+    detail = "employees.department_id has no foreign key to departments: rows may lose theirs"
+    assert troubles(as_role(patient)) == [("FAIL", "departments references", detail)]
+
+
 @pytest.mark.parametrize("resource", ["departments", "employees"])
 def test_a_foreign_key_of_someone_elses(resource: str, patient: str) -> None:
     sql(patient, f"CREATE TABLE badges (id bigint, owner bigint REFERENCES {resource})")
     detail = (
-        "badges.owner refers to it (badges_owner_fkey), and merge refuses to run: see the README on"
-        " how to teach it"
+        f"badges.owner refers to {resource}, and merge refuses to run: see the README on how to"
+        " teach it"
     )
     assert troubles(as_role(patient)) == [("advice", f"{resource} references", detail)]
 
