@@ -75,7 +75,10 @@ def plan(connection: change.Connection) -> None:
         totals = ask(connection, f"{resource}/plan")[0]
         print(
             f"{resource}: {totals['keys']:,} keys would keep their lowest id,"
-            f" {totals['removed']:,} rows would go, {totals['referring']:,} rows point at those."
+            f" {totals['removed']:,} rows would go",
+            end=f", {totals['referring']:,} rows refer to those.\n"
+            if totals["referring"]
+            else ".\n",
         )
         for key in islice(duplicates(connection, resource), EXAMPLES):
             pairs = ask(connection, f"{resource}/surplus", [key["id"]])
