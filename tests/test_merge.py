@@ -18,6 +18,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import db.merge
+from db.queries import QUERIES
 from tests import legacy
 from tests.legacy import duplicated, everything, fill
 from tests.service import Service, serving, sql, until
@@ -147,6 +148,31 @@ def test_a_foreign_key_of_someone_else_stops_it(database: str, resource: str, ac
     assert everything(database) == before
     assert sql(database, "SELECT holder FROM badges") == [(3,)]
     assert merged(database) == []
+
+
+def test_a_foreign_key_it_was_taught_is_repointed_and_back(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the README says: a folder with the files of employees.department_id, but for collisions.
+    for file in ("repoint", "left", "repoint_back"):
+        query = QUERIES[f"adoption/departments/employees.department_id/{file}"]
+        taught = query.replace(b"employees", b"badges").replace(b"department_id", b"holder")
+        monkeypatch.setitem(QUERIES, f"adoption/employees/badges.holder/{file}", taught)
+    insert(database, SALES, STAFF)
+    sql(
+        database,
+        "CREATE TABLE badges (id bigint PRIMARY KEY,"
+        " holder bigint REFERENCES employees ON DELETE CASCADE)",
+    )
+    sql(database, "INSERT INTO badges SELECT id + 10, id FROM employees")
+    before = sql(database, "SELECT id, holder FROM badges ORDER BY id")
+    tally = asyncio.run(db.merge.merge(database, None))
+    assert (tally.rows, tally.notes) == ({"departments": 2, "employees": 3}, [])
+    holders = dict(sql(database, "SELECT id, holder FROM badges"))
+    assert holders == {11: 1, 12: 2, 13: 1, 14: 1, 15: 5, 16: 5, 17: 7}
+    tally = asyncio.run(db.merge.undo(database, None))
+    assert tally.notes == []
+    assert sql(database, "SELECT id, holder FROM badges ORDER BY id") == before
 
 
 def test_undo_brings_everything_back(database: str) -> None:

@@ -7,7 +7,8 @@ import subprocess
 import pytest
 
 from db.settings import Settings
-from tests.service import LIMIT, ROOT, serving
+from tests import legacy
+from tests.service import LIMIT, ROOT, serving, sql
 
 README = (ROOT / "README.md").read_text()
 
@@ -53,6 +54,36 @@ def test_the_session_answers_as_printed(database: str) -> None:
         )
     answers = done.stdout.replace("\r", "").split("END\n")
     assert [masked(answer) for answer in answers] == [*(masked(answer) for _, answer in turns), ""]
+
+
+def test_the_road_goes_as_printed(database: str) -> None:
+    # About the README's tables, a hundred times smaller.
+    sql(
+        database,
+        "INSERT INTO departments (name, created_at)"
+        " SELECT 'Department ' || n %% 80, '2024-01-01' FROM generate_series(0, 99) AS n",
+    )
+    sql(
+        database,
+        "INSERT INTO employees (department_id, name, created_at)"
+        " SELECT n %% 9000 %% 100 + 1, 'Employee ' || n %% 9000 / 100, '2024-01-01'"
+        " FROM generate_series(0, 9999) AS n",
+    )
+    section = README.split("\n## You have duplicates\n")[1].split("```")[1]
+    turns = re.findall(
+        r"^\$ .venv/bin/python -m db (.*)\n((?:(?!\$ ).*\n)*)", section, re.MULTILINE
+    )
+    assert len(turns) == 6
+    for words, printed in turns:
+        _, output, errors = legacy.run(database, *words.split())
+        assert errors == ""
+        said = iter(digits_masked(output).splitlines())
+        for line in digits_masked(printed.replace("...\n", "")).splitlines():
+            assert line in said, line  # in this order
+
+
+def digits_masked(text: str) -> str:
+    return re.sub(r" *[\d,.T:Z-]+", " N", text.replace("Bitmap ", ""))
 
 
 @pytest.mark.parametrize("name", ["select", "insert"])
