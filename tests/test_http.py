@@ -21,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 
 from db.change import apply_schema
 from db.embedded import embedded_server
+from tests import legacy
 from tests.service import LIMIT, ROOT, Service, environment, serving, sql, temporary_data_dir, until
 
 unique = count(1)
@@ -671,3 +672,22 @@ def test_requests_in_flight_are_answered_at_sigterm(database: str, name: str) ->
             blocker.rollback()
             assert answer.result().status_code == 201
         assert service.process.wait(LIMIT) == 0
+
+
+def test_init_on_a_live_database_holds_nobody_up(database: str) -> None:
+    with serving(DATABASE_URL=database) as service, psycopg.connect(database) as writer:
+        writer.execute("INSERT INTO departments (name) VALUES ('in the making')")
+        with legacy.start(database, "init") as init:
+            waiting = "SELECT FROM pg_stat_activity WHERE application_name = 'onerow init'"
+            until(lambda: service.sql(waiting + " AND wait_event_type = 'Lock'") != [])
+            assert service.post("/departments", name="Sales").status_code == 201
+            assert init.poll() is None
+            writer.commit()
+            assert init.wait(LIMIT) == 0
+
+
+def test_a_foreign_key_that_someone_has_added_is_refused(database: str) -> None:
+    sql(database, "CREATE TABLE regions (id bigint PRIMARY KEY)")
+    sql(database, "ALTER TABLE departments ADD region bigint DEFAULT 42 REFERENCES regions")
+    with serving(DATABASE_URL=database) as service:
+        assert service.post("/departments", name="Sales").status_code == 422
