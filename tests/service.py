@@ -94,7 +94,10 @@ def sql(database: str, query: str, *parameters: object) -> list[tuple[Any, ...]]
     """Run one statement in a transaction of its own and return its rows."""
     with psycopg.connect(database, autocommit=True) as connection:
         cursor = connection.execute(query, parameters)
-        return cursor.fetchall() if cursor.description else []
+        # Not cursor.description, which SELECT FROM, without columns, has none of either.
+        assert cursor.pgresult is not None
+        answered = cursor.pgresult.status == psycopg.pq.ExecStatus.TUPLES_OK
+        return cursor.fetchall() if answered else []
 
 
 @contextmanager

@@ -418,18 +418,25 @@ def test_a_row_that_would_not_come_back_whole_stays_merged(database: str, altera
     assert merged(database) == [("employees", 2, 1)]
 
 
-def test_a_locked_row_holds_up_its_own_key_only(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    insert(database, ["Sales"], [(1, f"{n // 2}") for n in range(20)])
-    monkeypatch.setattr("db.merge.LOCK_TIMEOUT", 50)
-    with psycopg.connect(database) as connection:
-        connection.execute("SELECT FROM employees WHERE id = 20 FOR UPDATE")
-        tally = asyncio.run(db.merge.merge(database, None))
-        assert [note.split(":")[0] for note in tally.notes] == ["employees 19 stays as it is"]
-        assert duplicated(database, "employees") == 1
+def test_a_locked_row_holds_up_its_own_key_only(database: str) -> None:
+    insert(database, [f"{n // 2}" for n in range(20)], [(20, "Ada")])
+    with serving(DATABASE_URL=database) as service, psycopg.connect(database) as connection:
+        connection.execute("SELECT FROM departments WHERE id = 20 FOR UPDATE")
+        with legacy.start(database, "merge", "--apply") as process:
+            statuses = set()
+            for turn in count():
+                answer = service.post("/employees", name=f"{turn}", department_id=turn % 18 + 1)
+                statuses.add(answer.status_code)
+                if process.poll() is not None:
+                    break
+            assert process.stdout is not None
+            output = process.stdout.read()
+        assert statuses == {201}
+        assert (process.returncode, output.count("stays as it is")) == (1, 1)
+        assert "departments 19 stays as it is: canceling statement due to lock timeout" in output
+        assert duplicated(database, "departments") == 1
     merge(database, "--apply")
-    assert duplicated(database, "employees") == 0
+    assert duplicated(database, "departments") == 0
 
 
 def test_without_a_foreign_key_it_refuses(database: str) -> None:
@@ -462,16 +469,17 @@ def test_a_large_department_is_merged_under_traffic_to_others(database: str) -> 
         "INSERT INTO employees (department_id, name)"
         " SELECT 2, 'n ' || n FROM generate_series(1, 10000) AS n",
     )
-    with serving(DATABASE_URL=database) as service, ThreadPoolExecutor() as pool:
+    with serving(DATABASE_URL=database, WORKERS="2") as service, ThreadPoolExecutor() as pool:
         done = threading.Event()
 
         def client(number: int) -> set[int]:
             statuses = set()
-            for turn in count():
-                body = {"name": f"{number} {turn}", "department_id": 3}
-                statuses.add(httpx.post(f"{service.url}/employees", json=body).status_code)
-                if done.is_set():
-                    return statuses
+            with httpx.Client(base_url=service.url) as http:
+                for turn in count():
+                    body = {"name": f"{number} {turn}", "department_id": 3}
+                    statuses.add(http.post("/employees", json=body).status_code)
+                    if done.is_set():
+                        return statuses
             raise AssertionError
 
         clients = [pool.submit(client, number) for number in range(6)]
