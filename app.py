@@ -151,6 +151,7 @@ async def found_or_created(
 ) -> Outcome:
     """Get or create, with the kept row in the place of a parent that a merge retired."""
     deadline = monotonic() + settings.retry_deadline
+    again = True
     while True:
         try:
             return await serializable(
@@ -168,6 +169,10 @@ async def found_or_created(
                 raise Invalid([wrong(resource.parent_field, "does not exist")]) from None
             if isinstance(where, int):
                 key = replace(key, **{resource.parent_field: where})
+            elif again:
+                again = False  # it has just been put back; or it is someone's foreign key again
+            else:
+                raise
 
 
 async def get(resource: Resource, request: Request) -> Response:

@@ -10,7 +10,7 @@ import psycopg
 from db import adoption, doctor
 from db.change import Refused, apply_schema, connect
 from db.embedded import database_url, unwind_on_signals
-from db.merge import merge, plan, undo
+from db.merge import SECONDS, merge, plan, undo
 from db.settings import read_settings
 from db.transaction import Unavailable
 
@@ -41,7 +41,7 @@ def _merge(url: str, given: argparse.Namespace) -> bool:
             plan(connection)
         print("Nothing was changed: --apply does it.")
         return True
-    tally = asyncio.run((undo if given.undo else merge)(url, given.limit))
+    tally = asyncio.run((undo if given.undo else merge)(url, given.limit, given.seconds))
     for resource in adoption.KEYS:
         print(
             f"{resource}: {tally.rows[resource]:,} rows {'put back' if given.undo else 'merged'}."
@@ -78,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--apply", action="store_true", help="do it, not only show it")
     how.add_argument("--undo", action="store_true", help="put the merged rows back")
     command.add_argument("--limit", type=_count, help="keys to merge, or rows to put back")
+    command.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=SECONDS,
+        help=f"that a key may take, and other writers may have to wait for it (default {SECONDS})",
+    )
     command.set_defaults(run=_merge)
     about = "add the unique constraints, under traffic, and turn the guard off"
     commands.add_parser("enforce", help=about).set_defaults(run=_enforce)
@@ -87,6 +93,13 @@ def _parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
+        raise ValueError
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not SECONDS <= number <= 3600:
         raise ValueError
     return number
 
@@ -103,7 +116,8 @@ def main() -> None:
             well = given.run(url, given)
             sys.stdout.flush()
         except (Refused, Unavailable, psycopg.Error) as error:
-            sys.exit(f"{given.command}: {error}")
+            cause = f" ({error.__cause__})" if error.__cause__ else ""
+            sys.exit(f"{given.command}: {error}{cause}")
         except BrokenPipeError:
             # As by `| head`; what Python would flush at its end has nowhere to go either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

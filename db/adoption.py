@@ -183,12 +183,12 @@ def enforce(connection: Connection) -> None:
 
 
 def wait_for_turn(connection: Connection) -> None:
-    """Wait until no other session enforces: one that was killed may still build its index."""
+    """Wait until no other guard or enforce runs: one that was killed may still build its index."""
     # Asked again and again, since an index is not built before those who wait for a lock are done.
     told = False
     while not ask(connection, "turn")[0]["mine"]:
         if not told:
-            print("Waiting for another enforce to end.", flush=True)
+            print("Waiting for another guard or enforce to end.", flush=True)
         told = True
         sleep(0.2)
 

@@ -1,6 +1,8 @@
 """Merge: of the rows that share a key one stays, and what pointed at the others points at it."""
 
+import asyncio
 import math
+import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -26,24 +28,30 @@ from db.change import ask
 from db.pool import Connection, FiniteTimestamp, Pool, Row, open_pool
 from db.queries import QUERIES
 from db.settings import Settings
-from db.transaction import Attempts, NoConnection, ReadOnlyDatabase, Unavailable, serializable
+from db.transaction import (
+    Attempts,
+    NoConnection,
+    ReadOnlyDatabase,
+    SchemaMissing,
+    Unavailable,
+    serializable,
+)
 
 # Keys in one transaction. One by one they make 500 a second, by 20 some 7,000: the time goes into
 # COMMIT and round trips. More would meet the service's requests more often, and repeat more work.
 BATCH = 20
 
-# Seconds for a transaction with its retries: a batch; if that fails, each of its keys; if that
-# fails, the key with all other writers kept out, as a key with thousands of rows, or employees, may
-# need. 20,000 take half a second so, and a request waits for 2.5.
-DEADLINES = {"batch": 5.0, "alone": 5.0, "writers locked out": 60.0}
+# How a transaction is tried, until it succeeds: with all items of a batch, with each alone, and
+# alone with all other writers kept out, as a key with thousands of rows, or employees, may need
+# under traffic. Someone's long transaction may keep us from that lock, so we ask more than once.
+STAGES = ("batch", "alone", *["writers locked out"] * 5)
 
-# Milliseconds that it waits for someone's lock, while requests may wait for those it has.
-LOCK_TIMEOUT = 1000
+# Seconds that a transaction may take, waiting for locks included, half of it for one. A request
+# waits for a lock for 2.5; only who waits for more than 1 makes an autovacuum give way.
+SECONDS = 2.2
 
 # Keys shown of what merge would do, and rows of each.
 EXAMPLES = 5
-
-NEXT = {"batch": "alone", "alone": "writers locked out"}
 
 Pairs = list[tuple[int, int]]  # the id of a row that goes, and the id of the one that stays
 Item = tuple[str, int]  # a resource and an id
@@ -87,18 +95,22 @@ def plan(connection: change.Connection) -> None:
             print(f"  {key_text(key)}: {key['id']} stays, {going}{more} would go")
 
 
-async def merge(url: str, limit: int | None) -> Tally:
+async def merge(url: str, limit: int | None, seconds: float = SECONDS) -> Tally:
     """Merge all keys that several rows share, or the first `limit` keys, the worst first.
+
+    A key that takes more than `seconds` stays as it is.
 
     Raises Refused, Unavailable or psycopg.Error; what was committed by then stays merged.
     """
     total = Tally()
-    async with _pool(url) as pool:
+    async with _pool(url, seconds) as pool:
         for resource in KEYS:
             tally = Tally()
             while limit is None or limit > 0:
                 query = f"{resource}/duplicates"
-                seen, tally = await _in_batches(pool, url, query, limit, merge_keys, resource)
+                seen, tally = await _in_batches(
+                    pool, url, query, limit, seconds, merge_keys, resource
+                )
                 total.rows += tally.rows
                 if limit is not None:
                     limit -= seen
@@ -110,27 +122,31 @@ async def merge(url: str, limit: int | None) -> Tally:
     return total
 
 
-async def undo(url: str, limit: int | None) -> Tally:
+async def undo(url: str, limit: int | None, seconds: float = SECONDS) -> Tally:
     """Put back what was merged, or the last `limit` rows of it, the last first.
 
     Raises Refused, Unavailable or psycopg.Error; what was committed by then stays put back.
     """
     with change.connect(url, "merge") as connection:
         refuse_guarded(connection)
-    async with _pool(url) as pool:
-        _, tally = await _in_batches(pool, url, "merged_last_first", limit, restore, "merged")
+    async with _pool(url, seconds) as pool:
+        _, tally = await _in_batches(
+            pool, url, "merged_last_first", limit, seconds, restore, "merged"
+        )
     return tally
 
 
-def _pool(url: str) -> AbstractAsyncContextManager[Pool]:
-    """One connection, set up as the service's are, but with more time."""
-    longest = max(DEADLINES.values())
+def _pool(url: str, seconds: float) -> AbstractAsyncContextManager[Pool]:
+    """Connections set up as the service's are, with these seconds for a transaction.
+
+    Two, because one on which a transaction ran out of time may take a while to be free again.
+    """
     patient = change.patient(url, "merge")
-    return open_pool(Settings(database_url=patient, pool_size=1, retry_deadline=longest))
+    return open_pool(Settings(database_url=patient, pool_size=2, retry_deadline=seconds))
 
 
 async def _in_batches(
-    pool: Pool, url: str, query: str, limit: int | None, work: Work, title: str
+    pool: Pool, url: str, query: str, limit: int | None, seconds: float, work: Work, title: str
 ) -> tuple[int, Tally]:
     """Do the work on what a query lists, BATCH items in a transaction; return how many it was."""
     seen = 0
@@ -142,7 +158,7 @@ async def _in_batches(
             async for rows in batches:
                 bar.total = min(rows[0]["total"], math.inf if limit is None else limit)
                 items = [(row["resource"], row["id"]) for row in rows]
-                total.add(await _attempt(pool, items, work))
+                total.add(await _attempt(pool, items, seconds, work))
                 seen += len(items)
                 bar.update(len(items))
     return seen, total
@@ -162,37 +178,42 @@ async def _batches(url: str, query: str, limit: int | None) -> AsyncGenerator[li
             left -= len(rows)
 
 
-async def _attempt(pool: Pool, items: list[Item], work: Work, how: str = "batch") -> Tally:
-    """Do the work in one transaction or, if that fails, in one for each item."""
+async def _attempt(
+    pool: Pool, items: list[Item], seconds: float, work: Work, stage: int = 0
+) -> Tally:
+    """Do the work in one transaction or, if that fails, in the next of STAGES."""
+    how = STAGES[stage]
 
     async def transaction(connection: Connection) -> Tally:
-        await _ask(connection, "lock_timeout", LOCK_TIMEOUT)
+        # First, so that the snapshot is younger than the lock.
         await _ask(connection, "lock_writers_out" if how == "writers locked out" else "lock")
         return await work(connection, items)
 
     try:
-        return await serializable(
-            pool,
-            transaction,
-            seconds=DEADLINES[how],
-            attempts=Attempts(),
-        )
-    except (NoConnection, ReadOnlyDatabase):
+        return await serializable(pool, transaction, seconds=seconds, attempts=Attempts())
+    except (ReadOnlyDatabase, SchemaMissing):
         raise
     except (psycopg.Error, Unavailable, Unmergeable) as error:
         refused = len(items) == 1 and not isinstance(error, Unavailable)
-        if refused or how == "writers locked out":
+        last = stage + 1 == len(STAGES)
+        if last and isinstance(error, NoConnection):
+            raise
+        if refused or last:
             resource, id_ = items[0]
             return Tally(notes=[f"{resource} {id_} stays as it is: {_reason(error)}"])
+    if how == "writers locked out":
+        await asyncio.sleep(random.uniform(0.5, 1) * seconds)  # who waited for us goes on
     total = Tally()
     for item in items:
-        total.add(await _attempt(pool, [item], work, NEXT[how]))
+        total.add(await _attempt(pool, [item], seconds, work, stage + 1))
     return total
 
 
 def _reason(error: Exception) -> str:
-    cause = error.__cause__ or error
-    return str(cause).partition("\n")[0] or str(error)
+    if isinstance(error, Unavailable):
+        cause = str(error.__cause__).partition("\n")[0]
+        return f"{cause or error} (see --seconds)"
+    return str(error).partition("\n")[0]
 
 
 async def merge_keys(connection: Connection, items: list[Item]) -> Tally:
@@ -228,6 +249,8 @@ async def _merge_rows(connection: Connection, resource: str, pairs: Pairs, tally
     removed = await _ask(connection, f"{resource}/remove", ids, kept, Jsonb(pointed))
     if len(removed) < len(ids):
         raise Unmergeable("a trigger, a rule or a policy kept a row from being deleted")
+    if not all(row["whole"] for row in removed):
+        raise Unmergeable("JSON does not hold all of a column's value")
     tally.rows[resource] += len(removed)
 
 

@@ -10,11 +10,16 @@ from hypothesis import core
 from psycopg.conninfo import make_conninfo
 
 from db.change import apply_schema
-from db.embedded import embedded_server
+from db.embedded import embedded_server, unwind_on_signals
 from tests import profiles as profiles  # loads one
 from tests.service import Service, serving, temporary_data_dir
 
 TEMPLATE = "template_onerow"
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM unwind, so that the server stops with the tests."""
+    unwind_on_signals(status=1)
 
 
 def pytest_report_header() -> str:

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.service import ROOT, environment, sql
 
@@ -35,16 +37,24 @@ def fill(database: str, employees: int, departments: int = 500) -> None:
     sql(database, "VACUUM ANALYZE")
 
 
-def start(database: str, *words: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    """Start `python -m db` with these words."""
-    return subprocess.Popen(
+@contextmanager
+def start(
+    database: str, *words: str, stderr: int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[str]]:
+    """Start `python -m db` with these words, and wait for its end; after a failure, end it."""
+    with subprocess.Popen(
         [sys.executable, "-m", "db", *words],
         cwd=ROOT,
         env=environment(DATABASE_URL=database),
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def run(database: str, *words: str) -> tuple[int, str, str]:

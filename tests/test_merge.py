@@ -18,6 +18,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import db.merge
+from db.pool import Connection
 from db.queries import QUERIES
 from tests import legacy
 from tests.legacy import duplicated, everything, fill
@@ -418,22 +419,28 @@ def test_a_row_that_would_not_come_back_whole_stays_merged(database: str, altera
     assert merged(database) == [("employees", 2, 1)]
 
 
-def test_a_locked_row_holds_up_its_own_key_only(database: str) -> None:
-    insert(database, [f"{n // 2}" for n in range(20)], [(20, "Ada")])
-    with serving(DATABASE_URL=database) as service, psycopg.connect(database) as connection:
+def test_a_locked_row_holds_up_its_own_key_only(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db.merge, "STAGES", ("batch", "alone", "writers locked out"))
+    insert(database, [f"{n // 2}" for n in range(20)], [])
+    with (
+        serving(DATABASE_URL=database) as service,
+        psycopg.connect(database) as connection,
+        ThreadPoolExecutor(1) as pool,
+    ):
         connection.execute("SELECT FROM departments WHERE id = 20 FOR UPDATE")
-        with legacy.start(database, "merge", "--apply") as process:
-            statuses = set()
-            for turn in count():
-                answer = service.post("/employees", name=f"{turn}", department_id=turn % 18 + 1)
-                statuses.add(answer.status_code)
-                if process.poll() is not None:
-                    break
-            assert process.stdout is not None
-            output = process.stdout.read()
+        merging = pool.submit(asyncio.run, db.merge.merge(database, None))
+        statuses = set()
+        for turn in count():
+            answer = service.post("/employees", name=f"{turn}", department_id=turn % 18 + 1)
+            statuses.add(answer.status_code)
+            if merging.done():
+                break
         assert statuses == {201}
-        assert (process.returncode, output.count("stays as it is")) == (1, 1)
-        assert "departments 19 stays as it is: canceling statement due to lock timeout" in output
+        assert [note.split(":")[0] for note in merging.result().notes] == [
+            "departments 19 stays as it is"
+        ]
         assert duplicated(database, "departments") == 1
     merge(database, "--apply")
     assert duplicated(database, "departments") == 0
@@ -462,13 +469,15 @@ def test_a_limit_that_ends_it_hides_no_note(database: str) -> None:
     assert legacy.run(database, "merge", "--limit", "2")[0] == 2
 
 
-def test_a_large_department_is_merged_under_traffic_to_others(database: str) -> None:
+@pytest.mark.parametrize("guard", ["on", "off"])
+def test_a_large_department_is_merged_under_traffic_to_it(database: str, guard: str) -> None:
     insert(database, ["Sales", "Sales", "Research"], [])
     sql(
         database,
         "INSERT INTO employees (department_id, name)"
         " SELECT 2, 'n ' || n FROM generate_series(1, 10000) AS n",
     )
+    legacy.run(database, "guard", guard)
     with serving(DATABASE_URL=database, WORKERS="2") as service, ThreadPoolExecutor() as pool:
         done = threading.Event()
 
@@ -476,7 +485,7 @@ def test_a_large_department_is_merged_under_traffic_to_others(database: str) -> 
             statuses = set()
             with httpx.Client(base_url=service.url) as http:
                 for turn in count():
-                    body = {"name": f"{number} {turn}", "department_id": 3}
+                    body = {"name": f"{number} {turn}", "department_id": turn % 3 + 1}
                     statuses.add(http.post("/employees", json=body).status_code)
                     if done.is_set():
                         return statuses
@@ -489,3 +498,88 @@ def test_a_large_department_is_merged_under_traffic_to_others(database: str) -> 
             done.set()
         assert [one.result() for one in clients] == [{201}] * 6
     assert duplicated(database, "departments") == 0
+
+
+def test_with_writers_locked_out_nothing_conflicts(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A writer that commits into the department each time the merge has begun: only a merge that
+    # began with all others shut out gets to its end.
+    insert(database, ["Sales", "Sales"], [(2, "Ada")])
+    merge_keys, stages = db.merge.merge_keys, []
+
+    async def disturbed(connection: Connection, items: list[db.merge.Item]) -> db.merge.Tally:
+        await connection.execute("SELECT FROM employees WHERE department_id = 2")
+        try:
+            brief = make_conninfo(database, options="-c lock_timeout=50")
+            sql(brief, "INSERT INTO employees (department_id, name) VALUES (2, 'new')")
+            stages.append("disturbed")
+        except psycopg.errors.LockNotAvailable:
+            stages.append("alone at last")
+        return await merge_keys(connection, items)
+
+    monkeypatch.setattr(db.merge, "merge_keys", disturbed)
+    tally = asyncio.run(db.merge.merge(database, None))
+    assert tally.notes == []
+    assert {"disturbed", "alone at last"} == set(stages)
+    assert duplicated(database, "departments") == 0
+
+
+def test_a_row_that_a_trigger_keeps_out_stays_merged(database: str) -> None:
+    insert(database, ["Sales"], [(1, "Ada"), (1, "Ada")])
+    merge(database, "--apply")
+    sql(database, KEEP)
+    sql(
+        database,
+        "CREATE TRIGGER keep BEFORE INSERT ON employees FOR EACH ROW EXECUTE FUNCTION keep()",
+    )
+    status, output, _ = legacy.run(database, "merge", "--undo")
+    assert (status, "employees 2 stays as it is" in output) == (1, True)
+    assert merged(database) == [("employees", 2, 1)]
+
+
+def test_a_column_with_the_tables_name_is_one_of_the_row(database: str) -> None:
+    sql(database, "ALTER TABLE employees ADD COLUMN employees integer DEFAULT 4")
+    insert(database, ["Sales"], [(1, "Ada"), (1, "Ada")])
+    merge(database, "--apply")
+    assert sql(database, "SELECT content->>'name', content->>'employees' FROM merged") == [
+        ("Ada", "4")
+    ]
+
+
+def test_a_value_that_json_does_not_hold_stays_where_it_is(database: str) -> None:
+    sql(database, "ALTER TABLE employees ADD COLUMN odd integer[]")
+    insert(database, ["Sales"], [(1, "Ada"), (1, "Ada")])
+    sql(database, "UPDATE employees SET odd = '[5:6]={1,2}' WHERE id = 2")
+    status, output, _ = legacy.run(database, "merge", "--apply")
+    assert (status, "JSON does not hold" in output) == (1, True)
+    assert merged(database) == []
+
+
+def test_without_the_rights_it_ends_at_once(database: str) -> None:
+    insert(database, ["Sales"], [(1, f"{n // 2}") for n in range(40)])
+    sql(database, "DROP TABLE merged")
+    status, output, errors = legacy.run(database, "merge", "--apply")
+    assert status == 1
+    assert 'relation "merged" does not exist' in errors
+    assert "stays as it is" not in output
+
+
+def test_a_row_put_back_between_two_looks_is_found(service: Service) -> None:
+    with psycopg.connect(service.database) as undo, ThreadPoolExecutor(1) as pool:
+        undo.execute("LOCK TABLE merged IN ACCESS EXCLUSIVE MODE")
+        answer = pool.submit(service.http.get, "/departments/4")
+        until(lambda: service.sql("SELECT FROM pg_locks WHERE NOT granted") != [])
+        undo.execute("INSERT INTO departments (id, name) VALUES (4, 'Sales')")
+        undo.execute("DELETE FROM merged WHERE resource = 'departments' AND id = 4")
+        undo.commit()
+        assert answer.result().status_code == 200
+
+
+def test_a_foreign_key_that_someone_has_added_is_refused_at_once(service: Service) -> None:
+    sql(service.database, "CREATE TABLE teams (id bigint PRIMARY KEY)")
+    sql(service.database, "ALTER TABLE employees ADD team bigint REFERENCES teams")
+    sql(service.database, "ALTER TABLE employees ALTER team SET DEFAULT 7")
+    response = service.post("/employees", name="Barbara", department_id=1)
+    assert response.status_code == 422
+    assert "attempts=2" in response.headers["server-timing"]

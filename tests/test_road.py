@@ -127,8 +127,14 @@ def road(database: str, surplus: int, traffic: Traffic) -> None:
     assert legacy.run(database, "enforce")[0] == 1
     for part in (random.uniform(0, 0.3), random.uniform(0.3, 0.6)):
         with legacy.start(database, "merge", "--apply") as process:
-            until(lambda n=part * surplus: merged(database) >= n)  # type: ignore[misc]
+            until(
+                lambda n=part * surplus: (  # type: ignore[misc]
+                    merged(database) >= n or process.poll() is not None
+                )
+            )
             process.send_signal(signal.SIGKILL)
+            output, errors = process.communicate()
+        assert process.returncode == -signal.SIGKILL, output + errors
     status, output, errors = legacy.run(database, "merge", "--apply")
     assert status == 0, output + errors
     with legacy.start(database, "enforce") as process:

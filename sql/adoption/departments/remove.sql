@@ -1,7 +1,8 @@
--- Moves departments into merged: id, of each.
+-- Moves departments into merged: id, whole (whether the JSON holds all of the row), of each.
 -- $1 ids bigint[]
 -- $2 kept bigint[], for each of them the one that stays
 -- $3 pointed jsonb, by id, what pointed at it: {"7": {"table.column": [1, 2]}}
+-- departments.*, not departments: a column may have that name.
 WITH pairs AS (
     SELECT id, kept
     FROM unnest($1::bigint[], $2::bigint[]) AS pairs (id, kept)
@@ -10,9 +11,16 @@ removed AS (
     DELETE FROM departments
     USING pairs
     WHERE departments.id = pairs.id
-    RETURNING departments.id, pairs.kept, to_jsonb(departments) AS content
+    RETURNING
+        departments.id,
+        pairs.kept,
+        to_jsonb(departments.*) AS content,
+        (departments.*)::text = jsonb_populate_record(NULL::departments, to_jsonb(departments.*))::text AS whole
+),
+moved AS (
+    INSERT INTO merged (resource, id, kept, content, pointed)
+    SELECT 'departments', id, kept, content, coalesce($3::jsonb -> id::text, '{}')
+    FROM removed
 )
-INSERT INTO merged (resource, id, kept, content, pointed)
-SELECT 'departments', id, kept, content, coalesce($3::jsonb -> id::text, '{}')
-FROM removed
-RETURNING id;
+SELECT id, whole
+FROM removed;

@@ -11,7 +11,7 @@ restored AS (
     SELECT whole.*
     FROM taken
     CROSS JOIN jsonb_populate_record(NULL::departments, content) AS whole
-    RETURNING to_jsonb(departments) AS restored
+    RETURNING to_jsonb(departments.*) AS restored
 )
 SELECT
     kept,
@@ -22,4 +22,4 @@ SELECT
         WHERE was.value IS DISTINCT FROM restored -> was.key
     ) AS changed
 FROM taken
-CROSS JOIN restored;
+LEFT JOIN restored ON TRUE;
