@@ -512,7 +512,8 @@ def test_with_writers_locked_out_nothing_conflicts(
         await connection.execute("SELECT FROM employees WHERE department_id = 2")
         try:
             brief = make_conninfo(database, options="-c lock_timeout=50")
-            sql(brief, "INSERT INTO employees (department_id, name) VALUES (2, 'new')")
+            new = f"new {len(stages)}"
+            sql(brief, "INSERT INTO employees (department_id, name) VALUES (2, %s)", new)
             stages.append("disturbed")
         except psycopg.errors.LockNotAvailable:
             stages.append("alone at last")
