@@ -31,7 +31,7 @@ def fill(database: str, employees: int, departments: int = 500) -> None:
         keys,
         departments,
         keys,
-        2 * departments,
+        departments,
         employees,
     )
     sql(database, "VACUUM ANALYZE")

@@ -61,6 +61,27 @@ def test_schema_has_no_unique_constraint_on_a_key(schema: str) -> None:
     assert sql(schema, unique + ours) == [("departments_pkey",), ("employees_pkey",)]
 
 
+# What departments and employees say differently, in the files that are the same but for the table.
+SAME_BUT_FOR = {
+    "employees": "departments",
+    "an employee": "a department",
+    "department_id::bigint": "0::bigint",
+    "NEW.0::bigint": "0::bigint",
+    "          AND department_id IS NOT DISTINCT FROM NEW.department_id\n": "",
+    "\n                'Key": "'Key",
+    "(department_id, name)=(%s, %s)": "(name)=(%s)",
+    "NEW.department_id, NEW.name\n            ": "NEW.name",
+}
+
+
+def test_the_files_of_the_two_resources_do_the_same() -> None:
+    for file in ("guard", "guard_always", "guard_locks", "guard_off", "remove", "restore"):
+        text = QUERIES[f"adoption/employees/{file}"].decode()
+        for employees, departments in SAME_BUT_FOR.items():
+            text = text.replace(employees, departments)
+        assert text == QUERIES[f"adoption/departments/{file}"].decode(), file
+
+
 def test_the_lookups_index_is_that_of_the_schema() -> None:
     schema = (ROOT / "schema.sql").read_text().replace("IF NOT EXISTS", "CONCURRENTLY")
     for resource in KEYS:
