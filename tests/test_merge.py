@@ -506,7 +506,8 @@ def test_with_writers_locked_out_nothing_conflicts(
     # A writer that commits into the department each time the merge has begun: only a merge that
     # began with all others shut out gets to its end.
     insert(database, ["Sales", "Sales"], [(2, "Ada")])
-    merge_keys, stages = db.merge.merge_keys, []
+    merge_keys = db.merge.merge_keys
+    stages: list[str] = []
 
     async def disturbed(connection: Connection, items: list[db.merge.Item]) -> db.merge.Tally:
         await connection.execute("SELECT FROM employees WHERE department_id = 2")
