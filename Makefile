@@ -7,6 +7,9 @@ run: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
+psql: .venv/installed
+	@$(BIN)/python -m db psql
+
 stress: .venv/installed
 	$(BIN)/python -m tests.stress
 
@@ -20,4 +23,4 @@ lint: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.PHONY: run test stress lint
+.PHONY: run test psql stress lint

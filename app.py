@@ -22,18 +22,23 @@ from msgspec.structs import astuple, replace
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from db.change import apply_schema
 from db.embedded import database_url, unwind_on_signals
+from db.inspection import open_inspection_pool
 from db.pool import Connection, Pool, Row, open_pool
-from db.queries import QUERIES, Outcome, check_usable, get_or_create
+from db.queries import QUERIES, Outcome, check_usable, get_or_create, look_up, select
 from db.settings import read_settings
 from db.transaction import Attempts, Unavailable, read, serializable
+from web import inspection
 from web.problem import client_gone, defect, http_exception, problem, unavailable
 from web.serving import end_with_parent, serve
+from web.token import RequireToken
+from web.traffic import Traffic, traffic_folder
 from web.validation import (
     Invalid,
     from_body,
@@ -129,6 +134,7 @@ async def create(resource: Resource, request: Request) -> Response:
         key = from_body(body, resource.key)
         started = perf_counter()
         row, copies, created = await found_or_created(resource, request, key, attempts)
+        request.state.traffic.count("created" if created else "existing")
     except tuple(ERROR_HANDLERS) as error:
         response = await on_error(request, error)
     else:
@@ -139,6 +145,8 @@ async def create(resource: Resource, request: Request) -> Response:
         response.headers["Location"] = f"/{resource.name}/{row['id']}"
         if copies > 1:
             response.headers["Duplicates"] = str(copies)
+    if attempts.retried:
+        request.state.traffic.count("retried", len(attempts.retried))
     milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
     response.headers["Server-Timing"] = (
         f'db;dur={milliseconds:.1f};desc="attempts={attempts.begun}"'
@@ -164,7 +172,10 @@ async def found_or_created(
         except psycopg.errors.ForeignKeyViolation:
             if not resource.parent:
                 raise  # a foreign key that someone has added
-            where = await look_up(request, resource.parent, getattr(key, resource.parent_field))
+            parent = getattr(key, resource.parent_field)
+            where = await look_up(
+                request.state.pool, resource.parent, parent, deadline - monotonic()
+            )
             if where is None:
                 raise Invalid([wrong(resource.parent_field, "does not exist")]) from None
             if isinstance(where, int):
@@ -177,7 +188,8 @@ async def found_or_created(
 
 async def get(resource: Resource, request: Request) -> Response:
     """Return one row, or the way to the row that a merge kept in its place."""
-    found = await look_up(request, resource.name, from_path(request, "id", Id))
+    id_ = from_path(request, "id", Id)
+    found = await look_up(request.state.pool, resource.name, id_, settings.retry_deadline)
     if found is None:
         raise HTTPException(404, "There is no row with this id.")
     if isinstance(found, int):
@@ -189,10 +201,12 @@ async def list_(resource: Resource, request: Request) -> Response:
     """Return one page of rows by id, and the link to the next."""
     wanted = from_query(request, resource.filter)
     parameters = [None if value is UNSET else value for value in astuple(wanted)]
-    rows = await select(request, f"{resource.name}/list", parameters)
+    rows = await select(
+        request.state.pool, f"{resource.name}/list", parameters, settings.retry_deadline
+    )
     parent = getattr(wanted, resource.parent_field, UNSET)
     if not rows and parent is not UNSET:
-        where = await look_up(request, resource.parent, parent)
+        where = await look_up(request.state.pool, resource.parent, parent, settings.retry_deadline)
         if isinstance(where, int):
             query = {**dict(request.query_params), resource.parent_field: where}
             return moved(f"/{resource.name}?{urlencode(query)}")
@@ -222,28 +236,6 @@ async def delete(resource: Resource, request: Request) -> Response:
     if deleted is None:
         raise HTTPException(404, "There is no row with this id.")
     return Response(status_code=204)
-
-
-async def select(request: Request, query: str, parameters: list[Any]) -> list[Row]:
-    """Run one reading SQL file."""
-
-    async def work(connection: Connection) -> list[Row]:
-        # Not prepared: planned anew, a filter that is NULL is gone from the plan, and outside a
-        # transaction nothing would clear a plan from before a change of the table.
-        cursor = await connection.execute(QUERIES[query], parameters, prepare=False)
-        return await cursor.fetchall()
-
-    return await read(request.state.pool, work, seconds=settings.retry_deadline)
-
-
-async def look_up(request: Request, resource: str, id_: int) -> Row | int | None:
-    """Return the row with this id, or the id that a merge kept in its place, or None."""
-    for _ in range(2):  # the merge may be undone between the two queries
-        if rows := await select(request, f"{resource}/get", [id_]):
-            return rows[0]
-        if kept := await select(request, "kept", [resource, id_]):
-            return int(kept[0]["kept"])
-    return None
 
 
 def moved(location: str) -> Response:
@@ -280,15 +272,17 @@ async def check_ready(pool: Pool) -> None:
 
 
 @asynccontextmanager
-async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Pool]]:
-    """Hold the pool for as long as the worker serves."""
+async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
+    """Hold the pools and the traffic's counts for as long as the worker serves."""
     end_with_parent()
-    async with open_pool(settings) as pool:
+    async with open_pool(settings) as pool, open_inspection_pool(settings) as inspection_pool:
         try:
             await check_ready(pool)
         except Unavailable as error:
             log.warning("not ready: %s", error)  # serve all the same: it may come
-        yield {"pool": pool}
+        with traffic_folder() as folder:
+            traffic = Traffic(folder)
+            yield {"pool": pool, "inspection_pool": inspection_pool, "traffic": traffic}
 
 
 # What a handler may raise, and who answers it.
@@ -340,13 +334,17 @@ def route(path: str, resource: Resource, **handlers: Handler) -> Route:
     return Route(path, endpoint, methods=list(handlers))
 
 
+TOKENS = settings.api_token.split(",") if settings.api_token else []
+
 app = Starlette(
     routes=[
         *(route(f"/{each.name}", each, GET=list_, POST=create) for each in RESOURCES),
         *(route(f"/{each.name}/{{id}}", each, GET=get, DELETE=delete) for each in RESOURCES),
         Route("/live", live),
         Route("/ready", ready),
+        *inspection.ROUTES,
     ],
+    middleware=[Middleware(RequireToken, TOKENS)] if TOKENS else [],
     lifespan=lifespan,
     exception_handlers={**ERROR_HANDLERS, Exception: defect},
 )
@@ -356,7 +354,7 @@ app.router.redirect_slashes = False  # a path is there or it is not
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C, on the embedded server where there is no DATABASE_URL."""
     unwind_on_signals()
-    with database_url(settings) as url:
+    with database_url(settings) as url, traffic_folder():
         if settings.database_url is None:
             apply_schema(url)
         os.environ["DATABASE_URL"] = url  # for the workers, which import this module anew

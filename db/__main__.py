@@ -11,6 +11,7 @@ from db import adoption, doctor
 from db.change import Refused, apply_schema, connect
 from db.embedded import database_url, unwind_on_signals
 from db.merge import SECONDS, merge, plan, undo
+from db.psql import psql
 from db.settings import read_settings
 from db.transaction import Unavailable
 
@@ -57,6 +58,12 @@ def _enforce(url: str, _: argparse.Namespace) -> bool:
     return True
 
 
+def _psql(url: str, _: argparse.Namespace) -> bool:
+    if read_settings().database_url is None:
+        apply_schema(url)
+    return psql(url)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m db", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -87,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_merge)
     about = "add the unique constraints, under traffic, and turn the guard off"
     commands.add_parser("enforce", help=about).set_defaults(run=_enforce)
+    about = "open psql on this database"
+    commands.add_parser("psql", help=about).set_defaults(run=_psql)
     return parser
 
 

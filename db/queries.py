@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from time import monotonic
+from typing import Any, NamedTuple
 
 import psycopg
 
-from db.pool import Connection, Row
+from db.pool import Connection, Pool, Row
+from db.transaction import read
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,6 +41,32 @@ async def get_or_create(
     created = await (await connection.execute(QUERIES[f"{resource}/insert"], key)).fetchone()
     assert created is not None  # INSERT ... RETURNING gives a row or an error
     return Outcome(row=created, copies=1, created=True)
+
+
+async def select(pool: Pool, query: str, parameters: list[Any], seconds: float) -> list[Row]:
+    """Run one reading SQL file. `seconds` and the errors are those of db.transaction.read()."""
+
+    async def work(connection: Connection) -> list[Row]:
+        # Not prepared: planned anew, a filter that is NULL is gone from the plan, and outside a
+        # transaction nothing would clear a plan from before a change of the table.
+        cursor = await connection.execute(QUERIES[query], parameters, prepare=False)
+        return await cursor.fetchall()
+
+    return await read(pool, work, seconds=seconds)
+
+
+async def look_up(pool: Pool, resource: str, id_: int, seconds: float) -> Row | int | None:
+    """Return the row with this id, or the id that a merge kept in its place, or None.
+
+    `seconds` bounds all queries together; the errors are those of db.transaction.read().
+    """
+    deadline = monotonic() + seconds
+    for _ in range(2):  # the merge may be undone between the two queries
+        if rows := await select(pool, f"{resource}/get", [id_], deadline - monotonic()):
+            return rows[0]
+        if kept := await select(pool, "kept", [resource, id_], deadline - monotonic()):
+            return int(kept[0]["kept"])
+    return None
 
 
 async def check_usable(connection: Connection, resources: Iterable[str]) -> None:

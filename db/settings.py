@@ -14,6 +14,10 @@ class SettingsError(SystemExit):
     """A variable has a value that cannot be used: the start ends here and names it."""
 
 
+# The characters of a bearer token, RFC 6750.
+_TOKEN = "[A-Za-z0-9._~+/-]+=*"
+
+
 class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     """One field for each variable of the README's table, with its default and bounds."""
 
@@ -26,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     pool_queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
     retry_deadline: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0  # seconds
     max_body: Annotated[int, Meta(ge=64, le=2**30)] = 16384  # bytes
+    # Several, with commas between, while one takes over from another.
+    api_token: Annotated[str, Meta(pattern=f"^{_TOKEN}(,{_TOKEN})*$")] | None = None
     allow_anonymous: bool = False
 
 
@@ -45,10 +51,10 @@ def read_settings() -> Settings:
         except psycopg.ProgrammingError:
             # The cause is left out: libpq quotes the string, and with it a password.
             raise SettingsError("DATABASE_URL is neither a libpq URI nor key=value") from None
-    if not (_is_loopback(settings.host) or settings.allow_anonymous):
+    if not (_is_loopback(settings.host) or settings.api_token or settings.allow_anonymous):
         raise SettingsError(
             f"HOST={settings.host} opens the service to others without a token: "
-            "set ALLOW_ANONYMOUS=1 if that is meant"
+            "set API_TOKEN, or ALLOW_ANONYMOUS=1 if that is meant"
         )
     return settings
 

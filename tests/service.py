@@ -23,7 +23,9 @@ ROOT = Path(__file__).parent.parent
 LIMIT = 60.0
 
 # The variables that a developer's shell may have set.
-OURS = re.compile("DATABASE_URL|DATA_DIR|HOST|PORT|WORKERS|POOL_.*|RETRY_.*|MAX_BODY|ALLOW_.*|PG.*")
+OURS = re.compile(
+    "DATABASE_URL|DATA_DIR|HOST|PORT|WORKERS|POOL_.*|RETRY_.*|MAX_BODY|ALLOW_.*|API_.*|PG.*"
+)
 
 
 def until(condition: Callable[[], bool]) -> None:

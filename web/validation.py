@@ -76,14 +76,7 @@ def from_body(body: bytes, struct: type[S]) -> S:
 
 def from_query(request: Request, struct: type[S]) -> S:
     """Convert a query string's parameters. Raises Invalid, or HTTPException 400 if not UTF-8."""
-    try:
-        unquote(request.url.query, errors="strict")
-    except UnicodeDecodeError:
-        raise HTTPException(400, "The query string is not UTF-8.") from None
-    items = request.query_params.multi_items()
-    texts = dict(items)
-    if len(texts) < len(items):
-        raise Invalid([wrong("", "has a parameter twice")])
+    texts = query_texts(request)
     values: dict[str, Any] = dict(texts)
     for field in msgspec.structs.fields(struct):
         if field.encode_name in texts:
@@ -92,6 +85,19 @@ def from_query(request: Request, struct: type[S]) -> S:
         return msgspec.convert(values, struct)
     except msgspec.ValidationError:
         raise Invalid(_errors(values, struct)) from None
+
+
+def query_texts(request: Request) -> dict[str, str]:
+    """Return a query string's parameters. Raises Invalid, or HTTPException 400 if not UTF-8."""
+    try:
+        unquote(request.url.query, errors="strict")
+    except UnicodeDecodeError:
+        raise HTTPException(400, "The query string is not UTF-8.") from None
+    items = request.query_params.multi_items()
+    texts = dict(items)
+    if len(texts) < len(items):
+        raise Invalid([wrong("", "has a parameter twice")])
+    return texts
 
 
 def from_path(request: Request, field: str, type_: type[T]) -> T:

@@ -1,0 +1,49 @@
+"""psql on the database of the service, for the files of sql/."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from db.embedded import BIN
+from db.queries import ROOT
+
+# The first psql with \bind, which gives a file its parameters.
+BIND = 16
+
+HELP = r"""To run a file:             \i sql/inspect/duplicates.sql
+One with parameters:       \bind 1 'Ada' \i sql/employees/select.sql
+To leave:                  \q"""
+
+
+def psql(url: str) -> bool:
+    """Run psql, with the checkout as its working directory; return whether it ended well."""
+    known = conninfo_to_dict(url)
+    # Others see a process's arguments, but not its environment.
+    password = {"PGPASSWORD": str(known.pop("password"))} if "password" in known else {}
+    print(HELP, flush=True)
+    # Ctrl-C is psql's: it cancels a query.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        done = subprocess.run(
+            [_program(), make_conninfo("", **known)],
+            cwd=ROOT,
+            env={**os.environ, **password},
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return done.returncode == 0
+
+
+def _program() -> Path | str:
+    """Return the user's own psql, which edits lines, if it is new enough, else the wheel's."""
+    own = shutil.which("psql")
+    if own is not None:
+        version = subprocess.run([own, "--version"], capture_output=True, text=True).stdout
+        if (found := re.search(r"\d+", version)) and int(found[0]) >= BIND:
+            return own
+    return BIN / "psql"

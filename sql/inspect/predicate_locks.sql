@@ -1,0 +1,12 @@
+-- Predicate locks by relation and kind: what serializable transactions have read and still watch
+SELECT
+    relation::regclass::text AS relation,
+    locktype AS kind,
+    count(*) AS locks,
+    count(DISTINCT virtualtransaction) AS transactions,
+    current_setting('max_pred_locks_per_transaction') AS max_pred_locks_per_transaction
+FROM pg_locks
+WHERE mode = 'SIReadLock'
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+GROUP BY relation, locktype
+ORDER BY locks DESC, relation, kind;

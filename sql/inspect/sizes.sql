@@ -1,0 +1,39 @@
+-- Size and growth of tables and indexes
+-- Growth is estimated: rows inserted and not deleted since the counters began, at today's bytes a row.
+WITH tables AS (
+    SELECT
+        relid,
+        relname AS table_name,
+        n_live_tup AS live_rows,
+        n_dead_tup AS dead_rows,
+        n_tup_ins AS inserted,
+        n_tup_del AS deleted,
+        least(n_tup_ins - n_tup_del, n_live_tup) / nullif(n_live_tup, 0)::numeric AS grown
+    FROM pg_stat_user_tables
+),
+relations AS (
+    SELECT relid, relid AS relation, 'table' AS kind, NULL::bigint AS scans
+    FROM tables
+    UNION ALL
+    SELECT relid, indexrelid, 'index', idx_scan
+    FROM pg_stat_user_indexes
+)
+SELECT
+    relation::regclass::text AS relation,
+    kind,
+    pg_size_pretty(size) AS size,
+    pg_size_pretty((size * grown)::bigint) AS grown_by,
+    live_rows,
+    dead_rows,
+    inserted,
+    deleted,
+    scans,
+    stats_reset AS since -- NULL: since the database was made, or the server crashed
+FROM relations
+JOIN tables USING (relid)
+CROSS JOIN LATERAL pg_total_relation_size(relation) AS whole
+CROSS JOIN LATERAL (
+    SELECT CASE kind WHEN 'table' THEN whole - pg_indexes_size(relation) ELSE whole END AS size
+) AS own
+JOIN pg_stat_database ON datname = current_database()
+ORDER BY table_name, kind DESC, own.size DESC, 1;

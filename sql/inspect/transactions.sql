@@ -1,0 +1,12 @@
+-- Commits, rollbacks, conflicts and deadlocks since the last reset
+-- A serialization failure is counted as a rollback, like any other. A conflict is a query that a
+-- standby's recovery cancelled.
+SELECT
+    xact_commit AS commits,
+    xact_rollback AS rollbacks,
+    round(100.0 * xact_rollback / nullif(xact_commit + xact_rollback, 0), 2) AS rollback_percent,
+    conflicts,
+    deadlocks,
+    stats_reset AS since -- NULL: since the database was made, or the server crashed
+FROM pg_stat_database
+WHERE datname = current_database();

@@ -1,0 +1,47 @@
+"""API_TOKEN: who may call. A bearer token, or in a browser, for the pages, a password."""
+
+import base64
+import binascii
+import hmac
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from web.problem import problem
+
+# Probes carry no secrets.
+OPEN = ("/live", "/ready")
+
+# A browser has no way to send a bearer token, but it asks its user for a name and a password.
+PAGES = "/inspect"
+
+
+class RequireToken:
+    """ASGI middleware that answers 401 to requests without one of the tokens."""
+
+    def __init__(self, app: ASGIApp, tokens: list[str]) -> None:
+        self.app = app
+        self._tokens = [token.encode() for token in tokens]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http" or scope["path"] in OPEN or self._allows(Request(scope)):
+            await self.app(scope, receive, send)
+            return
+        challenge = 'Bearer realm="onerow"'
+        if scope["path"].startswith(PAGES):
+            challenge = f'Basic realm="onerow", charset="UTF-8", {challenge}'
+        headers = {"WWW-Authenticate": challenge}
+        await problem(401, "A valid token is needed.", headers)(scope, receive, send)
+
+    def _allows(self, request: Request) -> bool:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        token = given.strip().encode()
+        if scheme.lower() == "basic" and request.url.path.startswith(PAGES):
+            try:
+                _, _, token = base64.b64decode(token, validate=True).partition(b":")
+            except binascii.Error:
+                return False
+        elif scheme.lower() != "bearer":
+            return False
+        return any(hmac.compare_digest(token, known) for known in self._tokens)

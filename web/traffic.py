@@ -1,0 +1,67 @@
+"""What POSTs came to, second by second over the last minutes, all workers together."""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import time
+
+KINDS = ("created", "existing", "retried")
+
+# Seconds that are shown, and those of the ring: one more is being written, one may be next.
+WINDOW = 300
+_RING = WINDOW + 2
+
+# A second's record: which second it is of, and how many of each kind; 8 bytes a number.
+_RECORD = 1 + len(KINDS)
+
+# The variable that tells the workers where.
+FOLDER = "ONEROW_TRAFFIC"
+
+
+@contextmanager
+def traffic_folder() -> Iterator[Path]:
+    """The folder where each worker counts in a file of its own; made by the first to enter."""
+    if FOLDER in os.environ:
+        yield Path(os.environ[FOLDER])
+        return
+    with tempfile.TemporaryDirectory(prefix="onerow-traffic-") as folder:
+        os.environ[FOLDER] = folder
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ[FOLDER]
+
+
+class Traffic:
+    """The counts. Each process writes only its own file, so that no lock is needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.truncate(_RING * _RECORD * 8)
+            self._numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+
+    def count(self, kind: str, number: int = 1) -> None:
+        """Add to this second's count of one of KINDS."""
+        second = int(time())
+        start = second % _RING * _RECORD
+        if self._numbers[start] != second:
+            for position in range(1, _RECORD):
+                self._numbers[start + position] = 0
+            self._numbers[start] = second  # last: until then readers take the record for old
+        self._numbers[start + 1 + KINDS.index(kind)] += number
+
+    def seconds(self) -> list[tuple[int, ...]]:
+        """Return the last WINDOW whole seconds, (Unix time, then the count of each of KINDS)."""
+        end = int(time())
+        sums = {second: [0] * len(KINDS) for second in range(end - WINDOW, end)}
+        for file in self._folder.iterdir():
+            numbers = memoryview(file.read_bytes()).cast("Q").tolist()
+            for start in range(0, len(numbers), _RECORD):
+                if counts := sums.get(numbers[start]):
+                    for position in range(len(KINDS)):
+                        counts[position] += numbers[start + 1 + position]
+        return [(second, *counts) for second, counts in sums.items()]
