@@ -13,7 +13,7 @@ from db.adoption import KEYS, key_index, known_references
 from db.change import Connection, Refused, ask
 from db.pool import Row, conninfo
 from db.queries import QUERIES
-from db.settings import Settings
+from db.settings import INSPECTION_POOL_SIZE, Settings
 
 # The first minor release of each major one that does not miss conflicts on an index that was empty
 # at the start (release notes of 2026-08-13).
@@ -273,10 +273,13 @@ def _role(server: Row) -> Check:
 
 
 def _connections(server: Row, settings: Settings) -> Check:
-    wanted = settings.workers * settings.pool_size
+    wanted = settings.connections
     limits = [server[name] for name in ("connections", "role_connections", "database_connections")]
     most = min(limit for limit in limits if limit is not None)
-    detail = f"WORKERS x POOL_SIZE = {wanted} of {most} that the server lets this role have"
+    detail = (
+        f"WORKERS x (POOL_SIZE + {INSPECTION_POOL_SIZE}) = {wanted} of {most}"
+        " that the server lets this role have"
+    )
     if wanted > most:
         return Check(ADVICE, "connections", f"{detail}: requests will wait, or get 503")
     return Check(OK, "connections", detail)

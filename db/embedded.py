@@ -71,7 +71,7 @@ def database_url(settings: Settings) -> Iterator[str]:
     if settings.database_url is not None:
         yield settings.database_url
     else:
-        connections = settings.workers * settings.pool_size + SPARE_CONNECTIONS
+        connections = settings.connections + SPARE_CONNECTIONS
         with embedded_server(Path(settings.data_dir), connections) as url:
             yield url
 

@@ -20,13 +20,11 @@ from psycopg.types.string import TextLoader
 
 from db.pool import Connection, Pool, conninfo
 from db.queries import QUERIES, ROOT
-from db.settings import Settings
+from db.settings import INSPECTION_POOL_SIZE, Settings
 from db.transaction import Unavailable, read
 
-# Connections of each worker, apart from the service's: a page neither takes one of those nor waits
-# for one when they are all stuck, which is when people look inside.
-POOL_SIZE = 2
-POOL_QUEUE = 20
+# Pages that may wait for a connection; the next gets 503.
+QUEUE = 20
 
 # Seconds for one answer, and for that with the wait for a connection.
 STATEMENT_TIMEOUT = 3
@@ -115,9 +113,9 @@ def open_inspection_pool(settings: Settings) -> Pool:
     options = f"{conninfo_to_dict(service)['options']} -c statement_timeout={STATEMENT_TIMEOUT}s"
     return Pool(
         make_conninfo(service, fallback_application_name="onerow inspect", options=options),
-        queue=POOL_QUEUE,
+        queue=QUEUE,
         min_size=0,
-        max_size=POOL_SIZE,
+        max_size=INSPECTION_POOL_SIZE,
         kwargs={"autocommit": True, "cursor_factory": AsyncRawCursor, "row_factory": tuple_row},
         configure=_configure,
         open=False,
@@ -129,8 +127,8 @@ async def _configure(connection: Connection) -> None:
     await connection.set_read_only(True)
     # SERIALIZABLE would take predicate locks, and so disturb what is looked at.
     await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-    # As psql shows them; datetime and timedelta cannot hold every value.
-    for name in ("date", "timestamp", "timestamptz", "interval"):
+    # As psql shows them: datetime and timedelta cannot hold every value.
+    for name in ("date", "timestamp", "timestamptz", "interval", "bytea"):
         connection.adapters.register_loader(name, TextLoader)
 
 
@@ -155,6 +153,8 @@ async def ask(pool: Pool, question: Question, values: list[str | None]) -> Answe
             # These speak of the question and the server, never of a value.
             raise CannotAnswer(error.diag.message_primary or error) from error
         except psycopg.DataError as error:
+            if not values:
+                raise CannotAnswer(f"SQLSTATE {error.sqlstate}") from error
             raise ValueRefused from error
 
     return await read(pool, work, seconds=DEADLINE)

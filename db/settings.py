@@ -9,6 +9,10 @@ import psycopg
 from msgspec import Meta
 from psycopg.conninfo import conninfo_to_dict
 
+# Connections of each worker for the pages under /inspect, apart from the service's: a page neither
+# takes one of those nor waits for one when they are all stuck, which is when people look inside.
+INSPECTION_POOL_SIZE = 2
+
 
 class SettingsError(SystemExit):
     """A variable has a value that cannot be used: the start ends here and names it."""
@@ -33,6 +37,11 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     # Several, with commas between, while one takes over from another.
     api_token: Annotated[str, Meta(pattern=f"^{_TOKEN}(,{_TOKEN})*$")] | None = None
     allow_anonymous: bool = False
+
+    @property
+    def connections(self) -> int:
+        """How many connections all workers have at most."""
+        return self.workers * (self.pool_size + INSPECTION_POOL_SIZE)
 
 
 def read_settings() -> Settings:

@@ -33,6 +33,8 @@ def start(**settings: str) -> subprocess.CompletedProcess[str]:
         ("RETRY_DEADLINE", "nan"),
         ("RETRY_DEADLINE", "0"),
         ("MAX_BODY", "1e99"),
+        ("API_TOKEN", "hunter2 with a blank"),
+        ("API_TOKEN", "hunter2,"),
         ("ALLOW_ANONYMOUS", "perhaps"),
         ("HOST", "0.0.0.0"),
         ("HOST", "::"),

@@ -19,7 +19,9 @@ FILES = sorted((ROOT / "sql").rglob("*.sql"))
 
 @pytest.fixture(scope="module")
 def schema(new_database: Callable[[], str]) -> str:
-    return new_database()
+    database = new_database()
+    sql(database, "CREATE EXTENSION pg_stat_statements")
+    return database
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -12,9 +12,6 @@ from web.problem import problem
 # Probes carry no secrets.
 OPEN = ("/live", "/ready")
 
-# A browser has no way to send a bearer token, but it asks its user for a name and a password.
-PAGES = "/inspect"
-
 
 class RequireToken:
     """ASGI middleware that answers 401 to requests without one of the tokens."""
@@ -29,7 +26,7 @@ class RequireToken:
             await self.app(scope, receive, send)
             return
         challenge = 'Bearer realm="onerow"'
-        if scope["path"].startswith(PAGES):
+        if _is_page(scope):
             challenge = f'Basic realm="onerow", charset="UTF-8", {challenge}'
         headers = {"WWW-Authenticate": challenge}
         await problem(401, "A valid token is needed.", headers)(scope, receive, send)
@@ -37,7 +34,7 @@ class RequireToken:
     def _allows(self, request: Request) -> bool:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         token = given.strip().encode()
-        if scheme.lower() == "basic" and request.url.path.startswith(PAGES):
+        if scheme.lower() == "basic" and _is_page(request.scope):
             try:
                 _, _, token = base64.b64decode(token, validate=True).partition(b":")
             except binascii.Error:
@@ -45,3 +42,9 @@ class RequireToken:
         elif scheme.lower() != "bearer":
             return False
         return any(hmac.compare_digest(token, known) for known in self._tokens)
+
+
+def _is_page(scope: Scope) -> bool:
+    """Tell what is for browsers, which cannot send a bearer token but ask for a password."""
+    path: str = scope["path"]
+    return path == "/inspect" or path.startswith("/inspect/")

@@ -1,0 +1,531 @@
+"""The pages under /inspect: a question answers in three forms, and can neither write nor hang."""
+
+import csv
+import io
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from db.embedded import embedded_server
+from db.inspection import ROW_LIMIT, questions
+from tests import legacy
+from tests.service import ROOT, Service, serving, sql, temporary_data_dir, until
+
+# Bytes that a page may have.
+PAGE = 20_000
+
+
+@pytest.fixture(scope="module")
+def service(new_database: Callable[[], str]) -> Iterator[Service]:
+    """A service on a database with duplicates, where anyone may put a name like this one."""
+    database = new_database()
+    legacy.fill(database, employees=5_000)
+    sql(
+        database,
+        "INSERT INTO departments (name)"
+        " SELECT '<script>alert(1)</script>' FROM generate_series(1, 9)",
+    )
+    sql(database, "CREATE EXTENSION pg_stat_statements")
+    with serving(DATABASE_URL=database) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def developed(new_database: Callable[[], str]) -> Iterator[tuple[Service, Path]]:
+    """A service run from a copy of the checkout, and the copy's folder of questions."""
+    with temporary_data_dir() as folder:
+        folder.mkdir()
+        for name in ("app.py", "db", "sql", "web"):
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, folder / name)
+        database = new_database()
+        with serving(sys.executable, str(folder / "app.py"), DATABASE_URL=database) as service:
+            yield service, folder / "sql" / "inspect"
+
+
+@pytest.fixture
+def drop(developed: tuple[Service, Path]) -> Iterator[Callable[[bytes], httpx.Response]]:
+    """Drops a file among the questions of the running service and asks it, as JSON by default."""
+    service, folder = developed
+    path = folder / "dropped.sql"
+
+    def ask(text: bytes, suffix: str = ".json", **values: str) -> httpx.Response:
+        path.write_bytes(text)
+        return service.http.get(f"/inspect/dropped{suffix}", params=values)
+
+    yield ask
+    path.unlink()
+
+
+def rows(service: Service, name: str, **values: Any) -> list[dict[str, Any]]:
+    answer = service.http.get(f"/inspect/{name}.json", params=values)
+    assert answer.status_code == 200, answer.text
+    listed: list[dict[str, Any]] = answer.json()["rows"]
+    return listed
+
+
+# Every question
+
+
+def test_the_index_lists_every_question_and_the_picture(service: Service) -> None:
+    page = service.http.get("/inspect")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    listed = re.findall(r'href="/inspect/(\w+)"', page.text)
+    files = [path.stem for path in (ROOT / "sql" / "inspect").glob("*.sql")]
+    assert sorted(listed) == sorted([*files, "departments_plan", "employees_plan", "traffic"])
+    assert len(page.content) < PAGE
+
+
+# Those that any server can answer.
+ANSWERED = [*(questions().keys() - {"statements"}), "traffic"]
+
+
+@pytest.mark.parametrize("name", sorted(ANSWERED))
+def test_a_question_is_a_page_a_json_and_a_csv(name: str, service: Service) -> None:
+    page = service.http.get(f"/inspect/{name}")
+    assert page.status_code == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert len(page.content) < PAGE
+    json = service.http.get(f"/inspect/{name}.json")
+    assert json.status_code == 200
+    assert json.headers["content-type"] == "application/json"
+    answer = json.json()
+    assert set(answer) == {
+        "name", "title", "sql", "parameters", "at", "milliseconds", "cut", "rows"
+    }  # fmt: skip
+    assert answer["title"] in page.text.replace("&#39;", "'")
+    comma = service.http.get(f"/inspect/{name}.csv")
+    assert comma.status_code == 200
+    assert comma.headers["content-type"] == "text/csv; header=present; charset=utf-8"
+    header, *lines = csv.reader(io.StringIO(comma.text))
+    assert all(list(row) == header for row in answer["rows"])
+    assert all(len(line) == len(header) for line in lines)
+    if name != "traffic":
+        assert all(f'<th scope="col">{column}</th>' in page.text for column in header)
+        assert answer["sql"].split("\n", 1)[0] in page.text.replace("&#39;", "'")
+
+
+@pytest.mark.parametrize("path", ["/inspect", "/inspect/duplicates", "/inspect/traffic.json"])
+def test_a_page_may_load_nothing_from_elsewhere(path: str, service: Service) -> None:
+    headers = service.http.get(path).headers
+    policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert re.fullmatch(r"'sha256-\S+'", policy["script-src"])
+    assert re.fullmatch(r"'sha256-\S+'", policy["style-src"])
+    assert policy["form-action"] == policy["connect-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["nope", "nope.json", "duplicates.xml", "..%2Fread_only", "%00"])
+def test_an_unknown_question_is_404(path: str, service: Service) -> None:
+    answer = service.http.get(f"/inspect/{path}")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_page_is_only_read(service: Service) -> None:
+    answer = service.post("/inspect/duplicates")
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
+# A file dropped into the folder of a running service
+
+
+def test_a_new_file_is_a_page_a_json_and_a_csv(
+    drop: Callable[..., httpx.Response], developed: tuple[Service, Path]
+) -> None:
+    question = b"-- A new question\nSELECT 1 AS one, 'a,b' AS text, NULL AS nothing;\n"
+    assert drop(question).json()["rows"] == [{"one": 1, "text": "a,b", "nothing": None}]
+    assert drop(question, ".csv").text == 'one,text,nothing\r\n1,"a,b",\r\n'
+    page = drop(question, "").text
+    assert "<h1>A new question</h1>" in page
+    assert '<td class=n>1</td><td>a,b</td><td class="null">NULL</td>' in page
+    assert "A new question" in developed[0].http.get("/inspect").text
+    changed = drop(b"-- Asked otherwise\nSELECT 2 AS one;")
+    assert (changed.json()["title"], changed.json()["rows"]) == ("Asked otherwise", [{"one": 2}])
+
+
+def test_values_of_every_kind(drop: Callable[..., httpx.Response]) -> None:
+    question = b"""-- Kinds
+    SELECT 12345678901234567890.5 AS number, 'infinity'::timestamptz AS never, true AS yes,
+        '4713-01-01 BC'::date AS early, interval '1 month' AS month, '{"a": [1]}'::jsonb AS json,
+        ARRAY['x', NULL] AS texts, 'NaN'::numeric AS nan, 'pg_class'::regclass AS name,
+        '1.2.3.4'::inet AS address, '\\x00ff'::bytea AS bytes, int8range(1, 5) AS range"""
+    (row,) = drop(question).json()["rows"]
+    assert row["never"] == "infinity"
+    assert row["early"] == "4713-01-01 BC"
+    assert row["month"] == "1 mon"
+    assert row["json"] == {"a": [1]}
+    assert row["texts"] == ["x", None]
+    assert row["yes"] is True
+    assert row["bytes"] == "\\x00ff"
+    assert (row["name"], row["address"]) == ("pg_class", "1.2.3.4")
+    assert drop(question, ".csv").status_code == drop(question, "").status_code == 200
+    assert "12345678901234567890.5" in drop(question).text
+
+
+def test_what_is_cut_says_so(drop: Callable[..., httpx.Response]) -> None:
+    # Far more than fits in memory or in the time: only what is needed is fetched.
+    question = b"-- Many\nSELECT generate_series(1, 1000000000) AS n, repeat('x', 1000) AS text;"
+    answer = drop(question).json()
+    assert answer["cut"] is True
+    assert [row["n"] for row in answer["rows"]] == list(range(1, ROW_LIMIT + 1))
+    comma = drop(question, ".csv")
+    assert comma.headers["cut-after"] == str(ROW_LIMIT)
+    assert comma.text.count("\r\n") == ROW_LIMIT + 1
+    page = drop(question, "")
+    assert len(page.content) < PAGE
+    assert f"of more than {ROW_LIMIT:,} rows (JSON and CSV have {ROW_LIMIT:,})" in page.text
+    assert f"the first {page.text.count('<tr><td')} of" in page.text
+    whole = drop(f"-- Just all\nSELECT n FROM generate_series(1, {ROW_LIMIT}) n;".encode())
+    assert whole.json()["cut"] is False
+    assert len(whole.json()["rows"]) == ROW_LIMIT
+
+
+def test_a_page_stays_small(drop: Callable[..., httpx.Response]) -> None:
+    long = b"-- Long\n" + b"-- & \n" * 20_000 + b"SELECT repeat('<', 1000000) AS text;"
+    assert len(drop(long, "").content) < PAGE
+    wide = "-- Wide\nSELECT " + ", ".join(f"repeat('\u20ac', 5000) AS c{n}" for n in range(100))
+    assert len(drop(wide.encode(), "").content) < PAGE
+    assert len(drop(wide.encode()).json()["rows"][0]["c7"]) == 5000
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO departments (name) VALUES ('made by a page') RETURNING id",
+        "WITH made AS (INSERT INTO departments (name) VALUES ('x') RETURNING id) TABLE made",
+        "SELECT nextval('departments_id_seq')",
+        "DELETE FROM departments",
+        "CREATE TABLE made (id bigint)",
+        "COMMIT",
+        "SELECT 1 AS one; SELECT 2 AS two",
+        "COMMIT; INSERT INTO departments (name) VALUES ('x')",
+        "SELEC 1",
+        "SELECT 1 AS one, 2 AS one",
+        "SELECT",
+        "-- nothing else",
+        "",
+        "SELECT $1::text AS without_a_line_for_it",
+        "SELECT no_such_column FROM departments",
+        "SELECT 1 / 0 AS n",
+        "SELECT 1 AS n FROM no_such_table",
+        "VACUUM",
+    ],
+)
+def test_what_cannot_be_answered_says_so_and_changes_nothing(
+    statement: str, drop: Callable[..., httpx.Response], developed: tuple[Service, Path]
+) -> None:
+    service, _ = developed
+    before = sql(service.database, "SELECT * FROM departments")
+    question = f"-- Title\n{statement}".encode()
+    for suffix in (".json", ".csv"):
+        answer = drop(question, suffix)
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["detail"].startswith("This server cannot answer the question: ")
+    page = drop(question, "")
+    assert page.status_code == 503
+    assert 'role="alert">This server cannot answer the question: ' in page.text
+    assert sql(service.database, "SELECT * FROM departments") == before
+    assert drop(b"-- Well\nSELECT 1 AS one").json()["rows"] == [{"one": 1}]
+
+
+def test_a_slow_question_is_ended(
+    drop: Callable[..., httpx.Response], developed: tuple[Service, Path]
+) -> None:
+    service, _ = developed
+    answer = drop(b"-- Slow\nSELECT pg_sleep(3600)::text AS slept;")
+    assert answer.status_code == 503
+    assert "psql" in answer.json()["detail"]
+    running = "SELECT count(*) FROM pg_stat_activity WHERE query ~ '^-- Slow' AND state = 'active'"
+    assert sql(service.database, running) == [(0,)]
+
+
+def test_a_file_that_is_not_text(drop: Callable[..., httpx.Response]) -> None:
+    assert drop(b"-- \xff\xfe\x00 caf\xe9\nSELECT 1 AS one").status_code == 503
+    assert drop(b"-- caf\xe9\nSELECT 1 AS one").json()["title"] == "caf\ufffd"
+    assert drop(b"SELECT 1 AS one").json()["title"] == "dropped"
+
+
+# Parameters
+
+
+def test_parameters_are_form_fields(drop: Callable[..., httpx.Response]) -> None:
+    question = b"""-- Two
+-- $1 department_id bigint
+-- $2 name text, any if NULL
+SELECT $1::bigint AS department_id, $2::text AS name;
+"""
+    page = drop(question, "").text
+    assert re.findall(r'<input name="(\w+)"', page) == ["department_id", "name"]
+    assert re.findall(r"<label>(.*)", page) == ["department_id (bigint)", "name (text)"]
+    for name in ("Ada", "'; DROP TABLE employees; --", "$1", "\\", '"', "<b>&amp;</b>", "é €"):
+        answer = drop(question, department_id="7", name=name).json()
+        assert answer["rows"] == [{"department_id": 7, "name": name}]
+        assert answer["parameters"] == {"department_id": "7", "name": name}
+        page = drop(question, "", department_id="7", name=name).text
+        assert "<b>" not in page
+        (link,) = re.findall(r'href="(/inspect/dropped\.json[^"]*)"', page)
+        assert "%" in link or name in link
+    assert drop(question).json()["rows"] == [{"department_id": None, "name": None}]
+    assert drop(question, name="").json()["rows"] == [{"department_id": None, "name": None}]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "about"),
+    [
+        ("department_id=x", 422, "department_id is bigint, name is text"),
+        ("department_id=9223372036854775808", 422, "department_id is bigint"),
+        ("name=%00", 422, "name is text"),
+        (f"name={'x' * 701}", 422, "at most 700 characters"),
+        ("department=1", 422, "takes only department_id, name"),
+        ("name=a&name=b", 422, "has a parameter twice"),
+        ("name=%ff", 400, "not UTF-8"),
+        ("name=%ED%A0%80", 400, "not UTF-8"),
+    ],
+)
+def test_a_wrong_value_is_a_clear_error(
+    query: str, status: int, about: str, service: Service
+) -> None:
+    for suffix in (".json", ".csv", ""):
+        answer = service.http.get(f"/inspect/employees_plan{suffix}?{query}")
+        assert answer.status_code == status
+        assert about in answer.text
+        if suffix or status == 400:
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert "xxx" not in answer.text
+
+
+def test_a_name_is_shown_as_text(service: Service) -> None:
+    assert "<script>alert(1)</script>" in service.http.get("/inspect/duplicates.csv").text
+    page = service.http.get("/inspect/duplicates").text
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    page = service.http.get("/inspect/merged", params={"resource": '"><script>'}).text
+    assert "<script>" not in page
+
+
+# What the questions tell
+
+
+def test_duplicates(service: Service) -> None:
+    worst, *others = rows(service, "duplicates")
+    assert worst["resource"] == "departments"
+    assert worst["key"] == {"name": "<script>alert(1)</script>"}
+    assert worst["copies"] == 9
+    assert {row["resource"] for row in others} == {"departments", "employees"}
+    copies = [row["copies"] for row in others]
+    assert copies == sorted(copies, reverse=True)
+    assert copies[-1] == 2
+
+
+def test_who_waits_for_whom(service: Service) -> None:
+    holder, waiter = (psycopg.connect(service.database) for _ in range(2))
+    with holder, waiter, ThreadPoolExecutor(1) as pool:
+        holder.execute("SET application_name = 'the holder'")
+        waiter.execute("SET application_name = 'the waiter'")
+        holder.execute("LOCK TABLE merged")
+        done = pool.submit(waiter.execute, "LOCK TABLE merged")
+        try:
+            until(lambda: rows(service, "waiting") != [])
+            (wait,) = rows(service, "waiting")
+        finally:
+            holder.rollback()
+            done.result()
+    assert (wait["waiting_application"], wait["holding_application"]) == (
+        "the waiter",
+        "the holder",
+    )
+    assert wait["waiting_query"] == "LOCK TABLE merged"
+    assert wait["holding_state"] == "idle in transaction"
+    assert rows(service, "waiting") == []
+
+
+def test_predicate_locks(service: Service) -> None:
+    with psycopg.connect(service.database) as reader:
+        reader.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+        reader.execute("SET LOCAL enable_indexscan = off")
+        reader.execute("SET LOCAL enable_bitmapscan = off")
+        reader.execute("SELECT FROM employees")
+        (lock,) = (row for row in rows(service, "predicate_locks") if row["kind"] == "relation")
+    assert (lock["relation"], lock["locks"], lock["transactions"]) == ("employees", 1, 1)
+
+
+def test_transactions(service: Service) -> None:
+    (before,) = rows(service, "transactions")
+    with psycopg.connect(service.database) as connection:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    until(lambda: rows(service, "transactions")[0]["rollbacks"] > before["rollbacks"])
+    (after,) = rows(service, "transactions")
+    assert after["commits"] > before["commits"]
+    assert (after["deadlocks"], after["conflicts"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "index"),
+    [
+        ("departments_plan", {"name": "department 1"}, "departments_lookup"),
+        ("employees_plan", {"department_id": 1, "name": "employee 1"}, "employees_lookup"),
+    ],
+)
+def test_a_plan_is_of_the_file_that_the_service_runs(
+    name: str, values: dict[str, Any], index: str, service: Service
+) -> None:
+    answer = service.http.get(f"/inspect/{name}.json", params=values).json()
+    file = (ROOT / "sql" / name.removesuffix("_plan") / "select.sql").read_text()
+    assert answer["sql"] == f"EXPLAIN (ANALYZE, BUFFERS)\n{file}"
+    plan = "\n".join(row["QUERY PLAN"] for row in answer["rows"])
+    assert f"Scan on {index}" in plan or f"using {index}" in plan
+    assert "Seq Scan" not in plan
+
+
+def test_connections(service: Service) -> None:
+    states = {
+        (row["application"], row["state"]): row["connections"]
+        for row in rows(service, "connections")
+    }
+    assert states["onerow", "idle"] == 8
+    assert states["onerow inspect", "active"] == 1
+
+
+def test_sizes(service: Service) -> None:
+    sizes = {row["relation"]: row for row in rows(service, "sizes")}
+    assert sizes["employees"]["kind"] == "table"
+    assert sizes["employees"]["live_rows"] == sizes["employees"]["inserted"] == 5_000
+    assert sizes["employees"]["grown_by"] == sizes["employees"]["size"]
+    assert sizes["employees_lookup"]["kind"] == "index"
+    assert {"departments", "departments_pkey", "employees_department"} < set(sizes)
+
+
+def test_guard_constraint_and_what_merge_removed(new_database: Callable[[], str]) -> None:
+    database = new_database()
+    sql(database, "INSERT INTO departments (name) VALUES ('A'), ('A'), ('B')")
+    with serving(DATABASE_URL=database) as service:
+
+        def state() -> dict[str, Any]:
+            return rows(service, "guard_and_constraint")[0]
+
+        assert state() == {
+            "resource": "departments",
+            "guard": "off",
+            "unique_constraint": None,
+            "its_index": None,
+            "lookup_index": "valid",
+        }
+        legacy.run(database, "guard", "on")
+        assert state()["guard"] == "on"
+        sql(database, "ALTER TABLE departments DISABLE TRIGGER departments_guard_insert")
+        assert state()["guard"] == "incomplete"
+        legacy.run(database, "merge", "--apply")
+        (removed,) = rows(service, "merged")
+        assert (removed["resource"], removed["id"], removed["kept"]) == ("departments", 2, 1)
+        assert removed["content"]["name"] == "A"
+        assert rows(service, "merged", resource="departments", id=2) == [removed]
+        assert rows(service, "merged", resource="employees") == []
+        legacy.run(database, "enforce")
+        assert state()["unique_constraint"] == "UNIQUE (name)"
+        assert (state()["its_index"], state()["guard"]) == ("valid", "off")
+
+
+def test_statements_where_the_extension_is_loaded_and_where_it_is_not(
+    service: Service, developed: tuple[Service, Path]
+) -> None:
+    answer = service.http.get("/inspect/statements")
+    assert answer.status_code == 503
+    assert "shared_preload_libraries" in answer.text
+    answer = developed[0].http.get("/inspect/statements.json")
+    assert answer.status_code == 503
+    assert "pg_stat_statements" in answer.json()["detail"]
+    with temporary_data_dir() as data_dir:
+        with embedded_server(data_dir):
+            pass
+        with (data_dir / "postgresql.conf").open("a") as conf:
+            conf.write("shared_preload_libraries = 'pg_stat_statements'\n")
+        with serving(DATA_DIR=str(data_dir)) as loaded:
+            database = re.findall(r"database (.*), data", loaded.line)[0]
+            sql(database, "CREATE EXTENSION pg_stat_statements")
+            loaded.post("/departments", name="Research")
+            statements = [row["statement"] for row in rows(loaded, "statements")]
+            assert any("INSERT INTO departments" in statement for statement in statements)
+            assert loaded.http.get("/inspect/statements").status_code == 200
+
+
+# The picture
+
+
+def sums(service: Service) -> tuple[int, int, int]:
+    """What the last minutes came to: created, existing, retried."""
+    seconds = rows(service, "traffic")
+    assert len(seconds) == 300
+    assert [row["second"] for row in seconds] == list(
+        range(seconds[0]["second"], seconds[0]["second"] + 300)
+    )
+    created, existing, retried = (
+        sum(row[kind] for row in seconds) for kind in ("created", "existing", "retried")
+    )
+    return created, existing, retried
+
+
+def test_the_picture_counts_what_all_workers_answered(new_database: Callable[[], str]) -> None:
+    with serving(DATABASE_URL=new_database(), WORKERS="2") as service:
+        assert sums(service) == (0, 0, 0)
+
+        def create(number: int) -> tuple[int, int]:
+            answer = service.post("/departments", name=f"name {number // 8}")
+            attempts = re.search(r"attempts=(\d+)", answer.headers["server-timing"])
+            assert attempts
+            return answer.status_code, int(attempts[1]) - 1
+
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(create, range(800)))
+        statuses = [status for status, _ in answers]
+        retries = sum(retried for _, retried in answers)
+        assert (statuses.count(201), statuses.count(200)) == (100, 700)
+        assert retries > 0
+        until(lambda: sums(service) == (100, 700, retries))
+        page = service.http.get("/inspect/traffic").text
+        assert [int(n) for n in re.findall(r"in all ([\d,]+)", page)] == [100, 700, retries]
+
+
+# When the service itself is in trouble
+
+
+def test_a_page_answers_while_the_services_connections_are_stuck(
+    new_database: Callable[[], str],
+) -> None:
+    database = new_database()
+    with (
+        serving(DATABASE_URL=database, POOL_SIZE="1", RETRY_DEADLINE="60") as service,
+        psycopg.connect(database) as holder,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        holder.execute("LOCK TABLE departments")
+        stuck = pool.submit(service.post, "/departments", name="Research")
+        until(lambda: rows(service, "waiting") != [])
+        assert rows(service, "waiting")[0]["waiting_application"] == "onerow"
+        assert not stuck.done()
+        holder.rollback()
+        assert stuck.result().status_code == 201
+
+
+def test_without_a_database_a_page_says_so(tmp_path: Path) -> None:
+    with serving(DATABASE_URL=f"postgresql://postgres@/postgres?host={tmp_path}") as service:
+        page = service.http.get("/inspect/duplicates")
+        assert page.status_code == 503
+        assert "No database connection could be had" in page.text
+        assert service.http.get("/inspect").status_code == 200
+        assert service.http.get("/inspect/traffic").status_code == 200
