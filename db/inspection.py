@@ -1,27 +1,33 @@
 """The questions of sql/inspect: a file each, asked in a READ ONLY transaction."""
 
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import cached_property
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
 import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel, errors, generators
 from psycopg.abc import PQGen
+from psycopg.adapt import Buffer, Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 from psycopg.rows import tuple_row
-from psycopg.types.string import TextLoader
 
 from db.pool import Connection, Pool, conninfo
-from db.queries import QUERIES, ROOT
+from db.queries import INSPECT, QUERIES
 from db.settings import INSPECTION_POOL_SIZE, Settings
 from db.transaction import Unavailable, read
+
+# Other names are no pages: a hidden file of an editor, a name that no URL holds as it is.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+# Bytes of a file, some thousand lines; what is larger is not a question.
+FILE_SIZE = 64 * 1024
 
 # Pages that may wait for a connection; the next gets 503.
 QUEUE = 20
@@ -30,14 +36,18 @@ QUEUE = 20
 STATEMENT_TIMEOUT = 3
 DEADLINE = STATEMENT_TIMEOUT + 2.0
 
-# Rows of one answer.
+# Rows of one answer, and bytes after which it has no more rows.
 ROW_LIMIT = 1000
+SIZE_LIMIT = 4_000_000
+
+# Each cell is text, JsonText, or None for NULL.
+Row = tuple[str | None, ...]
 
 # What goes before a lookup to have its plan.
 EXPLAIN = "EXPLAIN (ANALYZE, BUFFERS)\n"
 
 
-class CannotAnswer(Unavailable):
+class CannotAnswer(Exception):
     """This server cannot answer the question:"""
 
     def __str__(self) -> str:
@@ -45,7 +55,7 @@ class CannotAnswer(Unavailable):
 
 
 class TooSlow(Unavailable):
-    """The question takes too long for a page: ask it in psql."""
+    """The question was cancelled: it takes too long for a page. Ask it in psql."""
 
 
 class ValueRefused(Exception):
@@ -55,6 +65,7 @@ class ValueRefused(Exception):
 class Parameter(NamedTuple):
     """A value that a question asks for, and PostgreSQL's name of its type."""
 
+    number: int
     name: str
     type: str
 
@@ -64,10 +75,28 @@ class Question:
     """An SQL file: its first line is `-- ` and the title, each parameter one `-- $1 name type`."""
 
     name: str
-    title: str
-    sql: str
-    parameters: list[Parameter]
-    file: Path  # relative to the checkout
+    file: str  # relative to the checkout
+    text: str
+    lookup: bool = False  # the question is for its plan
+
+    @property
+    def sql(self) -> str:
+        """What PostgreSQL gets."""
+        return EXPLAIN + self.text if self.lookup else self.text
+
+    @cached_property
+    def title(self) -> str:
+        """The first line, or else the name."""
+        if self.lookup:
+            return f"Plan of {self.file}: EXPLAIN of the file that the service runs"
+        titled = re.match(r"--[ \t]*(\S.*)", self.text)
+        return titled[1] if titled else self.name
+
+    @cached_property
+    def parameters(self) -> list[Parameter]:
+        """What the lines name, by number."""
+        lines = re.findall(r"^-- \$(\d{1,5}) (\w+) ([^\s,]+)", self.text, re.MULTILINE)
+        return sorted(Parameter(int(number), name, type_) for number, name, type_ in lines)
 
 
 @dataclass(frozen=True)
@@ -75,49 +104,62 @@ class Answer:
     """What came back, with when it did and how long it took."""
 
     columns: list[str]
-    rows: list[tuple[Any, ...]]
-    cut: bool  # there are more than ROW_LIMIT rows
+    rows: list[Row]
+    cut: bool  # there are more rows
     at: datetime
     milliseconds: float
 
 
-def questions() -> dict[str, Question]:
-    """Read the questions, each time anew: a new file needs no restart."""
-    return {question.name: question for question in sorted(_read(), key=lambda each: each.title)}
+def questions() -> list[Question]:
+    """Read all questions, each time anew: a new file needs no restart."""
+    names = {path.stem for path in INSPECT.glob("*.sql")}
+    names |= {_plan(resource) for resource in _resources()}
+    found = (read_question(name) for name in names)
+    return sorted((each for each in found if each is not None), key=lambda each: each.title)
 
 
-def _read() -> Iterator[Question]:
-    for path in (ROOT / "sql" / "inspect").glob("*.sql"):
-        with suppress(OSError):  # someone has just taken it away
-            text = path.read_text(errors="replace")
-            titled = re.match(r"--\s*(\S.*)", text)
-            title = titled[1] if titled else path.stem
-            yield Question(path.stem, title, text, _parameters(text), path.relative_to(ROOT))
-    for name in QUERIES:
-        resource, _, rest = name.partition("/")
-        if rest == "select":
-            text = EXPLAIN + QUERIES[name].decode()
-            title = f"Plan of the lookup of {resource}: EXPLAIN of the file that the service runs"
-            path = Path("sql", f"{name}.sql")
-            yield Question(f"{resource}_plan", title, text, _parameters(text), path)
+def read_question(name: str) -> Question | None:
+    """Read one question; None if there is none of this name."""
+    for resource in _resources():
+        if name == _plan(resource):
+            text = QUERIES[f"{resource}/select"].decode()
+            return Question(name, f"sql/{resource}/select.sql", text, lookup=True)
+    path = INSPECT / f"{name}.sql"
+    # is_file: a pipe would be read for ever. What goes wrong is someone taking it away just now.
+    with suppress(OSError):
+        if NAME.fullmatch(name) and path.is_file() and path.stat().st_size <= FILE_SIZE:
+            text = path.read_text(encoding="utf-8-sig", errors="replace")
+            return Question(name, f"sql/inspect/{name}.sql", text)
+    return None
 
 
-def _parameters(text: str) -> list[Parameter]:
-    lines = re.findall(r"^-- \$\d+ (\w+) ([^\s,]+)", text, re.MULTILINE)
-    return [Parameter(name, type_) for name, type_ in lines]
+def _resources() -> list[str]:
+    return [name.removesuffix("/select") for name in QUERIES if name.endswith("/select")]
+
+
+def _plan(resource: str) -> str:
+    return f"{resource}_plan"
 
 
 def open_inspection_pool(settings: Settings) -> Pool:
     """Make the pool of the questions' connections; each is made when it is first needed."""
     service = conninfo(settings)
-    options = f"{conninfo_to_dict(service)['options']} -c statement_timeout={STATEMENT_TIMEOUT}s"
+    options = str(conninfo_to_dict(service)["options"])
+    # The service's own avoid sequential scans, at any price.
+    options += f" -c statement_timeout={STATEMENT_TIMEOUT}s -c enable_seqscan=on"
     return Pool(
         make_conninfo(service, fallback_application_name="onerow inspect", options=options),
         queue=QUEUE,
         min_size=0,
         max_size=INSPECTION_POOL_SIZE,
-        kwargs={"autocommit": True, "cursor_factory": AsyncRawCursor, "row_factory": tuple_row},
+        kwargs={
+            "autocommit": True,
+            "cursor_factory": AsyncRawCursor,
+            "row_factory": tuple_row,
+            "prepare_threshold": None,
+        },
         configure=_configure,
+        reset=_reset,
         open=False,
         name="onerow inspect",
     )
@@ -127,35 +169,75 @@ async def _configure(connection: Connection) -> None:
     await connection.set_read_only(True)
     # SERIALIZABLE would take predicate locks, and so disturb what is looked at.
     await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-    # As psql shows them: datetime and timedelta cannot hold every value.
-    for name in ("date", "timestamp", "timestamptz", "interval", "bytea"):
-        connection.adapters.register_loader(name, TextLoader)
+    for type_ in connection.adapters.types:
+        connection.adapters.register_loader(type_.oid, LOADERS.get(type_.name, Text))
+        connection.adapters.register_loader(type_.array_oid, Text)
+
+
+async def _reset(connection: Connection) -> None:
+    # A function in a question may have changed a setting, or taken an advisory lock.
+    await connection.execute(b"DISCARD ALL")
+
+
+class JsonText(str):
+    """A cell that is JSON as it stands."""
+
+
+class Text(Loader):
+    """Loads a value as psql shows it."""
+
+    def load(self, data: Buffer) -> str:
+        """Return it; in a database in SQL_ASCII it may be any bytes."""
+        return bytes(data).decode(errors="replace")
+
+
+class Json(Text):
+    """Loads JSON, and numbers with all their digits."""
+
+    def load(self, data: Buffer) -> str:
+        """Return a JsonText, or else NaN or an infinity, which JSON does not have."""
+        text = super().load(data)
+        return text if text.endswith(("NaN", "Infinity")) else JsonText(text)
+
+
+class Boolean(Loader):
+    """Loads a boolean."""
+
+    def load(self, data: Buffer) -> JsonText:
+        """Return true or false."""
+        return JsonText("true" if bytes(data) == b"t" else "false")
+
+
+NUMBERS = ("int2", "int4", "int8", "oid", "float4", "float8", "numeric")
+LOADERS: dict[str, type[Loader]] = {
+    **dict.fromkeys((*NUMBERS, "json", "jsonb"), Json),
+    "bool": Boolean,
+}
 
 
 async def ask(pool: Pool, question: Question, values: list[str | None]) -> Answer:
-    """Ask a question, with the values of its parameters as text or None for NULL.
+    """Ask a question, with the values of its parameters as text, or None for NULL.
 
-    Raises ValueRefused, or Unavailable.
+    Raises ValueRefused, CannotAnswer, or Unavailable.
     """
 
     async def work(connection: AsyncConnection[Any]) -> Answer:
         try:
             async with connection.transaction():
+                if question.lookup:
+                    await connection.execute(QUERIES["no_sequential_scan"])
                 return await _answer(connection, question, values)
         except errors.QueryCanceled as error:
             raise TooSlow from error
-        except (
-            psycopg.ProgrammingError,
-            errors.FeatureNotSupported,
-            errors.ObjectNotInPrerequisiteState,
-            errors.ReadOnlySqlTransaction,
-        ) as error:
-            # These speak of the question and the server, never of a value.
-            raise CannotAnswer(error.diag.message_primary or error) from error
-        except psycopg.DataError as error:
-            if not values:
+        except psycopg.DatabaseError as error:
+            if connection.closed:
+                raise  # it is asked again on another
+            # What the server says to a question without values cannot repeat any.
+            if any(values):
+                if isinstance(error, psycopg.DataError):
+                    raise ValueRefused from error
                 raise CannotAnswer(f"SQLSTATE {error.sqlstate}") from error
-            raise ValueRefused from error
+            raise CannotAnswer(error.diag.message_primary or error) from error
 
     return await read(pool, work, seconds=DEADLINE)
 
@@ -166,31 +248,39 @@ async def _answer(
     started = perf_counter()
     sql = question.sql.encode()
     columns, parameters = await connection.wait(_describe(connection.pgconn, sql))
-    if parameters != len(values):
-        raise CannotAnswer(f"{parameters} parameters, and {len(values)} lines that name one")
+    if [each.number for each in question.parameters] != list(range(1, parameters + 1)):
+        raise CannotAnswer(f"it has {parameters} parameters, and its lines name others")
     if len(set(columns)) < max(len(columns), 1):
-        raise CannotAnswer("no columns, or two of one name")
-    rows: list[tuple[Any, ...]] = []
+        raise CannotAnswer("it has no columns, or two of one name")
+    rows: list[Row] = []
+    size = 0
     cut = False
-    # Streamed, and cancelled when there are enough: a file may ask for a whole table.
     async with connection.cursor() as cursor:
-        stream = cast(AsyncGenerator[tuple[Any, ...], None], cursor.stream(sql, values))
+        # Streamed, and cancelled when it is enough: a file may ask for a whole table.
+        stream = cast(AsyncGenerator[Row, None], cursor.stream(sql, values))
         async with aclosing(stream):
             async for row in stream:
-                if cut := len(rows) == ROW_LIMIT:
+                if cut := len(rows) == ROW_LIMIT or size > SIZE_LIMIT:
                     break
                 rows.append(row)
+                size += sum(len(cell) for cell in row if cell is not None)
     return Answer(columns, rows, cut, datetime.now(UTC), (perf_counter() - started) * 1000)
 
 
 def _describe(pgconn: PGconn, sql: bytes) -> PQGen[tuple[list[str], int]]:
-    """Return a statement's columns, which a stream of no rows does not tell, and parameters."""
+    """Return a statement's columns, which a stream of no rows does not tell, and parameters.
+
+    Raises CannotAnswer.
+    """
     pgconn.send_prepare(b"", sql)
     (result,) = yield from generators.execute(pgconn)
     if result.status == ExecStatus.COMMAND_OK:
         pgconn.send_describe_prepared(b"")
         (result,) = yield from generators.execute(pgconn)
     if result.status != ExecStatus.COMMAND_OK:
-        raise errors.error_from_result(result)
+        error = errors.error_from_result(result)
+        if isinstance(error, psycopg.OperationalError):
+            raise error
+        raise CannotAnswer(error.diag.message_primary)  # it has not seen the values yet
     names = [result.fname(column) or b"" for column in range(result.nfields)]
     return [name.decode() for name in names], result.nparams

@@ -23,20 +23,23 @@ To leave:                  \q"""
 def psql(url: str) -> bool:
     """Run psql, with the checkout as its working directory; return whether it ended well."""
     known = conninfo_to_dict(url)
-    # Others see a process's arguments, but not its environment.
+    # Others see a process's arguments, but not its environment. For a key's password it asks.
+    known.pop("sslpassword", None)
     password = {"PGPASSWORD": str(known.pop("password"))} if "password" in known else {}
     print(HELP, flush=True)
     # Ctrl-C is psql's: it cancels a query.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        done = subprocess.run(
-            [_program(), make_conninfo("", **known)],
-            cwd=ROOT,
-            env={**os.environ, **password},
-        )
+        with subprocess.Popen(
+            [_program(), make_conninfo("", **known)], cwd=ROOT, env={**os.environ, **password}
+        ) as process:
+            try:
+                return process.wait() == 0
+            except BaseException:
+                process.terminate()  # not killed, so that it leaves the terminal in order
+                raise
     finally:
         signal.signal(signal.SIGINT, before)
-    return done.returncode == 0
 
 
 def _program() -> Path | str:

@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     retry_deadline: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0  # seconds
     max_body: Annotated[int, Meta(ge=64, le=2**30)] = 16384  # bytes
     # Several, with commas between, while one takes over from another.
-    api_token: Annotated[str, Meta(pattern=f"^{_TOKEN}(,{_TOKEN})*$")] | None = None
+    api_token: Annotated[str, Meta(pattern=f"^{_TOKEN}(,{_TOKEN})*\\Z")] | None = None
     allow_anonymous: bool = False
 
     @property

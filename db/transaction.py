@@ -99,7 +99,7 @@ async def serializable(
 
 
 async def read(pool: Pool, work: Work[T], *, seconds: float) -> T:
-    """Run `work`, a single SELECT, in autocommit: what it reads is committed and needs no lock.
+    """Run `work`, which only reads, and outside SERIALIZABLE: what it reads is committed.
 
     Runs again on a broken connection. Arguments and errors are those of serializable().
     """

@@ -6,12 +6,10 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader
@@ -21,33 +19,42 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db.inspection import ROW_LIMIT, Answer, Parameter, Question, ValueRefused, ask, questions
+from db.inspection import (
+    Answer,
+    CannotAnswer,
+    JsonText,
+    Question,
+    ValueRefused,
+    ask,
+    questions,
+    read_question,
+)
 from db.transaction import Unavailable
-from web.problem import RETRY_AFTER
+from web.problem import RETRY_AFTER, problem
 from web.traffic import KINDS, WINDOW
 from web.validation import Invalid, query_texts, wrong
 
-# Bytes of a page, the table filling what the rest leaves: 20 KB, and some digits of the count.
-PAGE = 19_990
+# Bytes of a page. The table fills what the rest leaves; a page that is too large without a table
+# has only its title, and the way to JSON and CSV.
+PAGE = 20_000
 
-# Characters shown of one cell, and of one SQL file: the whole is in JSON and CSV, and in the file.
+# Characters shown of a cell, a title and an SQL file.
 CELL = 500
+TITLE = 200
 SQL = 4_000
 
-# Characters of a value in a form. Legacy names may be longer than 255, but not by much: an index
-# takes 2,700 bytes.
+# Characters of a value. Legacy names may be longer than 255, but an index takes 2,700 bytes.
 VALUE = 700
 
 # Of the picture, in its own units, one a second in width.
 HEIGHT = 100
 
-TRAFFIC = Question("traffic", "Created, existing and retried per second", "", [], Path())
+TRAFFIC = "Created, existing and retried per second"
 
 _folder = Path(__file__).parent
 _templates = Environment(loader=FileSystemLoader(_folder), autoescape=True, trim_blocks=True)
-_css = (_folder / "inspection.css").read_text()
-_js = (_folder / "inspection.js").read_text()
-_json = msgspec.json.Encoder(enc_hook=str, decimal_format="number")
+_css = (_folder / "inspection.css").read_text(encoding="utf-8")
+_js = (_folder / "inspection.js").read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
@@ -68,57 +75,68 @@ HEADERS = {
 
 async def index(_request: Request) -> Response:
     """List the questions."""
-    return _html(title="Looking inside", index=questions().values(), traffic=TRAFFIC.title)
+    listed = [(each.name, _short(each.title, TITLE)) for each in questions()]
+    return _html("Looking inside", index=listed, traffic=TRAFFIC)
+
+
+async def traffic(request: Request) -> Response:
+    """Draw what POSTs came to, or list it, second by second, in the form that the path asks for."""
+    if query_texts(request):
+        raise Invalid([wrong("", "takes no parameters")])
+    started = perf_counter()
+    rows = request.state.traffic.seconds()
+    now = datetime.now(UTC)
+    if request.url.path.endswith(".csv"):
+        return _csv(["second", *KINDS], rows)
+    if request.url.path.endswith(".json"):
+        listed = [dict(zip(("second", *KINDS), row, strict=True)) for row in rows]
+        milliseconds = round((perf_counter() - started) * 1000, 1)
+        return _json(name="traffic", title=TRAFFIC, at=now, milliseconds=milliseconds, rows=listed)
+    return _html(TRAFFIC, path="/inspect/traffic", at=_moment(now), **_picture(rows))
 
 
 async def inspect(request: Request) -> Response:
-    """Answer one question in the form that the path's suffix names."""
-    question, suffix = _find(request.path_params["name"])
+    """Answer one question in the form that the path asks for."""
+    name, _, suffix = request.path_params["name"].partition(".")
+    question = read_question(name) if suffix in ("", "json", "csv") else None
+    if question is None:
+        raise HTTPException(404, "There is no question of this name.")
     texts = query_texts(request)
-    if suffix:
-        answer = await _answer(request, question, texts)
-        return _as_json(question, texts, answer) if suffix == "json" else _as_csv(answer)
+    if not suffix:
+        return await _page(request, question, texts)
     try:
         answer = await _answer(request, question, texts)
-    except Invalid as error:
-        details = [f"{each['pointer'].lstrip('#/')} {each['detail']}" for each in error.errors]
-        return _page(question, texts, None, wrong="; ".join(details).strip(), status=422)
-    except Unavailable as error:
-        response = _page(question, texts, None, wrong=str(error), status=503)
-        response.headers["Retry-After"] = str(RETRY_AFTER)
-        return response
-    return _page(question, texts, answer)
-
-
-def _find(name: str) -> tuple[Question, str]:
-    """Return the question of a path, and its suffix. Raises HTTPException 404."""
-    known = {**questions(), TRAFFIC.name: TRAFFIC}
-    stem, _, suffix = name.rpartition(".")
-    if suffix in ("json", "csv") and stem in known:
-        return known[stem], suffix
-    if name not in known:
-        raise HTTPException(404, "There is no question of this name.")
-    return known[name], ""
+    except CannotAnswer as error:
+        return problem(501, str(error))
+    if suffix == "csv":
+        return _csv(
+            answer.columns, answer.rows, {"Cut-After": str(len(answer.rows))} if answer.cut else {}
+        )
+    return _json(
+        name=name,
+        title=question.title,
+        sql=question.sql,
+        parameters={each.name: texts.get(each.name) or None for each in question.parameters},
+        at=answer.at,
+        milliseconds=round(answer.milliseconds, 1),
+        cut=answer.cut,
+        rows=[dict(zip(answer.columns, map(_value, row), strict=True)) for row in answer.rows],
+    )
 
 
 async def _answer(request: Request, question: Question, texts: dict[str, str]) -> Answer:
-    if errors := list(_errors(question.parameters, texts)):
+    if errors := list(_errors(question, texts)):
         raise Invalid(errors)
-    if question is TRAFFIC:
-        started = perf_counter()
-        rows = request.state.traffic.seconds()
-        milliseconds = (perf_counter() - started) * 1000
-        return Answer(["second", *KINDS], rows, False, datetime.now(UTC), milliseconds)
     values = [texts.get(parameter.name) or None for parameter in question.parameters]
     try:
         return await ask(request.state.inspection_pool, question, values)
     except ValueRefused:
-        types = ", ".join(f"{name} is {type_}" for name, type_ in question.parameters)
+        types = ", ".join(f"{each.name} is {each.type}" for each in question.parameters)
         raise Invalid([wrong("", f"has a value that does not fit its type: {types}")]) from None
 
 
-def _errors(parameters: Sequence[Parameter], texts: dict[str, str]) -> Iterator[dict[str, str]]:
-    names = [parameter.name for parameter in parameters]
+def _errors(question: Question, texts: dict[str, str]) -> Iterator[dict[str, str]]:
+    names = [parameter.name for parameter in question.parameters]
     if not texts.keys() <= set(names):
         yield wrong("", f"takes only {', '.join(names)}" if names else "takes no parameters")
     for name in names:
@@ -126,101 +144,74 @@ def _errors(parameters: Sequence[Parameter], texts: dict[str, str]) -> Iterator[
             yield wrong(name, f"must be at most {VALUE} characters")
 
 
-def _as_json(question: Question, texts: dict[str, str], answer: Answer) -> Response:
-    content = {
-        "name": question.name,
-        "title": question.title,
-        "sql": question.sql,
-        "parameters": {name: texts.get(name) or None for name, _ in question.parameters},
-        "at": answer.at,
-        "milliseconds": round(answer.milliseconds, 1),
-        "cut": answer.cut,
-        "rows": [dict(zip(answer.columns, row, strict=True)) for row in answer.rows],
-    }
-    return Response(_json.encode(content), 200, HEADERS, "application/json")
-
-
-def _as_csv(answer: Answer) -> Response:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(answer.columns)
-    writer.writerows([_text(cell) for cell in row] for row in answer.rows)
-    cut = {"Cut-After": str(ROW_LIMIT)} if answer.cut else {}
-    return Response(text.getvalue(), 200, {**HEADERS, **cut}, "text/csv; header=present")
-
-
-def _text(cell: Any) -> str:
-    """Return a cell as text: NULL as nothing, what is not text itself as JSON."""
-    if cell is None:
-        return ""
-    return cell if isinstance(cell, str) else _json.encode(cell).decode()
-
-
-def _page(
-    question: Question,
-    texts: dict[str, str],
-    answer: Answer | None,
-    *,
-    wrong: str = "",
-    status: int = 200,
-) -> Response:
-    query = urlencode({name: text for name, text in texts.items() if text})
-    path = f"/inspect/{quote(question.name)}"
+async def _page(request: Request, question: Question, texts: dict[str, str]) -> Response:
     context: dict[str, Any] = {
-        "title": question.title,
+        "path": f"/inspect/{question.name}",
         "parameters": question.parameters,
         "texts": {name: text[:VALUE] for name, text in texts.items()},
-        "wrong": wrong,
         "file": question.file,
         "sql": _short(question.sql, SQL),
     }
-    if answer is not None:
-        context["at"] = f"{answer.at:%Y-%m-%d %H:%M:%S} UTC"
-        context["milliseconds"] = answer.milliseconds
-        context["links"] = {
-            suffix.upper(): f"{path}.{suffix}{query and '?'}{query}" for suffix in ("json", "csv")
-        }
-    if answer is not None and question is TRAFFIC:
-        context |= _picture(answer.rows)
-    elif answer is not None:
-        context["columns"] = answer.columns
-        context["count"] = _count(0, answer)
-        rows = _table_rows(answer, PAGE - len(_html(**context).body))
-        context["rows"] = Markup("".join(rows))
-        context["count"] = _count(len(rows), answer)
-    return _html(status, **context)
+    if question.lookup and not any(texts.values()):
+        return _html(question.title, **context, wrong="Which key? The plan for NULL tells nothing.")
+    try:
+        answer = await _answer(request, question, texts)
+    except Invalid as error:
+        details = [f"{each['pointer'].lstrip('#/')} {each['detail']}" for each in error.errors]
+        return _html(question.title, 422, **context, wrong="; ".join(details).strip())
+    except CannotAnswer as error:
+        return _html(question.title, 501, **context, wrong=_short(str(error), CELL))
+    except Unavailable as error:
+        response = _html(question.title, 503, **context, wrong=str(error))
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+        return response
+    context["columns"] = answer.columns
+    context["at"] = _moment(answer.at)
+    context["milliseconds"] = answer.milliseconds
+    context["count"] = _count(len(answer.rows), 0, answer.cut)  # no count is longer
+    rows = _rows(answer.rows, PAGE - len(_html(question.title, **context).body))
+    context["rows"] = Markup("".join(rows))
+    context["count"] = _count(len(answer.rows), len(rows), answer.cut)
+    return _html(question.title, **context)
 
 
-def _table_rows(answer: Answer, size: int) -> list[str]:
-    """Return as many rows, in HTML, as fit in `size` bytes."""
-    rows = []
-    for row in answer.rows:
+def _rows(rows: Sequence[Sequence[str | None]], size: int) -> list[str]:
+    """Return as many rows, in HTML, as are together smaller than `size` bytes."""
+    fitting = []
+    for row in rows:
         html = f"<tr>{''.join(map(_cell, row))}</tr>\n"
         size -= len(html.encode())
-        if size < 0:
+        if size <= 0:
             break
-        rows.append(html)
-    return rows
+        fitting.append(html)
+    return fitting
 
 
-def _cell(cell: Any) -> str:
+def _cell(cell: str | None) -> str:
     if cell is None:
         return '<td class="null">NULL</td>'
-    numeric = isinstance(cell, int | float | Decimal) and not isinstance(cell, bool)
-    return f"<td{' class=n' if numeric else ''}>{escape(_short(_text(cell), CELL))}</td>"
+    number = isinstance(cell, JsonText) and cell[0] in "-0123456789"
+    return f"<td{' class=n' if number else ''}>{escape(_short(cell, CELL))}</td>"
+
+
+def _value(cell: str | None) -> str | msgspec.Raw | None:
+    return msgspec.Raw(cell.encode()) if isinstance(cell, JsonText) else cell
 
 
 def _short(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _count(shown: int, answer: Answer) -> str:
-    number = len(answer.rows)
-    whole = f"more than {ROW_LIMIT:,}" if answer.cut else f"{number:,}"
+def _count(number: int, shown: int, cut: bool) -> str:
+    whole = f"more than {number:,}" if cut else f"{number:,}"
     rows = "row" if whole == "1" else "rows"
-    if shown == number and not answer.cut:
+    if shown == number and not cut:
         return f"{whole} {rows}"
     return f"the first {shown:,} of {whole} {rows} (JSON and CSV have {number:,})"
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _picture(seconds: Sequence[tuple[int, ...]]) -> dict[str, Any]:
@@ -246,10 +237,35 @@ def _picture(seconds: Sequence[tuple[int, ...]]) -> dict[str, Any]:
     return {"picture": picture, "grid": grid, "width": WINDOW, "height": HEIGHT}
 
 
-def _html(status: int = 200, **context: Any) -> Response:
+def _html(title: str, status: int = 200, **context: Any) -> Response:
     page = _templates.get_template("inspection.html")
-    html = page.render(css=Markup(_css), js=Markup(_js), **context)
+    about = {"title": _short(title, TITLE), "css": Markup(_css), "js": Markup(_js)}
+    html = page.render(about, **context)
+    if len(html.encode()) > PAGE and "path" in context:
+        bare = {key: context[key] for key in ("path", "parameters", "file") if key in context}
+        html = page.render(about, **bare, wrong="This is too large for a page.")
     return Response(html, status, HEADERS, "text/html")
 
 
-ROUTES = [Route("/inspect", index), Route("/inspect/{name}", inspect)]
+def _json(**content: Any) -> Response:
+    return Response(msgspec.json.encode(content), 200, HEADERS, "application/json")
+
+
+def _csv(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    headers: dict[str, str] | None = None,
+) -> Response:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(rows)
+    headers = {**HEADERS, **(headers or {})}
+    return Response(text.getvalue(), 200, headers, "text/csv; header=present")
+
+
+ROUTES = [
+    Route("/inspect", index),
+    *(Route(f"/inspect/traffic{suffix}", traffic) for suffix in ("", ".json", ".csv")),
+    Route("/inspect/{name}", inspect),
+]

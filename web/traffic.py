@@ -3,8 +3,8 @@
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import time
 
@@ -36,17 +36,31 @@ def traffic_folder() -> Iterator[Path]:
 
 
 class Traffic:
-    """The counts. Each process writes only its own file, so that no lock is needed."""
+    """The counts. Each process writes only its own file, so that no lock is needed.
 
-    def __init__(self, folder: Path) -> None:
+    A folder that is full or gone costs the others' counts and nothing else.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time) -> None:
         self._folder = folder
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.truncate(_RING * _RECORD * 8)
-            self._numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+        self._clock = clock
+        self._file: Path | None = None
+        size = _RING * _RECORD * 8
+        try:
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+                self._file = Path(file.name)
+                # Not truncate(), whose holes have no room on the disk yet: to write into one where
+                # the disk is full ends the process.
+                file.write(bytes(size))
+                file.flush()
+                shared = mmap.mmap(file.fileno(), size)
+        except OSError:
+            shared = mmap.mmap(-1, size)
+        self._numbers = memoryview(shared).cast("Q")
 
     def count(self, kind: str, number: int = 1) -> None:
         """Add to this second's count of one of KINDS."""
-        second = int(time())
+        second = int(self._clock())
         start = second % _RING * _RECORD
         if self._numbers[start] != second:
             for position in range(1, _RECORD):
@@ -56,12 +70,17 @@ class Traffic:
 
     def seconds(self) -> list[tuple[int, ...]]:
         """Return the last WINDOW whole seconds, (Unix time, then the count of each of KINDS)."""
-        end = int(time())
+        end = int(self._clock())
         sums = {second: [0] * len(KINDS) for second in range(end - WINDOW, end)}
-        for file in self._folder.iterdir():
-            numbers = memoryview(file.read_bytes()).cast("Q").tolist()
+        for numbers in (self._numbers.tolist(), *self._others()):
             for start in range(0, len(numbers), _RECORD):
                 if counts := sums.get(numbers[start]):
                     for position in range(len(KINDS)):
                         counts[position] += numbers[start + 1 + position]
         return [(second, *counts) for second, counts in sums.items()]
+
+    def _others(self) -> Iterator[list[int]]:
+        with suppress(OSError):
+            for file in self._folder.iterdir():
+                if file != self._file:
+                    yield memoryview(file.read_bytes()).cast("Q").tolist()

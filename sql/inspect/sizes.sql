@@ -1,5 +1,6 @@
 -- Size and growth of tables and indexes
--- Growth is estimated: rows inserted and not deleted since the counters began, at today's bytes a row.
+-- Growth is estimated: rows inserted and not deleted since the counters began, at today's bytes a
+-- row, and at most today's size.
 WITH tables AS (
     SELECT
         relid,
@@ -8,7 +9,9 @@ WITH tables AS (
         n_dead_tup AS dead_rows,
         n_tup_ins AS inserted,
         n_tup_del AS deleted,
-        least(n_tup_ins - n_tup_del, n_live_tup) / nullif(n_live_tup, 0)::numeric AS grown
+        CASE WHEN n_live_tup > 0
+            THEN greatest(-1, least(1, (n_tup_ins - n_tup_del) / n_live_tup::numeric))
+        END AS grown
     FROM pg_stat_user_tables
 ),
 relations AS (
