@@ -157,8 +157,11 @@ async def _page(request: Request, question: Question, texts: dict[str, str]) -> 
     try:
         answer = await _answer(request, question, texts)
     except Invalid as error:
-        details = [f"{each['pointer'].lstrip('#/')} {each['detail']}" for each in error.errors]
-        return _html(question.title, 422, **context, wrong="; ".join(details).strip())
+        details = [
+            f"{each['pointer'].lstrip('#/') or 'The question'} {each['detail']}"
+            for each in error.errors
+        ]
+        return _html(question.title, 422, **context, wrong="; ".join(details))
     except CannotAnswer as error:
         return _html(question.title, 501, **context, wrong=_short(str(error), CELL))
     except Unavailable as error:
