@@ -473,14 +473,15 @@ def test_who_waits_for_whom(service: Service) -> None:
     assert rows(service, "waiting") == []
 
 
-def test_predicate_locks(service: Service) -> None:
-    before = rows(service, "predicate_locks")
-    assert before == []  # pages take none
-    with psycopg.connect(service.database) as reader:
-        reader.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
-        reader.execute("SET LOCAL enable_indexscan = off")
-        reader.execute("SET LOCAL enable_bitmapscan = off")
-        reader.execute("SELECT FROM employees")
+def test_predicate_locks(service: Service, database: str) -> None:
+    assert rows(service, "predicate_locks") == []  # pages take none
+    # The other's table has the same number: databases are made from one template.
+    with psycopg.connect(service.database) as reader, psycopg.connect(database) as elsewhere:
+        for each in (reader, elsewhere):
+            each.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+            each.execute("SET LOCAL enable_indexscan = off")
+            each.execute("SET LOCAL enable_bitmapscan = off")
+            each.execute("SELECT FROM employees")
         (lock,) = (row for row in rows(service, "predicate_locks") if row["kind"] == "relation")
     assert (lock["relation"], lock["locks"], lock["transactions"]) == ("employees", 1, 1)
 
