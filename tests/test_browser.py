@@ -165,7 +165,7 @@ def test_a_form_asks_and_keeps_what_was_typed(visitor: Visitor, service: Service
     expect(page.get_by_label("department_id")).to_have_value("1")
     expect(page.get_by_label("name")).to_have_value("employee 0")
 
-    page = visitor.open(f"{service.url}/inspect/merged")
+    page.goto(f"{service.url}/inspect/merged")
     expect(page.get_by_role("table")).to_contain_text("employees")
     page.get_by_label("resource").fill("departments")
     page.get_by_label("resource").press("Enter")
@@ -339,11 +339,16 @@ TEXTS = """() => [...document.querySelectorAll("body *")]
     })"""
 
 
+# Pages that have, together with the index, a text of each kind.
+COLOURFUL = ("employees_plan?department_id=x", "guard_and_constraint", "traffic")
+
+
 def test_every_text_stands_out(visitor: Visitor, service: Service) -> None:
     visitor.expected = [WRONG_VALUE]
     seen = set()
-    for path in ("", "/employees_plan?department_id=x", "/guard_and_constraint", "/traffic"):
-        page = visitor.open(f"{service.url}/inspect{path}")
+    page = visitor.open(f"{service.url}/inspect")
+    for url in (page.url, *(f"{page.url}/{each}" for each in COLOURFUL)):
+        page.goto(url)
         for scheme in SCHEMES:
             page.emulate_media(color_scheme=scheme)
             for element, color, back in page.evaluate(TEXTS):
