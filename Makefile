@@ -13,6 +13,10 @@ psql: .venv/installed
 stress: .venv/installed
 	$(BIN)/python -m tests.stress
 
+# QUICK=1: the main figures, in under three minutes.
+bench: .venv/installed tests/bench/.venv/installed
+	$(BIN)/python -m tests.bench $(if $(QUICK),--quick,--json --svg)
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -23,4 +27,10 @@ lint: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.PHONY: run test psql stress lint
+# The peers of the benchmark, apart: the service needs none of what they bring.
+tests/bench/.venv/installed: tests/bench/requirements.txt
+	$(PYTHON) -m venv tests/bench/.venv
+	tests/bench/.venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: run test psql stress bench lint

@@ -30,10 +30,11 @@ from starlette.routing import Route
 from db.change import apply_schema
 from db.embedded import database_url, unwind_on_signals
 from db.inspection import open_inspection_pool
+from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Pool, Row, open_pool
 from db.queries import QUERIES, Outcome, check_usable, get_or_create, look_up, select
 from db.settings import read_settings
-from db.transaction import Attempts, Unavailable, read, serializable
+from db.transaction import Attempts, Unavailable, in_pipeline, read, serializable
 from web import inspection
 from web.problem import client_gone, defect, http_exception, problem, unavailable
 from web.serving import end_with_parent, serve
@@ -162,9 +163,15 @@ async def found_or_created(
     again = True
     while True:
         try:
-            return await serializable(
+            # Looked up here, where a test may have put others in their place.
+            transact, steps = (
+                (in_pipeline, get_or_create_in_pipeline)
+                if settings.pipeline
+                else (serializable, get_or_create)
+            )
+            return await transact(
                 request.state.pool,
-                partial(get_or_create, resource=resource.name, key=astuple(key)),
+                partial(steps, resource=resource.name, key=astuple(key)),
                 seconds=deadline - monotonic(),
                 attempts=attempts,
                 key_constraint=f"{resource.name}_key",

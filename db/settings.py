@@ -31,8 +31,10 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000  # 0 takes any free port
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     pool_size: Annotated[int, Meta(ge=1, le=1000)] = 8
-    pool_queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
+    # A worker serves thousands a second, so that the last of these waits for a fraction of one.
+    pool_queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
     retry_deadline: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0  # seconds
+    pipeline: bool = True
     max_body: Annotated[int, Meta(ge=64, le=2**30)] = 16384  # bytes
     # Several, with commas between, while one takes over from another.
     api_token: Annotated[str, Meta(pattern=f"^{_TOKEN}(,{_TOKEN})*\\Z")] | None = None

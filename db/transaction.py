@@ -98,6 +98,26 @@ async def serializable(
     return await _until_done(pool, attempt, seconds, attempts, key_constraint)
 
 
+async def in_pipeline(
+    pool: Pool,
+    transaction: Callable[..., Awaitable[T]],
+    *,
+    seconds: float,
+    attempts: Attempts,
+    key_constraint: str | None = None,
+) -> T:
+    """Run `transaction`, a function of db.pipeline, and return its result: see serializable().
+
+    It begins and ends its transaction itself, and keeps to the `seconds` that it is given.
+    """
+    deadline = monotonic() + seconds
+
+    async def attempt(connection: Connection) -> T:
+        return await transaction(connection, seconds=deadline - monotonic())
+
+    return await _until_done(pool, attempt, seconds, attempts, key_constraint, keeps_time=True)
+
+
 async def read(pool: Pool, work: Work[T], *, seconds: float) -> T:
     """Run `work`, which only reads, and outside SERIALIZABLE: what it reads is committed.
 
@@ -107,26 +127,34 @@ async def read(pool: Pool, work: Work[T], *, seconds: float) -> T:
 
 
 async def _until_done(
-    pool: Pool, attempt: Work[T], seconds: float, attempts: Attempts, key_constraint: str | None
+    pool: Pool,
+    attempt: Work[T],
+    seconds: float,
+    attempts: Attempts,
+    key_constraint: str | None,
+    *,
+    keeps_time: bool = False,
 ) -> T:
     deadline = monotonic() + seconds
     broken = False
 
     async def with_connection() -> T:
         nonlocal broken
-        async with pool.connection(timeout=deadline - monotonic()) as connection:
+        # Not pool.connection(), whose own COMMIT or ROLLBACK comes after an attempt's.
+        connection = await pool.getconn(deadline - monotonic())
+        try:
             attempts.begun += 1
-            try:
-                return await attempt(connection)
-            finally:
-                broken = connection.closed
+            return await attempt(connection)
+        finally:
+            broken = connection.closed
+            await pool.putconn(connection)
 
     while True:
         broken = False
         failure: psycopg.Error
         # The try stands around the whole transaction: COMMIT fails with 40001 too.
         try:
-            return await _by(deadline, with_connection())
+            return await (with_connection() if keeps_time else _by(deadline, with_connection()))
         except (errors.SerializationFailure, errors.DeadlockDetected) as error:
             failure = error
         except errors.UniqueViolation as error:

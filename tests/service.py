@@ -24,7 +24,8 @@ LIMIT = 60.0
 
 # The variables that a developer's shell may have set.
 OURS = re.compile(
-    "DATABASE_URL|DATA_DIR|HOST|PORT|WORKERS|POOL_.*|RETRY_.*|MAX_BODY|ALLOW_.*|API_.*|PG.*"
+    "DATABASE_URL|DATA_DIR|HOST|PORT|WORKERS|POOL_.*|RETRY_.*|PIPELINE|MAX_BODY|ALLOW_.*|API_.*"
+    "|PG.*"
 )
 
 

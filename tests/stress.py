@@ -142,7 +142,7 @@ def main() -> None:
     rows: list[Progress] = []
     caught: dict[str, Catch] = {}
     with server() as url, own_schema(url) as database:
-        for title, variant in {"as it is": "", "with pauses": "none"}.items():
+        for title, variant in {"as it is": "", "with pauses": "pipeline", "plain": "none"}.items():
             with running(variant, database) as runner:
                 rows.append(stress(title, runner, SECONDS / 2))
         for variant in CONTROLS:

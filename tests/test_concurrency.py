@@ -53,12 +53,12 @@ async def post_all(service: Service, department: int, names: Iterable[str], clie
     assert rows == dict.fromkeys(ids, 1)
 
 
-@pytest.mark.parametrize("order", ["random", "increasing"])
-async def test_each_key_gets_one_row(database: str, order: str) -> None:
+@pytest.mark.parametrize(("order", "pipeline"), [("random", "1"), ("increasing", "0")])
+async def test_each_key_gets_one_row(database: str, order: str, pipeline: str) -> None:
     names = [f"name {number:06}" for number in range(KEYS) for _ in range(TIMES)]
     if order == "random":
         random.shuffle(names)
-    with serving(DATABASE_URL=database, WORKERS="2") as service:
+    with serving(DATABASE_URL=database, WORKERS="2", PIPELINE=pipeline) as service:
         department = service.post("/departments", name="Research").json()["id"]
         await post_all(service, department, names, clients=64)
 

@@ -32,6 +32,7 @@ def start(**settings: str) -> subprocess.CompletedProcess[str]:
         ("POOL_QUEUE", "-1"),
         ("RETRY_DEADLINE", "nan"),
         ("RETRY_DEADLINE", "0"),
+        ("PIPELINE", "maybe"),
         ("MAX_BODY", "1e99"),
         ("API_TOKEN", "hunter2 with a blank"),
         ("API_TOKEN", "hunter2,"),

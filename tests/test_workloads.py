@@ -9,7 +9,9 @@ from tests.proof import CONTROLS, EXAMPLES, catch, running, verify
 from tests.workloads import Runner, Workload, workloads
 
 
-@pytest.fixture(scope="module", params=["", "none"], ids=["as it is", "with pauses"])
+@pytest.fixture(
+    scope="module", params=["", "pipeline", "none"], ids=["as it is", "with pauses", "plain"]
+)
 def runner(request: pytest.FixtureRequest, new_database: Callable[[], str]) -> Iterator[Runner]:
     with running(request.param, new_database()) as runner:
         yield runner

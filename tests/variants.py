@@ -1,7 +1,8 @@
 """The service broken in one way, which the proof must find: `python -m tests.variants NAME`.
 
 Before each statement it pauses for up to PAUSE seconds, as a network would make it do, so that
-requests overlap. "none" has the pauses only, and must pass.
+requests overlap. "none" has the pauses only, and must pass; and so must "pipeline", where they come
+before each round trip. The broken ones are without it, but for those that say so.
 """
 
 import asyncio
@@ -11,11 +12,15 @@ import random
 import sys
 from collections.abc import Callable
 from functools import partial
+from time import sleep
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, IsolationLevel, errors
+from psycopg.abc import PQGen
+from psycopg.pq.abc import PGconn, PGresult
 
+import db.pipeline
 import db.pool
 from db.embedded import unwind_on_signals
 from db.pool import Connection, Pool
@@ -23,6 +28,7 @@ from db.queries import QUERIES, Outcome
 from db.transaction import Attempts, serializable
 from web.serving import serve
 
+os.environ["PIPELINE"] = str(int(os.environ.get("VARIANT", "").startswith("pipeline")))
 service: Any = importlib.import_module("app")  # any of its names may be replaced
 
 PAUSE = 0.003  # seconds
@@ -165,8 +171,18 @@ def created_flag_kept() -> None:
     service.serializable = broken
 
 
+def pipeline_at_repeatable_read() -> None:
+    """The pipeline's BEGIN asks for less."""
+    db.pipeline.BEGIN = b"BEGIN ISOLATION LEVEL REPEATABLE READ"
+
+
+# The service as it is, but for the pauses.
+SOUND = ("none", "pipeline")
+
 VARIANTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
+    "pipeline": lambda: None,
+    "pipeline at REPEATABLE READ": pipeline_at_repeatable_read,
     "READ COMMITTED": partial(at, IsolationLevel.READ_COMMITTED),
     "REPEATABLE READ": partial(at, IsolationLevel.REPEATABLE_READ),
     "isolation set once": isolation_set_once,
@@ -187,6 +203,14 @@ def pause_before_statements() -> None:
         return await execute(self, *arguments, **options)
 
     AsyncConnection.execute = later  # type: ignore[method-assign]
+    trip = db.pipeline._results
+
+    def later_too(pgconn: PGconn, number: int) -> PQGen[list[PGresult]]:
+        # The whole worker waits: there are two, and so it overlaps with the other.
+        sleep(random.uniform(0, PAUSE))
+        return (yield from trip(pgconn, number))
+
+    db.pipeline._results = later_too
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""The transaction of a get or create in two round trips instead of four.
+
+The steps are those of db.queries.get_or_create() in db.transaction.serializable(), which is the way
+to read it, and so are the SQL files. By libpq's pipeline mode BEGIN and the select travel together,
+and so do the insert, if there was no row, and COMMIT.
+"""
+
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+from psycopg import errors, generators
+from psycopg.abc import PQGen
+from psycopg.adapt import Transformer
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGconn, PGresult
+
+from db.pool import Connection
+from db.queries import QUERIES, Outcome
+
+BEGIN = b"BEGIN ISOLATION LEVEL SERIALIZABLE"
+COMMIT = b"COMMIT"
+
+# The resources whose statements each connection has prepared.
+_prepared: WeakKeyDictionary[Connection, set[str]] = WeakKeyDictionary()
+
+
+async def get_or_create(
+    connection: Connection, resource: str, key: Sequence[int | str], *, seconds: float
+) -> Outcome:
+    """Return the row of `key`, creating it if there is none, in a transaction that has committed.
+
+    Raises the error of the step that failed, its transaction rolled back, or TimeoutError after
+    `seconds`, its connection closed.
+    """
+    parameters = [str(value).encode() for value in key]
+    try:
+        if resource not in _prepared.setdefault(connection, set()):
+            await connection.wait(_prepare(connection.pgconn, resource), timeout=seconds)
+            _prepared[connection].add(resource)
+        steps = _transaction(connection.pgconn, resource, parameters)
+        found, inserted = await connection.wait(steps, timeout=seconds)
+    except errors._WaitTimeout:
+        connection.pgconn.finish()
+        raise TimeoutError from None
+    except (errors.InvalidSqlStatementName, errors.FeatureNotSupported):
+        # Prepared, but gone by DEALLOCATE ALL, or from before a change of the table.
+        connection.pgconn.finish()
+        raise
+    result = found if inserted is None else inserted
+    transformer = Transformer(connection)
+    transformer.set_pgresult(result)
+    names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
+    row = dict(zip(names, transformer.load_row(0, tuple), strict=True))
+    copies = row.pop("copies") if inserted is None else 1
+    return Outcome(row, copies, created=inserted is not None)
+
+
+def _prepare(pgconn: PGconn, resource: str) -> PQGen[None]:
+    """Prepare what is not there yet: another resource, or a try that failed, left some."""
+    for name, statement in {
+        "begin": BEGIN,
+        "commit": COMMIT,
+        f"{resource}/select": QUERIES[f"{resource}/select"],
+        f"{resource}/insert": QUERIES[f"{resource}/insert"],
+    }.items():
+        pgconn.send_prepare(name.encode(), statement)
+        (result,) = yield from generators.execute(pgconn)
+        if result.status != ExecStatus.COMMAND_OK:
+            error = errors.error_from_result(result)
+            if not isinstance(error, errors.DuplicatePreparedStatement):
+                raise error
+
+
+def _transaction(
+    pgconn: PGconn, resource: str, key: list[bytes]
+) -> PQGen[tuple[PGresult, PGresult | None]]:
+    """Return what was found, and what was inserted if that was nothing."""
+    pgconn.enter_pipeline_mode()
+    pgconn.send_query_prepared(b"begin", None)
+    pgconn.send_query_prepared(f"{resource}/select".encode(), key)
+    pgconn.send_flush_request()
+    begun, found = yield from _results(pgconn, 2)
+    missing = found.status == ExecStatus.TUPLES_OK and found.ntuples == 0
+    if missing:
+        pgconn.send_query_prepared(f"{resource}/insert".encode(), key)
+    # After a failure the server passes over the rest, up to here. COMMIT it does run, as ROLLBACK
+    # then, so that the transaction is over in any case.
+    pgconn.pipeline_sync()
+    pgconn.send_query_prepared(b"commit", None)
+    pgconn.pipeline_sync()
+    *inserted, _, committed, _ = yield from _results(pgconn, 4 if missing else 3)
+    pgconn.exit_pipeline_mode()
+    for result in (begun, found, *inserted, committed):
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise errors.error_from_result(result)
+    return found, inserted[0] if inserted else None
+
+
+def _results(pgconn: PGconn, number: int) -> PQGen[list[PGresult]]:
+    """Send what is queued and wait for this many results, those of a sync included."""
+    yield from generators.send(pgconn)
+    results: list[PGresult] = []
+    while len(results) < number:
+        result = yield from generators.fetch(pgconn)
+        if result is not None:  # which is only the end of one statement's results
+            results.append(result)
+    return results

@@ -1,0 +1,193 @@
+"""The table, and the ratios that are to be reached."""
+
+from collections.abc import Iterator
+from statistics import median
+from typing import NamedTuple
+
+import msgspec
+
+from tests.bench import plan
+from tests.bench.rounds import Figures
+
+# A side with nothing to report has this in its place.
+NONE = "-"
+
+HEAD = (
+    "", "requests/s", "(min to max)", "p50", "p99", "p99.9 ms", "attempts", "CPU: server",
+    "PostgreSQL ms", "MB", "refused", "broken", "duplicates",
+)  # fmt: skip
+
+
+class Summary(msgspec.Struct):
+    """One side's rounds in one cell: medians, the spread of the rate, and sums of what happened."""
+
+    cell: str
+    side: str
+    rate: float
+    rate_min: float
+    rate_max: float
+    p50: float
+    p99: float
+    p999: float
+    attempts: float | None
+    server_cpu: float | None
+    database_cpu: float
+    memory: tuple[float, float] | None  # megabytes before the first round and after the last
+    ok: int
+    refused: int
+    broken: int
+    made: int
+    duplicates: int
+
+
+class Ratio(msgspec.Struct):
+    """What is to be reached, and what was."""
+
+    text: str
+    value: float
+    target: float
+    met: bool
+
+
+def summaries(figures: list[Figures]) -> list[Summary]:
+    """Sum up the rounds, in the order of the cells and of the plan's sides."""
+    grouped: dict[tuple[str, str], list[Figures]] = {}
+    order = (*plan.SERVICES, *plan.FLOORS)
+    for each in sorted(figures, key=lambda each: order.index(each.side)):
+        grouped.setdefault((each.cell, each.side), []).append(each)
+    return [_summary(cell, side, rounds) for (cell, side), rounds in grouped.items()]
+
+
+def _summary(cell: str, side: str, rounds: list[Figures]) -> Summary:
+    def middle(name: str) -> float:
+        return float(median(getattr(each, name) for each in rounds))
+
+    first, last = rounds[0], rounds[-1]
+    return Summary(
+        cell,
+        side,
+        rate=middle("rate"),
+        rate_min=min(each.rate for each in rounds),
+        rate_max=max(each.rate for each in rounds),
+        p50=middle("p50"),
+        p99=middle("p99"),
+        p999=middle("p999"),
+        attempts=None if first.attempts is None else middle("attempts"),
+        server_cpu=None if first.server_cpu is None else middle("server_cpu"),
+        database_cpu=middle("database_cpu"),
+        memory=(first.memory[0], last.memory[1]) if first.memory and last.memory else None,
+        ok=sum(each.ok for each in rounds),
+        refused=sum(each.refused for each in rounds),
+        broken=sum(each.broken for each in rounds),
+        made=sum(each.made for each in rounds),
+        duplicates=sum(each.duplicates for each in rounds),
+    )
+
+
+def table(results: list[Summary]) -> Iterator[str]:
+    """Lines for a terminal, a block for each cell."""
+    for cell in dict.fromkeys(each.cell for each in results):
+        yield ""
+        yield _line((cell, *HEAD[1:]))
+        for each in results:
+            if each.cell == cell:
+                yield _line(_words(each))
+
+
+def _words(each: Summary) -> tuple[str, ...]:
+    cpu = NONE if each.server_cpu is None else f"{each.server_cpu:.3f}"
+    return (
+        f"  {each.side}",
+        f"{each.rate:,.0f}",
+        f"({each.rate_min:,.0f} to {each.rate_max:,.0f})",
+        f"{each.p50:.1f}",
+        f"{each.p99:.1f}",
+        f"{each.p999:.1f}",
+        NONE if each.attempts is None else f"{each.attempts:.4f}",
+        cpu,
+        f"{each.database_cpu:.3f}",
+        "{:.0f} to {:.0f}".format(*each.memory) if each.memory else NONE,
+        f"{each.refused:,}",
+        f"{each.broken:,}",
+        NONE if each.side == plan.NO_DATABASE else f"{each.duplicates:,}",
+    )
+
+
+WIDTHS = (34, 10, 17, 6, 6, 8, 8, 11, 13, 10, 7, 6, 10)
+
+
+def _line(words: tuple[str, ...]) -> str:
+    padded = (word.rjust(width) for word, width in zip(words[1:], WIDTHS[1:], strict=True))
+    return " ".join((words[0].ljust(WIDTHS[0]), *padded))
+
+
+class _Results(NamedTuple):
+    """The summaries, to be asked by cell and side."""
+
+    known: dict[tuple[str, str], Summary]
+
+    def rates(self, cell: plan.Cell, side: str, base: plan.Cell, base_side: str) -> float | None:
+        one, other = self.known.get((cell.name, side)), self.known.get((base.name, base_side))
+        return one.rate / max(other.rate, 0.001) if one and other else None
+
+
+def ratios(results: list[Summary], memory: list[float]) -> Iterator[Ratio]:
+    """What was measured of what is to be reached."""
+    asked = _Results({(each.cell, each.side): each for each in results})
+    this = plan.THIS
+
+    faster = [
+        (12, plan.FLASK), (5, plan.FASTAPI), (5, plan.DJANGO), (1.3, plan.ASYNCPG),
+        (1.3, plan.THIS_PLAIN),
+    ]  # fmt: skip
+    wanted: list[tuple[float, str, float | None]] = [
+        (target, f"{cell.name}: {this} / {side}", asked.rates(cell, this, cell, side))
+        for target, side in faster
+        for cell in (plan.EXIST, plan.NEW)
+    ]
+    cell = plan.EXIST
+    wanted.append((
+        0.35,
+        f"{cell.name}: {this} / {plan.NO_DATABASE}",
+        asked.rates(cell, this, cell, plan.NO_DATABASE),
+    ))  # fmt: skip
+    steady = [(plan.INCREASING, plan.NEW), (plan.EMPTY, plan.NEW)]
+    steady += [
+        (plan.sized(plan.LARGE, cell), plan.sized(plan.MEDIUM, cell))
+        for cell in (plan.EXIST, plan.NEW)
+    ]
+    wanted += [
+        (0.8, f"{this}: {cell.name} / {base.name}", asked.rates(cell, this, base, this))
+        for cell, base in steady
+    ]
+    for target, text, value in wanted:
+        if value is not None:
+            yield Ratio(f"{text}, at least", value, target, value >= target)
+    yield from _limits(asked.known, memory)
+
+
+def _limits(known: dict[tuple[str, str], Summary], memory: list[float]) -> Iterator[Ratio]:
+    """What must stay below something."""
+    this = plan.THIS
+    for target, cell in ((0.01, plan.NEW), (0.01, plan.INCREASING), (0.05, plan.EMPTY)):
+        if (found := known.get((cell.name, this))) and found.attempts:
+            retried = found.attempts - 1
+            yield Ratio(f"{cell.name}: retried, below", retried, target, retried < target)
+    if found := known.get((plan.HOT_512.name, this)):
+        lost = found.refused + found.broken
+        yield Ratio(f"{found.cell}: not answered with 2xx, exactly", lost, 0, lost == 0)
+        tail = found.p99 / found.p50
+        yield Ratio(f"{found.cell}: p99 / p50, below", tail, 10, tail < 10)
+    if memory:
+        growth = memory[-1] / memory[1]
+        # The first tenth fills caches and pools.
+        yield Ratio(
+            "memory after 10^6 requests / after 10^5, at most", growth, 1.05, growth <= 1.05
+        )
+    ours = [
+        each
+        for (_, side), each in known.items()
+        if side in (this, plan.THIS_SINGLE, plan.THIS_PLAIN)
+    ]
+    duplicates = sum(each.duplicates for each in ours)
+    yield Ratio("duplicates in all cells of onerow, exactly", duplicates, 0, duplicates == 0)
