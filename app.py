@@ -230,9 +230,9 @@ async def delete(resource: Resource, request: Request) -> Response:
     id_ = from_path(request, "id", Id)
 
     async def work(connection: Connection) -> Row | None:
-        return await (
-            await connection.execute(QUERIES[f"{resource.name}/delete"], [id_])
-        ).fetchone()
+        query = QUERIES[f"{resource.name}/delete"]
+        # Not prepared: psycopg would answer a ROLLBACK by DEALLOCATE ALL, the pipeline's included.
+        return await (await connection.execute(query, [id_], prepare=False)).fetchone()
 
     try:
         deleted = await serializable(

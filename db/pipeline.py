@@ -8,6 +8,7 @@ and so do the insert, if there was no row, and COMMIT.
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
+import psycopg
 from psycopg import errors, generators
 from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
@@ -20,28 +21,21 @@ from db.queries import QUERIES, Outcome
 BEGIN = b"BEGIN ISOLATION LEVEL SERIALIZABLE"
 COMMIT = b"COMMIT"
 
-# The resources whose statements each connection has prepared.
+# The names of the statements that each connection has prepared.
 _prepared: WeakKeyDictionary[Connection, set[str]] = WeakKeyDictionary()
 
 
-async def get_or_create(
-    connection: Connection, resource: str, key: Sequence[int | str], *, seconds: float
-) -> Outcome:
+async def get_or_create(connection: Connection, resource: str, key: Sequence[int | str]) -> Outcome:
     """Return the row of `key`, creating it if there is none, in a transaction that has committed.
 
-    Raises the error of the step that failed, its transaction rolled back, or TimeoutError after
-    `seconds`, its connection closed.
+    Raises the error of the step that failed, its transaction rolled back.
     """
+    prepared = _prepared.setdefault(connection, set())
     parameters = [str(value).encode() for value in key]
     try:
-        if resource not in _prepared.setdefault(connection, set()):
-            await connection.wait(_prepare(connection.pgconn, resource), timeout=seconds)
-            _prepared[connection].add(resource)
-        steps = _transaction(connection.pgconn, resource, parameters)
-        found, inserted = await connection.wait(steps, timeout=seconds)
-    except errors._WaitTimeout:
-        connection.pgconn.finish()
-        raise TimeoutError from None
+        found, inserted = await connection.wait(
+            _transaction(connection.pgconn, prepared, resource, parameters)
+        )
     except (errors.InvalidSqlStatementName, errors.FeatureNotSupported):
         # Prepared, but gone by DEALLOCATE ALL, or from before a change of the table.
         connection.pgconn.finish()
@@ -55,34 +49,23 @@ async def get_or_create(
     return Outcome(row, copies, created=inserted is not None)
 
 
-def _prepare(pgconn: PGconn, resource: str) -> PQGen[None]:
-    """Prepare what is not there yet: another resource, or a try that failed, left some."""
-    for name, statement in {
-        "begin": BEGIN,
-        "commit": COMMIT,
-        f"{resource}/select": QUERIES[f"{resource}/select"],
-        f"{resource}/insert": QUERIES[f"{resource}/insert"],
-    }.items():
-        pgconn.send_prepare(name.encode(), statement)
-        (result,) = yield from generators.execute(pgconn)
-        if result.status != ExecStatus.COMMAND_OK:
-            error = errors.error_from_result(result)
-            if not isinstance(error, errors.DuplicatePreparedStatement):
-                raise error
-
-
 def _transaction(
-    pgconn: PGconn, resource: str, key: list[bytes]
+    pgconn: PGconn, prepared: set[str], resource: str, key: list[bytes]
 ) -> PQGen[tuple[PGresult, PGresult | None]]:
     """Return what was found, and what was inserted if that was nothing."""
+    select, insert = f"{resource}/select", f"{resource}/insert"
+    for name in {"begin", "commit", select, insert} - prepared:
+        yield from _prepare(pgconn, name)
+        prepared.add(name)
     pgconn.enter_pipeline_mode()
     pgconn.send_query_prepared(b"begin", None)
-    pgconn.send_query_prepared(f"{resource}/select".encode(), key)
-    pgconn.send_flush_request()
-    begun, found = yield from _results(pgconn, 2)
+    pgconn.send_query_prepared(select.encode(), key)
+    # A sync and not a flush: the server counts idle_in_transaction_session_timeout from it.
+    pgconn.pipeline_sync()
+    begun, found, _ = yield from _results(pgconn, 3)
     missing = found.status == ExecStatus.TUPLES_OK and found.ntuples == 0
     if missing:
-        pgconn.send_query_prepared(f"{resource}/insert".encode(), key)
+        pgconn.send_query_prepared(insert.encode(), key)
     # After a failure the server passes over the rest, up to here. COMMIT it does run, as ROLLBACK
     # then, so that the transaction is over in any case.
     pgconn.pipeline_sync()
@@ -93,15 +76,30 @@ def _transaction(
     for result in (begun, found, *inserted, committed):
         if result.status == ExecStatus.FATAL_ERROR:
             raise errors.error_from_result(result)
+    if committed.command_status != b"COMMIT":
+        raise psycopg.OperationalError("the transaction was rolled back")
     return found, inserted[0] if inserted else None
+
+
+def _prepare(pgconn: PGconn, name: str) -> PQGen[None]:
+    statement = {"begin": BEGIN, "commit": COMMIT}.get(name) or QUERIES[name]
+    pgconn.send_prepare(name.encode(), statement)
+    result, *_ = yield from generators.execute(pgconn)
+    if result.status != ExecStatus.COMMAND_OK:
+        raise errors.error_from_result(result)
 
 
 def _results(pgconn: PGconn, number: int) -> PQGen[list[PGresult]]:
     """Send what is queued and wait for this many results, those of a sync included."""
     yield from generators.send(pgconn)
     results: list[PGresult] = []
+    ended = False
     while len(results) < number:
         result = yield from generators.fetch(pgconn)
-        if result is not None:  # which is only the end of one statement's results
+        if result is not None:
             results.append(result)
+        elif ended:  # one None ends a statement's results; two, and there is nothing to come
+            pgconn.finish()
+            raise psycopg.OperationalError("the server's answers do not match the statements")
+        ended = result is None
     return results

@@ -100,22 +100,14 @@ async def serializable(
 
 async def in_pipeline(
     pool: Pool,
-    transaction: Callable[..., Awaitable[T]],
+    transaction: Work[T],
     *,
     seconds: float,
     attempts: Attempts,
     key_constraint: str | None = None,
 ) -> T:
-    """Run `transaction`, a function of db.pipeline, and return its result: see serializable().
-
-    It begins and ends its transaction itself, and keeps to the `seconds` that it is given.
-    """
-    deadline = monotonic() + seconds
-
-    async def attempt(connection: Connection) -> T:
-        return await transaction(connection, seconds=deadline - monotonic())
-
-    return await _until_done(pool, attempt, seconds, attempts, key_constraint, keeps_time=True)
+    """Run `transaction`, which is a whole one, of db.pipeline: as serializable() does otherwise."""
+    return await _until_done(pool, transaction, seconds, attempts, key_constraint)
 
 
 async def read(pool: Pool, work: Work[T], *, seconds: float) -> T:
@@ -127,19 +119,13 @@ async def read(pool: Pool, work: Work[T], *, seconds: float) -> T:
 
 
 async def _until_done(
-    pool: Pool,
-    attempt: Work[T],
-    seconds: float,
-    attempts: Attempts,
-    key_constraint: str | None,
-    *,
-    keeps_time: bool = False,
+    pool: Pool, attempt: Work[T], seconds: float, attempts: Attempts, key_constraint: str | None
 ) -> T:
     deadline = monotonic() + seconds
-    broken = False
+    broken = returning = False
 
     async def with_connection() -> T:
-        nonlocal broken
+        nonlocal broken, returning
         # Not pool.connection(), whose own COMMIT or ROLLBACK comes after an attempt's.
         connection = await pool.getconn(deadline - monotonic())
         try:
@@ -147,14 +133,18 @@ async def _until_done(
             return await attempt(connection)
         finally:
             broken = connection.closed
+            returning = True
             await pool.putconn(connection)
 
+    def cancellable() -> bool:
+        return not returning  # else the pool would lose the connection
+
     while True:
-        broken = False
+        broken = returning = False
         failure: psycopg.Error
         # The try stands around the whole transaction: COMMIT fails with 40001 too.
         try:
-            return await (with_connection() if keeps_time else _by(deadline, with_connection()))
+            return await _by(deadline, with_connection(), cancellable)
         except (errors.SerializationFailure, errors.DeadlockDetected) as error:
             failure = error
         except errors.UniqueViolation as error:
@@ -190,7 +180,9 @@ async def _until_done(
         await asyncio.sleep(pause)
 
 
-async def _by(deadline: float, attempt: Coroutine[None, None, T]) -> T:
+async def _by(
+    deadline: float, attempt: Coroutine[None, None, T], cancellable: Callable[[], bool]
+) -> T:
     """Await an attempt until the deadline; raise TimeoutError then.
 
     It is a task of its own, because psycopg may take ten seconds to cancel it, five to ask the
@@ -203,7 +195,8 @@ async def _by(deadline: float, attempt: Coroutine[None, None, T]) -> T:
     try:
         await asyncio.wait({task}, timeout=deadline - monotonic())
     finally:
-        task.cancel()  # nothing, if it is done
+        if cancellable():
+            task.cancel()  # nothing, if it is done
     if not task.done():
         raise TimeoutError
     return task.result()

@@ -144,7 +144,7 @@ def main() -> None:
     with server() as url, own_schema(url) as database:
         for title, variant in {"as it is": "", "with pauses": "pipeline", "plain": "none"}.items():
             with running(variant, database) as runner:
-                rows.append(stress(title, runner, SECONDS / 2))
+                rows.append(stress(title, runner, SECONDS / 3))
         for variant in CONTROLS:
             caught[variant] = catch(variant, database, times=TIMES, shrinking=SHRINKING)
             print(f"{variant}: {_after(caught[variant])}")

@@ -10,7 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import RawCursor, errors
+from psycopg.abc import PQGen
+from psycopg.pq.abc import PGconn, PGresult
 
+import db.pipeline
 from db.pipeline import get_or_create
 from db.pool import Pool, open_pool
 from db.queries import QUERIES, Outcome
@@ -93,6 +96,53 @@ async def test_it_creates_then_finds(pool: Pool, database: str) -> None:
     assert set(found.row) == {"id", "name", "created_at"}
     sql(database, "INSERT INTO departments (name) VALUES ('Ada')")
     assert (await run(pool, "Ada")).copies == 2
+
+
+async def test_a_request_that_hangs_between_its_trips_is_ended_by_the_server(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trip = db.pipeline._results
+    hanging = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE state = 'idle in transaction' AND datname = current_database()"
+    )
+    seen: list[object] = []
+
+    def hang(pgconn: PGconn, number: int) -> PQGen[list[PGresult]]:
+        results = yield from trip(pgconn, number)
+        if not seen:  # with the whole worker
+            seen.append(sql(database, hanging))
+            until(lambda: sql(database, hanging) == [(0,)])
+        return results
+
+    monkeypatch.setattr(db.pipeline, "_results", hang)
+    settings = Settings(database_url=database, pool_size=1, retry_deadline=0.5)
+    async with open_pool(settings) as pool:
+        assert (await run(pool, "Ada")).created
+    assert seen == [[(1,)]]
+
+
+async def test_answers_that_do_not_match_do_not_hang_the_worker(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trip = db.pipeline._results
+    monkeypatch.setattr(db.pipeline, "_results", lambda pgconn, number: trip(pgconn, number + 9))
+    with pytest.raises(AttemptsExhausted):
+        await run(pool, "Ada", seconds=0.3)
+
+
+async def test_resources_share_a_connection(database: str) -> None:
+    async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
+        department = (await run(pool, "Research")).row["id"]
+        for created in (True, False):
+            outcome = await in_pipeline(
+                pool,
+                partial(get_or_create, resource="employees", key=(department, "Ada")),
+                seconds=SECONDS,
+                attempts=Attempts(),
+            )
+            assert outcome.created is created
+            assert outcome.row["department_id"] == department
 
 
 @pytest.mark.parametrize("constraint", [False, True])

@@ -206,9 +206,11 @@ def pause_before_statements() -> None:
     trip = db.pipeline._results
 
     def later_too(pgconn: PGconn, number: int) -> PQGen[list[PGresult]]:
-        # The whole worker waits: there are two, and so it overlaps with the other.
+        results = yield from trip(pgconn, number)
+        # Here, for the last sync sends what is queued. The whole worker waits: there are two, and
+        # so it overlaps with the other.
         sleep(random.uniform(0, PAUSE))
-        return (yield from trip(pgconn, number))
+        return results
 
     db.pipeline._results = later_too
 
