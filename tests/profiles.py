@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 
 # No deadline: how long an example takes says nothing here. "stress" ends by time, and Hypothesis
 # remembers all that a search has drawn: after so many, tests/stress.py begins a new one.
-for name, examples in {"dev": 50, "ci": 100, "stress": 500}.items():
+for name, examples in {"dev": 50, "ci": 60, "stress": 500}.items():
     settings.register_profile(
         name,
         max_examples=examples,

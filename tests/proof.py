@@ -23,7 +23,7 @@ EXAMPLES = 6000
 TIMES = 8
 
 # How many runs the shrinking may take in all.
-SHRINKING = 80
+SHRINKING = 40
 
 
 # The negative controls: every variant, and the service itself beside one that does not look first.
