@@ -1,7 +1,7 @@
 """One embedded server for all tests, and databases made from a template that schema.sql made."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 
 import psycopg
@@ -11,8 +11,11 @@ from psycopg.conninfo import make_conninfo
 
 from db.change import apply_schema
 from db.embedded import embedded_server, unwind_on_signals
+from db.pool import Pool, open_pool
+from db.settings import Settings
 from tests import profiles as profiles  # loads one
-from tests.service import Service, serving, temporary_data_dir
+from tests.pools import SECONDS, nothing_left_behind
+from tests.service import LIMIT, Service, serving, temporary_data_dir
 
 TEMPLATE = "template_onerow"
 
@@ -77,3 +80,13 @@ def shared_service(new_database: Callable[[], str]) -> Iterator[Service]:
     """One service for all tests that keep to rows of their own."""
     with serving(DATABASE_URL=new_database()) as service:
         yield service
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[Pool]:
+    """A pool on a database of the test's own, which must get all its connections back."""
+    settings = Settings(database_url=database, pool_size=4, retry_deadline=SECONDS)
+    async with open_pool(settings) as pool:
+        await pool.wait(LIMIT)
+        yield pool
+        await nothing_left_behind(pool)

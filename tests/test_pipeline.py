@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,24 +19,13 @@ from db.pool import Pool, open_pool
 from db.queries import QUERIES, Outcome
 from db.settings import Settings
 from db.transaction import Attempts, AttemptsExhausted, SchemaMissing, in_pipeline
-from tests.service import LIMIT, sql, until
-from tests.test_transaction import nothing_left_behind
+from tests.pools import SECONDS
+from tests.service import sql, until
 
 pytestmark = pytest.mark.anyio
 
-SECONDS = 20.0
-
 # The advisory lock at which a trigger makes an insert wait.
 GATE = 42
-
-
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[Pool]:
-    settings = Settings(database_url=database, pool_size=4, retry_deadline=SECONDS)
-    async with open_pool(settings) as pool:
-        await pool.wait(LIMIT)
-        yield pool
-        await nothing_left_behind(pool)
 
 
 class Gate:

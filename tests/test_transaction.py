@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -25,42 +25,10 @@ from db.transaction import (
     read,
     serializable,
 )
+from tests.pools import SECONDS, nothing_left_behind, one
 from tests.service import LIMIT, sql
 
 pytestmark = pytest.mark.anyio
-
-SECONDS = 20.0
-
-
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[Pool]:
-    settings = Settings(database_url=database, pool_size=4, retry_deadline=SECONDS)
-    async with open_pool(settings) as pool:
-        await pool.wait(LIMIT)
-        yield pool
-        await nothing_left_behind(pool)
-
-
-async def nothing_left_behind(pool: Pool) -> None:
-    """Every connection is back in the pool, and none of them is in a transaction."""
-    taken = [await pool.getconn(LIMIT) for _ in range(pool.max_size)]
-    for connection in taken:
-        assert connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
-        await pool.putconn(connection)
-    assert (await one(taken[0], ACTIVE))["count"] == 1, "only this query itself"
-
-
-ACTIVE = (
-    b"SELECT count(*) FROM pg_stat_activity"
-    b" WHERE datname = current_database() AND xact_start IS NOT NULL"
-    b" AND backend_type = 'client backend'"
-)
-
-
-async def one(connection: Connection, query: bytes) -> Row:
-    row = await (await connection.execute(query)).fetchone()
-    assert row is not None
-    return row
 
 
 async def run(pool: Pool, work: Callable[[Connection], Awaitable[Any]], **options: Any) -> Any:
