@@ -6,7 +6,6 @@ and so do the insert, if there was no row, and COMMIT.
 """
 
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import errors, generators
@@ -21,20 +20,16 @@ from db.queries import QUERIES, Outcome
 BEGIN = b"BEGIN ISOLATION LEVEL SERIALIZABLE"
 COMMIT = b"COMMIT"
 
-# The names of the statements that each connection has prepared.
-_prepared: WeakKeyDictionary[Connection, set[str]] = WeakKeyDictionary()
-
 
 async def get_or_create(connection: Connection, resource: str, key: Sequence[int | str]) -> Outcome:
     """Return the row of `key`, creating it if there is none, in a transaction that has committed.
 
     Raises the error of the step that failed, its transaction rolled back.
     """
-    prepared = _prepared.setdefault(connection, set())
     parameters = [str(value).encode() for value in key]
     try:
         found, inserted = await connection.wait(
-            _transaction(connection.pgconn, prepared, resource, parameters)
+            _transaction(connection.pgconn, connection.prepared, resource, parameters)
         )
     except (errors.InvalidSqlStatementName, errors.FeatureNotSupported):
         # Prepared, but gone by DEALLOCATE ALL, or from before a change of the table.

@@ -1,21 +1,28 @@
 """The connections of one worker, each set up the way the SQL needs it."""
 
+import asyncio
 import os
+from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from math import inf
+from time import monotonic
+from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel
+from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel, generators, waiting
+from psycopg.abc import PQGen
 from psycopg.adapt import Buffer, Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGcancelConn
 from psycopg.rows import dict_row
 from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import AsyncConnectionPool, TooManyRequests
 
 from db.settings import Settings
 
+T = TypeVar("T")
 Row = dict[str, Any]
-Connection = AsyncConnection[Row]
 
 # Seconds in which the pool itself tries to replace a lost connection, at 0, 1 and 3. Later, each
 # request that waits makes it try again, so that it is back at once when the database is.
@@ -23,6 +30,61 @@ RECONNECT_TIMEOUT = 3.0
 
 # Seconds for each host to answer, in which the default deadline has time for a second host.
 CONNECT_TIMEOUT = 2
+
+# Seconds in which the server is told that nobody waits for a statement any more.
+CANCEL_TIMEOUT = 5.0
+
+# Held here, because the event loop does not.
+_cancelling: set[asyncio.Task[None]] = set()
+
+
+class Connection(AsyncConnection[Row]):
+    """A connection that closes where its user stops waiting: at the deadline, or cancelled.
+
+    psycopg's own keeps the user for up to ten seconds then, until the server has cancelled.
+    """
+
+    deadline = inf  # of monotonic()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.prepared: set[str] = set()  # what db.pipeline has prepared, by name
+
+    async def wait(
+        self,
+        gen: PQGen[T],
+        interval: float = 1.0,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> T:
+        """Do what psycopg has to do on the socket. Raises TimeoutError at the deadline."""
+        if timeout is None and self.deadline < inf:
+            # One timer: what goes by intervals is the watch for Ctrl-C, which asyncio has itself.
+            interval = timeout = max(self.deadline - monotonic(), 0)
+        try:
+            return await waiting.wait_async(gen, self.pgconn.socket, interval, timeout)
+        except asyncio.CancelledError:
+            self._abandon()
+            raise
+        except psycopg.OperationalError as error:
+            if monotonic() < self.deadline:
+                raise
+            self._abandon()
+            raise TimeoutError from error
+
+    def _abandon(self) -> None:
+        if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            # On a connection of its own, which outlives this one.
+            task = asyncio.create_task(_cancel(self.pgconn.cancel_conn()))
+            _cancelling.add(task)
+            task.add_done_callback(_cancelling.discard)
+        self.pgconn.finish()
+
+
+async def _cancel(request: PGcancelConn) -> None:
+    with suppress(psycopg.Error):  # statement_timeout is still there to end it
+        request.start()
+        answer = generators.cancel(request)
+        await waiting.wait_conn_async(answer, CANCEL_TIMEOUT, CANCEL_TIMEOUT)
 
 
 class Pool(AsyncConnectionPool[Connection]):
@@ -32,7 +94,7 @@ class Pool(AsyncConnectionPool[Connection]):
     """
 
     def __init__(self, conninfo: str, *, queue: int, **options: Any) -> None:
-        super().__init__(conninfo, **options)
+        super().__init__(conninfo, connection_class=Connection, **options)
         self._queue = queue
         self._queued = 0
 
@@ -48,6 +110,10 @@ class Pool(AsyncConnectionPool[Connection]):
             return await super().getconn(timeout)
         finally:
             self._queued -= 1
+
+    async def putconn(self, conn: Connection) -> None:
+        """Give a connection back, which goes on if the caller is cancelled meanwhile."""
+        await asyncio.shield(super().putconn(conn))
 
 
 class FiniteTimestamp(Loader):

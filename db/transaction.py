@@ -5,10 +5,11 @@ Nothing else in the project knows the SQLSTATEs 40001, 40P01 and 23505.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 from psycopg import errors
@@ -27,10 +28,6 @@ PAUSE_CAP = 0.25
 
 # Stands for the SQLSTATE where the connection broke before the server could send one.
 CONNECTION_FAILURE = "08006"
-
-
-# Held here, because the event loop does not: an attempt whose caller has left must clean up.
-_attempts: set[asyncio.Task[Any]] = set()
 
 
 @dataclass
@@ -122,29 +119,21 @@ async def _until_done(
     pool: Pool, attempt: Work[T], seconds: float, attempts: Attempts, key_constraint: str | None
 ) -> T:
     deadline = monotonic() + seconds
-    broken = returning = False
-
-    async def with_connection() -> T:
-        nonlocal broken, returning
-        # Not pool.connection(), whose own COMMIT or ROLLBACK comes after an attempt's.
-        connection = await pool.getconn(deadline - monotonic())
-        try:
-            attempts.begun += 1
-            return await attempt(connection)
-        finally:
-            broken = connection.closed
-            returning = True
-            await pool.putconn(connection)
-
-    def cancellable() -> bool:
-        return not returning  # else the pool would lose the connection
-
     while True:
-        broken = returning = False
+        broken = False
         failure: psycopg.Error
         # The try stands around the whole transaction: COMMIT fails with 40001 too.
         try:
-            return await _by(deadline, with_connection(), cancellable)
+            # Not pool.connection(), whose own COMMIT or ROLLBACK comes after an attempt's.
+            connection = await pool.getconn(deadline - monotonic())
+            connection.deadline = deadline
+            try:
+                attempts.begun += 1
+                return await attempt(connection)
+            finally:
+                broken = connection.closed
+                connection.deadline = inf
+                await pool.putconn(connection)
         except (errors.SerializationFailure, errors.DeadlockDetected) as error:
             failure = error
         except errors.UniqueViolation as error:
@@ -155,10 +144,8 @@ async def _until_done(
             if error.diag.source_function != "RevalidateCachedQuery":
                 raise Unavailable from error  # SERIALIZABLE on a standby, for one
             failure = error  # a column has changed its type: the rollback dropped the old plan
-        except TimeoutError as error:
+        except (TimeoutError, PoolTimeout) as error:
             raise (AttemptsExhausted if attempts.begun else NoConnection) from error
-        except PoolTimeout as error:
-            raise NoConnection from error
         except TooManyRequests as error:
             raise QueueFull from error
         except errors.ReadOnlySqlTransaction as error:
@@ -178,31 +165,3 @@ async def _until_done(
             raise AttemptsExhausted from failure
         attempts.retried.append(failure.sqlstate or CONNECTION_FAILURE)
         await asyncio.sleep(pause)
-
-
-async def _by(
-    deadline: float, attempt: Coroutine[None, None, T], cancellable: Callable[[], bool]
-) -> T:
-    """Await an attempt until the deadline; raise TimeoutError then.
-
-    It is a task of its own, because psycopg may take ten seconds to cancel it, five to ask the
-    server and five for its answer. Neither the caller's answer nor its cancellation waits for that.
-    The connection goes back to the pool when the task is through, idle or closed.
-    """
-    task = asyncio.create_task(attempt)
-    _attempts.add(task)
-    task.add_done_callback(_forget)
-    try:
-        await asyncio.wait({task}, timeout=deadline - monotonic())
-    finally:
-        if cancellable():
-            task.cancel()  # nothing, if it is done
-    if not task.done():
-        raise TimeoutError
-    return task.result()
-
-
-def _forget(task: asyncio.Task[Any]) -> None:
-    _attempts.discard(task)
-    if not task.cancelled():
-        task.exception()  # seen: else asyncio logs that nobody looked

@@ -26,7 +26,7 @@ from db.transaction import (
     serializable,
 )
 from tests.pools import SECONDS, nothing_left_behind, one
-from tests.service import LIMIT, sql
+from tests.service import LIMIT, sql, until
 
 pytestmark = pytest.mark.anyio
 
@@ -316,8 +316,6 @@ async def test_cancelled_tasks_leave_no_transaction_and_lose_no_connection(
 
 
 async def test_the_deadline_does_not_wait_for_a_server_that_does_not_answer(pool: Pool) -> None:
-    free = []
-
     async def work(connection: Connection) -> None:
         process = connection.info.backend_pid
         os.kill(process, signal.SIGSTOP)
@@ -328,11 +326,32 @@ async def test_the_deadline_does_not_wait_for_a_server_that_does_not_answer(pool
     try:
         with pytest.raises(AttemptsExhausted):
             await run(pool, work, seconds=0.3)
-        # psycopg is still asking the server to cancel.
-        free.append(pool.get_stats()["pool_available"])
     finally:
         os.kill(stopped[0], signal.SIGCONT)
-    assert free == [pool.max_size - 1]
+
+
+@pytest.mark.parametrize("by", ["deadline", "cancellation"])
+async def test_who_stops_waiting_ends_the_statement_in_the_server(by: str, database: str) -> None:
+    working = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE query LIKE 'SELECT pg_sleep%%' AND datname = current_database()"
+    )
+
+    async def work(connection: Connection) -> None:
+        await connection.execute(b"SELECT pg_sleep(3600)")
+
+    # So long a deadline that no statement_timeout, which is as long, ends the statement.
+    settings = Settings(database_url=database, pool_size=1, retry_deadline=3600)
+    async with open_pool(settings) as pool:
+        seconds = 0.5 if by == "deadline" else SECONDS
+        task = asyncio.create_task(run(pool, work, seconds=seconds))
+        await asyncio.to_thread(until, lambda: sql(database, working) == [(1,)])
+        if by == "cancellation":
+            task.cancel()
+        with pytest.raises((AttemptsExhausted, asyncio.CancelledError)):
+            await task
+        await asyncio.to_thread(until, lambda: sql(database, working) == [(0,)])
+        assert (await run(pool, department("Ada"))).created
 
 
 async def test_a_connection_that_broke_before_commit_is_not_taken_for_committed(
