@@ -45,6 +45,8 @@ def main() -> None:
     print("\nTo reach:")
     for each in reached:
         print(f"  {each.text} {each.target:g}: {each.value:.4g}, {'met' if each.met else 'short'}")
+        if each.why:
+            print(f"      {each.why}")
     if memory:
         print(f"  memory, MB: {', '.join(f'{megabytes:.0f}' for megabytes in memory)}")
     rounds = f"{options.rounds} rounds of {options.seconds} s"
@@ -72,7 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--svg", action="store_true", help="write results.svg")
     options = parser.parse_args()
     options.rounds = options.rounds or (3 if options.quick else 5)
-    options.seconds = options.seconds or (2 if options.quick else 5)
+    options.seconds = options.seconds or (2 if options.quick else 3)
     return options
 
 

@@ -1,5 +1,6 @@
 """The table, and the ratios that are to be reached."""
 
+import os
 from collections.abc import Iterator
 from statistics import median
 from typing import NamedTuple
@@ -47,6 +48,7 @@ class Ratio(msgspec.Struct):
     value: float
     target: float
     met: bool
+    why: str = ""  # what it would have taken
 
 
 def summaries(figures: list[Figures]) -> list[Summary]:
@@ -126,44 +128,48 @@ class _Results(NamedTuple):
 
     known: dict[tuple[str, str], Summary]
 
-    def rates(self, cell: plan.Cell, side: str, base: plan.Cell, base_side: str) -> float | None:
-        one, other = self.known.get((cell.name, side)), self.known.get((base.name, base_side))
-        return one.rate / max(other.rate, 0.001) if one and other else None
+    def ratio(
+        self, target: float, cell: plan.Cell, base: plan.Cell, base_side: str
+    ) -> Iterator[Ratio]:
+        """This service's rate to another: at least `target`."""
+        one, other = self.known.get((cell.name, plan.THIS)), self.known.get((base.name, base_side))
+        if one and other:
+            value = one.rate / max(other.rate, 0.001)
+            where = cell.name if base is cell else f"{cell.name} / {base.name}"
+            text = f"{where}: {plan.THIS} / {base_side}, at least"
+            met = value >= target
+            yield Ratio(text, value, target, met, "" if met else _budget(one, target * other.rate))
 
 
 def ratios(results: list[Summary], memory: list[float]) -> Iterator[Ratio]:
     """What was measured of what is to be reached."""
     asked = _Results({(each.cell, each.side): each for each in results})
-    this = plan.THIS
-
     faster = [
         (12, plan.FLASK), (5, plan.FASTAPI), (5, plan.DJANGO), (1.3, plan.ASYNCPG),
         (1.3, plan.THIS_PLAIN),
     ]  # fmt: skip
-    wanted: list[tuple[float, str, float | None]] = [
-        (target, f"{cell.name}: {this} / {side}", asked.rates(cell, this, cell, side))
-        for target, side in faster
-        for cell in (plan.EXIST, plan.NEW)
-    ]
-    cell = plan.EXIST
-    wanted.append((
-        0.35,
-        f"{cell.name}: {this} / {plan.NO_DATABASE}",
-        asked.rates(cell, this, cell, plan.NO_DATABASE),
-    ))  # fmt: skip
+    for target, side in faster:
+        for cell in (plan.EXIST, plan.NEW):
+            yield from asked.ratio(target, cell, cell, side)
+    yield from asked.ratio(0.35, plan.EXIST, plan.EXIST, plan.NO_DATABASE)
     steady = [(plan.INCREASING, plan.NEW), (plan.EMPTY, plan.NEW)]
     steady += [
         (plan.sized(plan.LARGE, cell), plan.sized(plan.MEDIUM, cell))
         for cell in (plan.EXIST, plan.NEW)
     ]
-    wanted += [
-        (0.8, f"{this}: {cell.name} / {base.name}", asked.rates(cell, this, base, this))
-        for cell, base in steady
-    ]
-    for target, text, value in wanted:
-        if value is not None:
-            yield Ratio(f"{text}, at least", value, target, value >= target)
+    for cell, base in steady:
+        yield from asked.ratio(0.8, cell, base, plan.THIS)
     yield from _limits(asked.known, memory)
+
+
+def _budget(ours: Summary, rate: float) -> str:
+    """What a rate leaves for a request, and what a request takes."""
+    cores = os.cpu_count() or 1
+    return (
+        f"{rate:,.0f} a second leave {cores * 1000 / rate:.3f} ms of {cores} cores for a request,"
+        f" of which the server now takes {ours.server_cpu or 0:.3f},"
+        f" PostgreSQL {ours.database_cpu:.3f}, and the client some"
+    )
 
 
 def _limits(known: dict[tuple[str, str], Summary], memory: list[float]) -> Iterator[Ratio]:
