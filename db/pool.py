@@ -9,12 +9,11 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel, generators, waiting
+from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel, waiting
 from psycopg.abc import PQGen
 from psycopg.adapt import Buffer, Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
-from psycopg.pq.abc import PGcancelConn
 from psycopg.rows import dict_row
 from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import AsyncConnectionPool, TooManyRequests
@@ -31,11 +30,9 @@ RECONNECT_TIMEOUT = 3.0
 # Seconds for each host to answer, in which the default deadline has time for a second host.
 CONNECT_TIMEOUT = 2
 
-# Seconds in which the server is told that nobody waits for a statement any more.
-CANCEL_TIMEOUT = 5.0
-
-# Held here, because the event loop does not.
-_cancelling: set[asyncio.Task[None]] = set()
+# Seconds in which the server can be told that nobody waits for its statement any more. One that
+# answers takes milliseconds; the caller waits for no longer than that behind its deadline.
+CANCEL_TIMEOUT = 0.5
 
 
 class Connection(AsyncConnection[Row]):
@@ -56,35 +53,32 @@ class Connection(AsyncConnection[Row]):
         interval: float = 1.0,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> T:
-        """Do what psycopg has to do on the socket. Raises TimeoutError at the deadline."""
+        """Do what psycopg has to do on the socket. Raises psycopg.Error at the deadline, too."""
         if timeout is None and self.deadline < inf:
             # One timer: what goes by intervals is the watch for Ctrl-C, which asyncio has itself.
             interval = timeout = max(self.deadline - monotonic(), 0)
         try:
             return await waiting.wait_async(gen, self.pgconn.socket, interval, timeout)
         except asyncio.CancelledError:
-            self._abandon()
+            await self._abandon()
             raise
-        except psycopg.OperationalError as error:
-            if monotonic() < self.deadline:
-                raise
-            self._abandon()
-            raise TimeoutError from error
+        except psycopg.OperationalError:
+            if monotonic() >= self.deadline:
+                await self._abandon()
+            raise
 
-    def _abandon(self) -> None:
-        if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-            # On a connection of its own, which outlives this one.
-            task = asyncio.create_task(_cancel(self.pgconn.cancel_conn()))
-            _cancelling.add(task)
-            task.add_done_callback(_cancelling.discard)
-        self.pgconn.finish()
+    async def cancel_safe(self, *, timeout: float = CANCEL_TIMEOUT) -> None:  # noqa: ASYNC109
+        """Ask the server to cancel; psycopg itself asks for longer where it does so."""
+        await super().cancel_safe(timeout=min(timeout, CANCEL_TIMEOUT))
 
-
-async def _cancel(request: PGcancelConn) -> None:
-    with suppress(psycopg.Error):  # statement_timeout is still there to end it
-        request.start()
-        answer = generators.cancel(request)
-        await waiting.wait_conn_async(answer, CANCEL_TIMEOUT, CANCEL_TIMEOUT)
+    async def _abandon(self) -> None:
+        try:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                with suppress(psycopg.Error):
+                    # Before the end of this connection, by which a pooler finds the statement.
+                    await self.cancel_safe()
+        finally:
+            self.pgconn.finish()
 
 
 class Pool(AsyncConnectionPool[Connection]):

@@ -119,9 +119,9 @@ async def _until_done(
     pool: Pool, attempt: Work[T], seconds: float, attempts: Attempts, key_constraint: str | None
 ) -> T:
     deadline = monotonic() + seconds
+    failure: psycopg.Error | None = None
     while True:
         broken = False
-        failure: psycopg.Error
         # The try stands around the whole transaction: COMMIT fails with 40001 too.
         try:
             # Not pool.connection(), whose own COMMIT or ROLLBACK comes after an attempt's.
@@ -144,8 +144,10 @@ async def _until_done(
             if error.diag.source_function != "RevalidateCachedQuery":
                 raise Unavailable from error  # SERIALIZABLE on a standby, for one
             failure = error  # a column has changed its type: the rollback dropped the old plan
-        except (TimeoutError, PoolTimeout) as error:
-            raise (AttemptsExhausted if attempts.begun else NoConnection) from error
+        except PoolTimeout as error:
+            if failure is None:
+                raise NoConnection from error
+            raise AttemptsExhausted from failure
         except TooManyRequests as error:
             raise QueueFull from error
         except errors.ReadOnlySqlTransaction as error:

@@ -1,5 +1,7 @@
 """What the tests of transactions say about a pool of connections."""
 
+from math import inf
+
 import psycopg
 
 from db.pool import Connection, Pool, Row
@@ -14,6 +16,7 @@ async def nothing_left_behind(pool: Pool) -> None:
     taken = [await pool.getconn(LIMIT) for _ in range(pool.max_size)]
     for connection in taken:
         assert connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        assert connection.deadline == inf
         await pool.putconn(connection)
     assert (await one(taken[0], ACTIVE))["count"] == 1, "only this query itself"
 

@@ -73,11 +73,12 @@ def pgbench(
     times = [int(line.split()[2]) / 1e6 for line in log.splitlines() if " failed " not in line]
     retried = re.search(r"total number of retries: (\d+)", done.stdout)
     failed = re.search(r"number of failed transactions: (\d+)", done.stdout)
+    refused = int(failed[1]) if failed else 0
     return Load(
-        len(times),
+        len(times) + refused,
         seconds,
         *percentiles(times),
-        refused=int(failed[1]) if failed else 0,
+        refused=refused,
         broken=0,
         retried=int(retried[1]) if retried else 0,
     )

@@ -52,6 +52,7 @@ def fire_at(
 ) -> Load:
     """Send keys of the regime over HTTP."""
     keys = islice(regime(table.rows, mark), seconds * KEYS_A_SECOND)
+    next_second()  # the last side's last requests are over by then
     return post(port, keys, connections, seconds)
 
 
@@ -67,8 +68,7 @@ def fire_and_count(
     service: Service, table: Table, regime: Regime, mark: str, connections: int, seconds: int
 ) -> Load:
     """Send keys, and ask the service how many attempts it ran again."""
-    next_second()  # its traffic is counted by whole seconds: this round's begin here
-    started = int(time())
+    started = int(time()) + 1  # its traffic is counted by whole seconds
     load = fire_at(service.port, table, regime, mark, connections, seconds)
     next_second()
     rows = service.http.get("/inspect/traffic.json").json()["rows"]
