@@ -3,6 +3,7 @@
 A request from top to bottom: its types, its handler, its route. `python app.py` serves it.
 """
 
+import asyncio
 import logging
 import math
 import os
@@ -34,7 +35,15 @@ from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Pool, Row, open_pool
 from db.queries import QUERIES, Outcome, check_usable, get_or_create, look_up, select
 from db.settings import read_settings
-from db.transaction import Attempts, Unavailable, in_pipeline, read, serializable
+from db.transaction import (
+    Attempts,
+    NoConnection,
+    QueueFull,
+    Unavailable,
+    in_pipeline,
+    read,
+    serializable,
+)
 from web import inspection
 from web.problem import client_gone, defect, http_exception, problem, unavailable
 from web.serving import end_with_parent, serve
@@ -275,7 +284,16 @@ async def ready(request: Request) -> Response:
 async def check_ready(pool: Pool) -> None:
     """Raise Unavailable if a POST would find no usable database."""
     work = partial(check_usable, resources=[resource.name for resource in RESOURCES])
-    await read(pool, work, seconds=READY_DEADLINE)
+    deadline, returned = monotonic() + READY_DEADLINE, pool.returned
+    try:
+        await read(pool, work, seconds=READY_DEADLINE)
+    except (QueueFull, NoConnection):
+        # Busy is ready, as long as others are through with theirs: without this instance, the load
+        # would only be on the rest.
+        while pool.returned == returned:
+            if monotonic() > deadline:
+                raise
+            await asyncio.sleep(READY_DEADLINE / 20)
 
 
 @asynccontextmanager
@@ -297,8 +315,15 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
 ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
 
 
+# Seconds. Clients that ask again at once, whatever Retry-After says, would take the processor for
+# being refused: with 2,000 of them, a twentieth of the usual number was served, and now half of it.
+QUEUE_FULL_PAUSE = 0.25
+
+
 async def on_unavailable(_request: Request, error: Exception) -> Response:
     """Answer any Unavailable."""
+    if isinstance(error, QueueFull):
+        await asyncio.sleep(QUEUE_FULL_PAUSE)
     return unavailable(str(error))
 
 

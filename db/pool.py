@@ -35,6 +35,7 @@ class Pool(AsyncConnectionPool[Connection]):
         super().__init__(conninfo, **options)
         self._queue = queue
         self._queued = 0
+        self.returned = 0  # how often a connection came back in working order
 
     async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
         """Take a connection, waiting for one up to `timeout` seconds.
@@ -48,6 +49,12 @@ class Pool(AsyncConnectionPool[Connection]):
             return await super().getconn(timeout)
         finally:
             self._queued -= 1
+
+    async def putconn(self, conn: Connection) -> None:
+        """Give a connection back."""
+        if not conn.closed:
+            self.returned += 1
+        await super().putconn(conn)
 
 
 class FiniteTimestamp(Loader):
