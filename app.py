@@ -46,7 +46,7 @@ from db.transaction import (
 )
 from web import inspection
 from web.problem import client_gone, defect, http_exception, problem, unavailable
-from web.serving import end_with_parent, serve
+from web.serving import end_in_order, is_draining, serve
 from web.token import RequireToken
 from web.traffic import Traffic, traffic_folder
 from web.validation import (
@@ -277,6 +277,8 @@ async def live(_request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """Tell whether a POST would find connection, tables and a server that takes writes."""
+    if is_draining():
+        return unavailable("The service is about to end.")
     await check_ready(request.state.pool)
     return answer({"status": "ready"})
 
@@ -299,7 +301,7 @@ async def check_ready(pool: Pool) -> None:
 @asynccontextmanager
 async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
     """Hold the pools and the traffic's counts for as long as the worker serves."""
-    end_with_parent()
+    end_in_order(settings.drain_seconds)
     async with open_pool(settings) as pool, open_inspection_pool(settings) as inspection_pool:
         try:
             await check_ready(pool)
@@ -397,6 +399,7 @@ def main() -> None:
             workers=settings.workers,
             # A body may take as long as the attempts that follow it.
             grace=math.ceil(2 * settings.retry_deadline) + 1,
+            drain=settings.drain_seconds,
             listening=lambda address: print(first_line(address, url), flush=True),
         )
 
