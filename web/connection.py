@@ -17,9 +17,9 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from web.problem import problem, unavailable
 
-# Bytes of a request line with its headers, and their number: what HAProxy and most others take, too.
-# Checked for each piece of so many bytes, so that up to twice as many may pass. After the headers it
-# is the framing of chunks, and trailers, that may be so large.
+# Bytes of a request line with its headers, and their number: what HAProxy and others take, too. It
+# is checked after each piece of so many bytes, so that up to twice as many may pass. Behind the
+# headers it is for the framing of chunks, and for trailers.
 MAX_HEAD = 16384
 MAX_HEADERS = 100
 
