@@ -3,6 +3,7 @@
 A request from top to bottom: its types, its handler, its route. `python app.py` serves it.
 """
 
+import asyncio
 import logging
 import math
 import os
@@ -34,10 +35,18 @@ from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Pool, Row, open_pool
 from db.queries import QUERIES, Outcome, check_usable, get_or_create, look_up, select
 from db.settings import read_settings
-from db.transaction import Attempts, Unavailable, in_pipeline, read, serializable
+from db.transaction import (
+    Attempts,
+    NoConnection,
+    QueueFull,
+    Unavailable,
+    in_pipeline,
+    read,
+    serializable,
+)
 from web import inspection
 from web.problem import client_gone, defect, http_exception, problem, unavailable
-from web.serving import end_with_parent, serve
+from web.serving import end_in_order, is_draining, serve
 from web.token import RequireToken
 from web.traffic import Traffic, traffic_folder
 from web.validation import (
@@ -268,6 +277,8 @@ async def live(_request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """Tell whether a POST would find connection, tables and a server that takes writes."""
+    if is_draining():
+        return unavailable("The service is about to end.")
     await check_ready(request.state.pool)
     return answer({"status": "ready"})
 
@@ -275,13 +286,22 @@ async def ready(request: Request) -> Response:
 async def check_ready(pool: Pool) -> None:
     """Raise Unavailable if a POST would find no usable database."""
     work = partial(check_usable, resources=[resource.name for resource in RESOURCES])
-    await read(pool, work, seconds=READY_DEADLINE)
+    deadline, returned = monotonic() + READY_DEADLINE, pool.returned
+    try:
+        await read(pool, work, seconds=READY_DEADLINE)
+    except (QueueFull, NoConnection):
+        # Busy is ready, as long as others are through with theirs: without this instance, the load
+        # would only be on the rest.
+        while pool.returned == returned:
+            if monotonic() > deadline:
+                raise
+            await asyncio.sleep(READY_DEADLINE / 20)
 
 
 @asynccontextmanager
 async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
     """Hold the pools and the traffic's counts for as long as the worker serves."""
-    end_with_parent()
+    end_in_order(settings.drain_seconds)
     async with open_pool(settings) as pool, open_inspection_pool(settings) as inspection_pool:
         try:
             await check_ready(pool)
@@ -297,8 +317,15 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
 ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
 
 
+# Seconds. Clients that ask again at once, whatever Retry-After says, would take the processor for
+# being refused: with 2,000 of them, a twentieth of the usual number was served, and now half of it.
+QUEUE_FULL_PAUSE = 0.25
+
+
 async def on_unavailable(_request: Request, error: Exception) -> Response:
     """Answer any Unavailable."""
+    if isinstance(error, QueueFull):
+        await asyncio.sleep(QUEUE_FULL_PAUSE)
     return unavailable(str(error))
 
 
@@ -372,6 +399,7 @@ def main() -> None:
             workers=settings.workers,
             # A body may take as long as the attempts that follow it.
             grace=math.ceil(2 * settings.retry_deadline) + 1,
+            drain=settings.drain_seconds,
             listening=lambda address: print(first_line(address, url), flush=True),
         )
 

@@ -61,8 +61,14 @@ def unwind_on_signals(status: int = 0) -> None:
 
     uvicorn raises the signal again once it has shut down; its default would end us there.
     """
+
+    def unwind(*_: object) -> None:
+        for signal_number in SIGNALS:
+            signal.signal(signal_number, signal.SIG_IGN)  # one more would cut the unwinding short
+        sys.exit(status)
+
     for signal_number in SIGNALS:
-        signal.signal(signal_number, lambda *_: sys.exit(status))
+        signal.signal(signal_number, unwind)
 
 
 @contextmanager

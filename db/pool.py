@@ -91,6 +91,7 @@ class Pool(AsyncConnectionPool[Connection]):
         super().__init__(conninfo, connection_class=Connection, **options)
         self._queue = queue
         self._queued = 0
+        self.returned = 0  # how often a connection came back in working order
 
     async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
         """Take a connection, waiting for one up to `timeout` seconds.
@@ -107,6 +108,8 @@ class Pool(AsyncConnectionPool[Connection]):
 
     async def putconn(self, conn: Connection) -> None:
         """Give a connection back, which goes on if the caller is cancelled meanwhile."""
+        if not conn.closed:
+            self.returned += 1
         await asyncio.shield(super().putconn(conn))
 
 

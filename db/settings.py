@@ -35,6 +35,9 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     pool_queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
     retry_deadline: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0  # seconds
     pipeline: bool = True
+    # Seconds between the signal to end and the end of listening. None are needed where nobody asks
+    # /ready, and Ctrl-C should be quick.
+    drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 0.0
     max_body: Annotated[int, Meta(ge=64, le=2**30)] = 16384  # bytes
     # Several, with commas between, while one takes over from another.
     api_token: Annotated[str, Meta(pattern=f"^{_TOKEN}(,{_TOKEN})*\\Z")] | None = None

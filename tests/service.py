@@ -24,8 +24,8 @@ LIMIT = 60.0
 
 # The variables that a developer's shell may have set.
 OURS = re.compile(
-    "DATABASE_URL|DATA_DIR|HOST|PORT|WORKERS|POOL_.*|RETRY_.*|PIPELINE|MAX_BODY|ALLOW_.*|API_.*"
-    "|PG.*"
+    "DATABASE_URL|DATA_DIR|HOST|PORT|WORKERS|POOL_.*|RETRY_.*|PIPELINE|MAX_BODY|DRAIN_.*|ALLOW_.*"
+    "|API_.*|PG.*"
 )
 
 
@@ -110,7 +110,7 @@ def serving(*command: str, **settings: str) -> Iterator[Service]:
         process = subprocess.Popen(
             command or [sys.executable, "app.py"],
             cwd=ROOT,
-            env=environment(PORT="0", **settings),
+            env=environment(**{"PORT": "0", **settings}),
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

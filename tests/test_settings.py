@@ -34,6 +34,7 @@ def start(**settings: str) -> subprocess.CompletedProcess[str]:
         ("RETRY_DEADLINE", "0"),
         ("PIPELINE", "maybe"),
         ("MAX_BODY", "1e99"),
+        ("DRAIN_SECONDS", "-1"),
         ("API_TOKEN", "hunter2 with a blank"),
         ("API_TOKEN", "hunter2,"),
         ("ALLOW_ANONYMOUS", "perhaps"),

@@ -1,57 +1,156 @@
 """Processes, signals and the listening socket."""
 
 import asyncio
+import logging
 import multiprocessing
 import signal
 from collections.abc import Callable
+from multiprocessing.connection import wait
+from socket import SO_SNDBUF, SOL_SOCKET, socket
+from time import monotonic
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from web.connection import Connection
+
+# What ends the service: Ctrl-C, a polite kill, the terminal closed.
+ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+# Seconds in which a signal is the first one come again: sent to all processes, and passed on by
+# make or a supervisor. A later one means at once.
+SAME_SIGNAL = 1.0
+
+# Seconds without a request after which a connection is closed. Load balancers keep theirs for up to
+# 60; were the service the first to close, it could do so while a request is on its way.
+KEEP_ALIVE = 75
+
+# Bytes of an answer that the kernel keeps for a client; by itself it would take up to 4 MB. Enough
+# for 2 MB a second over a line that takes 100 ms there and back.
+SEND_BUFFER = 2**18
+
+# Seconds for closing the two pools, five each at most, when all requests are through.
+CLOSING = 12
+
 
 def serve(
-    app: str, *, host: str, port: int, workers: int, grace: int, listening: Callable[[str], None]
+    app: str,
+    *,
+    host: str,
+    port: int,
+    workers: int,
+    grace: int,
+    listening: Callable[[str], None],
+    drain: float = 0,
 ) -> None:
     """Serve `app`, an import string, until SIGINT, SIGTERM or SIGHUP; tell `listening` the URL.
 
-    `grace` is the seconds that requests in flight then have. SystemExit if the port is taken.
+    `drain` is the seconds that it then still serves, where the app calls end_in_order(), and
+    `grace` those that requests in flight have after it. SystemExit if the port is taken.
     """
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
         workers=workers,
+        http=Connection,
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=grace,
         log_config=None,
+        log_level="error",  # below it, a line for each request that is not HTTP
         access_log=False,
         server_header=False,
         proxy_headers=False,
     )
     sock = config.bind_socket()
+    # Of each connection that is made: what a client does not read, it is we who keep, and bound.
+    sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
     sock.listen(config.backlog)
     listening(f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}")
     if workers == 1:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
         uvicorn.Server(config).run([sock])
     else:
-        supervisor = Multiprocess(config, [sock])
+        supervisor = Supervisor(config, [sock], drain + grace + CLOSING)
         # The terminal was closed. uvicorn would restart the workers, and run on unseen.
         signal.signal(signal.SIGHUP, lambda *_: supervisor.signal_queue.append(signal.SIGTERM))
         supervisor.run()
 
 
-def end_with_parent() -> None:
-    """Stop this worker when the process that started it is gone, even by kill -9.
+class Supervisor(Multiprocess):
+    """uvicorn's, which would wait for its workers for ever, and hear nothing meanwhile."""
 
-    Else it would keep the port, and the next start could not have it.
+    def __init__(self, config: uvicorn.Config, sockets: list[socket], limit: float) -> None:
+        super().__init__(config, sockets)
+        self._limit = limit
+
+    def terminate_all(self) -> None:
+        """Tell the workers to end, and leave the listening socket to them."""
+        super().terminate_all()
+        for sock in self.sockets:
+            sock.close()  # else clients could connect when nobody accepts any more
+
+    def join_all(self) -> None:
+        """Wait for the workers to end; end them after the limit, or when a signal comes again."""
+        begun = monotonic()
+        while alive := [each for each in self.processes if each.process.is_alive()]:
+            again = ENDING.intersection(self.signal_queue)
+            self.signal_queue.clear()
+            waited = monotonic() - begun
+            if waited > self._limit or (again and waited > SAME_SIGNAL):
+                for each in alive:
+                    each.kill()
+            wait([each.process.sentinel for each in alive], 0.1)
+        super().join_all()
+
+
+def end_in_order(drain: float) -> None:
+    """End this process at a signal: `drain` seconds later, or at once when one comes again.
+
+    Until then is_draining() holds, so that load balancers send their requests elsewhere. To be
+    called by each process when it begins to serve. Where a supervisor started it, that is who
+    decides about the second signal; and if it is gone, even by kill -9, this process ends, too.
     """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
     loop = asyncio.get_running_loop()
+    # uvicorn's handler, which is a method of the server that it ends.
+    server: uvicorn.Server = signal.getsignal(signal.SIGTERM).__self__  # type: ignore[union-attr]
+    parent = multiprocessing.parent_process()
+    begun = 0.0
 
-    def stop() -> None:
+    def end() -> None:
+        server.handle_exit(signal.SIGTERM, None)
+
+    def end_at_once() -> None:
+        # What is cut short now would complain.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        for connection in list(server.server_state.connections):
+            assert isinstance(connection, Connection)
+            connection.abandon()
+        server.force_exit = True
+        end()
+
+    def on_signal(*_: object) -> None:
+        nonlocal begun
+        if not Connection.draining:
+            Connection.draining = True
+            begun = monotonic()
+            loop.call_soon_threadsafe(loop.call_later, drain, end)
+        elif parent is None and monotonic() - begun > SAME_SIGNAL:
+            loop.call_soon_threadsafe(end_at_once)
+
+    for number in ENDING:
+        signal.signal(number, on_signal)
+
+    def orphaned() -> None:
+        assert parent is not None
         loop.remove_reader(parent.sentinel)
-        signal.raise_signal(signal.SIGTERM)
+        end()  # not later: the next start could not have the port
 
-    loop.add_reader(parent.sentinel, stop)
+    if parent is not None:
+        loop.add_reader(parent.sentinel, orphaned)
+
+
+def is_draining() -> bool:
+    """Tell whether this process has been told to end."""
+    return Connection.draining

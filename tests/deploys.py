@@ -1,0 +1,206 @@
+"""Overload and rolling restarts under traffic, with a verdict: `python -m tests.deploys`."""
+
+import asyncio
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from time import perf_counter
+from typing import NamedTuple
+
+from db.change import apply_schema
+from db.embedded import embedded_server, unwind_on_signals
+from tests.haproxy import HAPROXY, HAProxy, balancing, free_port
+from tests.linearizability import Call, Key, Row, check
+from tests.raw import Caller
+from tests.service import Service, serving, sql, temporary_data_dir, until
+
+# Requests for one key, which come one after the other from whatever client is free.
+SAME_KEY = 16
+
+
+class Verdict(NamedTuple):
+    """A row of the table; times in seconds."""
+
+    name: str
+    requests: int
+    lost: int
+    doubled: int
+    longest_wait: float
+    recovery: float
+
+
+@dataclass
+class Traffic:
+    """Clients that post departments, each the next as soon as it has its answer, on one port."""
+
+    port: int
+    calls: list[Call] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    async def clients(self, number: int, enough: Callable[[], bool]) -> None:
+        """Keep this many at work until there was enough."""
+        async with asyncio.TaskGroup() as group:
+            for client in range(number):
+                group.create_task(self._client(client, enough))
+
+    async def _client(self, number: int, enough: Callable[[], bool]) -> None:
+        caller = Caller(self.port)
+        while not enough():
+            key = Key("departments", f"department {next(self._numbers) // SAME_KEY}")
+            start = perf_counter()
+            try:
+                answer = await caller.call("POST", "/departments", {"name": key.name})
+            except (OSError, EOFError):
+                self.calls.append(Call(number, "POST", key, start))
+                await caller.close()
+                continue
+            rows: tuple[Row, ...] = ()
+            if answer.status in (200, 201):
+                rows = (Row(key.table, answer.json()["id"], answer.json()["name"]),)
+            end = perf_counter()
+            attempts = re.search(r"attempts=(\d+)", answer.headers.get("server-timing", ""))
+            self.calls.append(
+                Call(
+                    number,
+                    "POST",
+                    key,
+                    start,
+                    end,
+                    answer.status,
+                    rows,
+                    attempts=int(attempts[1]) if attempts else 0,
+                )
+            )
+        await caller.close()
+
+    @property
+    def statuses(self) -> Counter[int | None]:
+        """How many answers of each status; None where there was none."""
+        return Counter(call.status for call in self.calls)
+
+    def verdict(self, name: str, database: str, recovery: float) -> Verdict:
+        """Judge the answers by the table at the end.
+
+        Lost is a request without an answer, and a row that was promised and is not there. Raises
+        NotLinearizable where nothing is lost and still no order explains the answers.
+        """
+        found = sql(database, "SELECT id, name FROM departments ORDER BY id")
+        rows = tuple(Row("departments", *columns) for columns in found)
+        promised = {row for call in self.calls for row in call.rows}
+        lost = self.statuses[None] + len(promised - set(rows))
+        doubled = len(rows) - len({row.name for row in rows})
+        if not lost and not doubled:
+            now = perf_counter()
+            # What was refused before it began has done nothing, and the search goes faster without.
+            begun = [call for call in self.calls if call.attempts > 0]
+            check([*begun, Call(-1, "TABLE", None, now, now, 200, rows)], before=[])
+        longest = max(call.end - call.start for call in self.calls if call.status is not None)
+        return Verdict(name, len(self.calls), lost, doubled, longest, recovery)
+
+
+@dataclass
+class Instances:
+    """Two services on one database, each of which can be replaced by a new one on its port."""
+
+    database: str
+    haproxy: HAProxy
+    _stacks: dict[int, ExitStack]
+    _services: dict[int, Service] = field(default_factory=dict)
+
+    def start(self, port: int) -> None:
+        settings = {"PORT": str(port), "DATABASE_URL": self.database, "DRAIN_SECONDS": "1"}
+        service = self._stacks[port].enter_context(serving(**settings))
+        self._services[port] = service
+
+    def restart(self) -> float:
+        """Replace each, and return the longest time until one was back in HAProxy's rotation."""
+        longest = 0.0
+        for port, stack in self._stacks.items():
+            begun = perf_counter()
+            assert self._services[port].stop() == 0
+            stack.close()
+            self.start(port)
+            until(lambda: self.haproxy.up() == len(self._stacks))
+            longest = max(longest, perf_counter() - begun)
+        return longest
+
+
+@contextmanager
+def two_instances(database: str) -> Iterator[Instances]:
+    """Start two services and HAProxy before them."""
+    with ExitStack() as stack:
+        stacks = {free_port(): stack.enter_context(ExitStack()) for _ in range(2)}
+        haproxy = stack.enter_context(balancing(list(stacks)))
+        instances = Instances(database, haproxy, stacks)
+        for port in stacks:
+            instances.start(port)
+        until(lambda: haproxy.up() == len(stacks))
+        yield instances
+
+
+def rolling_restarts(
+    database: str, *, clients: int = 20, times: int = 3, requests: int = 10_000
+) -> tuple[Traffic, Verdict]:
+    """Restart each of two instances `times` times, one after the other, under load."""
+    with two_instances(database) as instances:
+        traffic = Traffic(instances.haproxy.port)
+        restarted = 0
+
+        async def run() -> float:
+            nonlocal restarted
+            load = asyncio.create_task(
+                traffic.clients(
+                    clients, lambda: restarted == times and len(traffic.calls) >= requests
+                )
+            )
+            longest = 0.0
+            while restarted < times:
+                longest = max(longest, await asyncio.to_thread(instances.restart))
+                restarted += 1
+            await load
+            return longest
+
+        recovery = asyncio.run(run())
+        return traffic, traffic.verdict("rolling restart behind HAProxy", database, recovery)
+
+
+def overload(
+    database: str, *, connections: int = 2000, seconds: float = 15
+) -> tuple[Traffic, Verdict, float]:
+    """Post from so many connections for some seconds.
+
+    Returns the throughput afterwards, in that before, too, which is measured with 32 connections.
+    """
+    with serving(DATABASE_URL=database, WORKERS="2") as service:
+        traffic = Traffic(service.port)
+
+        def rate(clients: int, seconds: float) -> float:
+            before, end = len(traffic.calls), perf_counter() + seconds
+            asyncio.run(traffic.clients(clients, lambda: perf_counter() > end))
+            return (len(traffic.calls) - before) / seconds
+
+        rate(32, seconds / 3)  # warms up
+        usual = rate(32, seconds / 3)
+        rate(connections, seconds)
+        ended = perf_counter()
+        until(lambda: service.post("/departments", name="department 0").status_code == 200)
+        recovery = perf_counter() - ended
+        ratio = rate(32, seconds / 3) / usual
+        return traffic, traffic.verdict(f"{connections:,} connections", database, recovery), ratio
+
+
+if __name__ == "__main__":
+    unwind_on_signals(status=1)
+    with temporary_data_dir() as data_dir, embedded_server(data_dir) as url:
+        apply_schema(url)
+        traffic, verdict, ratio = overload(url)
+        print(verdict, dict(traffic.statuses), f"throughput afterwards {ratio:.2f} of before")
+        sql(url, "TRUNCATE departments, employees")
+        if HAPROXY is None:
+            sys.exit("haproxy is not installed")
+        traffic, verdict = rolling_restarts(url)
+        print(verdict, dict(traffic.statuses))

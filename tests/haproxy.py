@@ -1,0 +1,73 @@
+"""HAProxy before two instances, as the README shows it, and their restart one after the other."""
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.service import LIMIT, until
+
+HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+
+CONFIGURATION = """
+global
+    stats socket {folder}/stats
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 30s
+    timeout server 30s
+listen onerow
+    bind 127.0.0.1:{port}
+    option httpchk GET /ready
+    option redispatch
+    default-server check inter 100ms fall 1
+{servers}
+"""
+
+
+@dataclass
+class HAProxy:
+    """A running one."""
+
+    port: int
+    folder: Path
+
+    def up(self) -> int:
+        """How many of the servers pass their checks."""
+        with socket.socket(socket.AF_UNIX) as stats:
+            stats.connect(str(self.folder / "stats"))
+            stats.sendall(b"show stat\n")
+            with stats.makefile() as answer:
+                # Columns of the CSV: proxy, server, ... and the 18th is the status.
+                rows = [line.split(",") for line in answer if line.strip()]
+        return sum(row[1] not in ("FRONTEND", "BACKEND") and row[17] == "UP" for row in rows)
+
+
+@contextmanager
+def balancing(ports: list[int]) -> Iterator[HAProxy]:
+    """Start HAProxy on a free port before these; end it, by its process id."""
+    assert HAPROXY is not None
+    with TemporaryDirectory(prefix="onerow-haproxy-") as name:
+        folder = Path(name)
+        haproxy = HAProxy(free_port(), folder)
+        servers = "\n".join(f"    server s{port} 127.0.0.1:{port}" for port in ports)
+        file = folder / "haproxy.cfg"
+        file.write_text(CONFIGURATION.format(folder=folder, port=haproxy.port, servers=servers))
+        with subprocess.Popen([HAPROXY, "-db", "-q", "-f", file]) as process:
+            try:
+                until((folder / "stats").exists)
+                yield haproxy
+            finally:
+                process.terminate()
+                process.wait(LIMIT)
+
+
+def free_port() -> int:
+    """A port that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

@@ -1,0 +1,404 @@
+"""More than the service can do, and callers that mean it no good: each in bounded time and memory.
+
+All through raw sockets, against two workers.
+"""
+
+import asyncio
+import json
+import socket
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from select import select
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+
+from tests.deploys import Traffic
+from tests.raw import Answer, Caller, request
+from tests.service import LIMIT, Service, serving, until
+
+# Bytes. What a flood of hundreds of MB, or a thousand connections, may add to a worker.
+GROWTH = 32 * 2**20
+
+CONNECTIONS = 2000
+
+POST = b"POST /departments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(scope="module")
+def service(new_database: Any) -> Iterator[Service]:
+    with serving(DATABASE_URL=new_database(), WORKERS="2") as service:
+        until(lambda: both_serve(service))
+        yield service
+
+
+@pytest.fixture(scope="module")
+def impatient(new_database: Any) -> Iterator[Service]:
+    with serving(
+        *(sys.executable, "-m", "tests.impatient"), DATABASE_URL=new_database(), WORKERS="2"
+    ) as service:
+        until(lambda: both_serve(service))
+        yield service
+
+
+def workers(service: Service) -> list[psutil.Process]:
+    children = psutil.Process(service.process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def both_serve(service: Service) -> bool:
+    """Whether both workers have their connections to the database, and so all their code, too."""
+    sessions = "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+    return len(service.sql(sessions + " AND application_name = 'onerow'")) == 2 * 8
+
+
+def memory(service: Service) -> int:
+    """The larger of the workers' memory, in bytes."""
+    return max(int(worker.memory_info().rss) for worker in workers(service))
+
+
+def connect(service: Service, receive_buffer: int = 0) -> socket.socket:
+    connection = socket.socket()
+    if receive_buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(LIMIT)
+    connection.connect(("127.0.0.1", service.port))
+    return connection
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the service closes."""
+    received = bytearray()
+    try:
+        while data := connection.recv(2**20):
+            received += data
+    except ConnectionResetError:
+        pass
+    return bytes(received)
+
+
+def flood(connection: socket.socket, data: bytes, most: int = 2**30) -> bytes:
+    """Send the data again and again until an answer comes or the service closes; return that."""
+    sent = 0
+    try:
+        while not select([connection], [], [], 0)[0]:
+            sent += connection.send(data)
+            assert sent < most, "it takes whatever comes"
+        return connection.recv(65536)
+    except (ConnectionResetError, BrokenPipeError):
+        return b""
+
+
+def assert_refused(received: bytes, status: int) -> None:
+    """A problem, and the last answer on its connection."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"content-type: application/problem+json" in head
+    assert b"connection: close" in head
+    assert json.loads(body)["status"] == status
+
+
+# What never ends
+
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+ENDLESS = {
+    "a header": (b"GET /live HTTP/1.1\r\nX: ", b"a" * 65536, 431),
+    "headers": (b"GET /live HTTP/1.1\r\n", b"a: b\r\n" * 10000, 431),
+    "a path": (b"GET /", b"a" * 65536, 431),
+    "empty lines": (b"", b"\r\n" * 30000, 431),
+    "noise": (b"", bytes(range(256)) * 256, 400),
+    "a body": (POST + b"Content-Length: 1000000000000\r\n\r\n", b" " * 65536, 413),
+    "chunks": (CHUNKED, b"10000\r\n" + b" " * 65536 + b"\r\n", 413),
+    "chunks of a byte": (CHUNKED, b"1\r\n \r\n" * 10000, 413),
+    "an extension of a chunk": (CHUNKED + b"1;", b"a" * 65536, None),
+    "a trailer": (CHUNKED + b"0\r\nX: ", b"a" * 65536, None),
+    "trailers": (CHUNKED + b"0\r\n", b"a: b\r\n" * 10000, None),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_what_never_ends_is_cut_off(service: Service, what: str) -> None:
+    start, rest, status = ENDLESS[what]
+    before = memory(service)
+    with connect(service) as connection:
+        connection.sendall(start)
+        received = flood(connection, rest)
+    if status is not None:
+        assert received.startswith(b"HTTP/1.1 %d " % status)
+        assert b"application/problem+json" in received
+    assert memory(service) - before < GROWTH
+    assert service.http.get("/live").status_code == 200
+    assert service.log.read_text() == ""
+
+
+def test_requests_in_a_row_without_reading_the_answers_are_cut_off(service: Service) -> None:
+    before = memory(service)
+    requests = request("GET", "/departments") * 200_000  # 20 MB, which would become 800
+    with connect(service) as connection, pytest.raises((ConnectionResetError, BrokenPipeError)):
+        connection.sendall(requests)
+    assert memory(service) - before < GROWTH
+    assert "Traceback" not in service.log.read_text()
+
+
+def test_the_bounds_are_where_they_are_said_to_be(service: Service) -> None:
+    def answer(headers: bytes) -> bytes:
+        with connect(service) as connection:
+            connection.sendall(b"GET /live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + headers)
+            return everything(connection)
+
+    def many(headers: int) -> bytes:
+        return b"".join(b"X-%d: a\r\n" % n for n in range(headers - 2)) + b"\r\n"
+
+    assert answer(many(100)).startswith(b"HTTP/1.1 200 ")
+    assert_refused(answer(many(101)), 431)
+    assert answer(b"X: " + b"a" * 16000 + b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    assert_refused(answer(b"X: " + b"a" * 2 * 16384 + b"\r\n\r\n"), 431)
+
+
+def test_requests_in_a_row_are_answered_in_a_row(service: Service) -> None:
+    with connect(service) as connection:
+        last = request("GET", "/live").replace(b"Host", b"Connection: close\r\nHost")
+        connection.sendall(request("GET", "/live") * 15 + last)
+        assert everything(connection).count(b"HTTP/1.1 200 OK") == 16
+
+
+NESTED = {
+    "arrays": b"[" * 16384,
+    "objects": b'{"name":' * 2048,
+    "both": b'[{"name":' * 1800,
+    "closed": b"[" * 8192 + b"]" * 8192,
+    "in a field": b'{"name":' + b"[" * 8000 + b"]" * 8000 + b"}",
+    "a number": b'{"name":' + b"9" * 16000 + b"}",
+}
+
+
+@pytest.mark.parametrize("what", NESTED)
+def test_nested_deeply(service: Service, what: str) -> None:
+    before = {worker.pid for worker in workers(service)}
+    with connect(service) as connection:
+        body = NESTED[what]
+        connection.sendall(
+            POST + b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        received = everything(connection)
+    assert_refused(received, json.loads(received.partition(b"\r\n\r\n")[2])["status"])
+    assert received.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 422 "))
+    assert {worker.pid for worker in workers(service)} == before
+
+
+# What takes its time
+
+ANSWERED = request("GET", "/live")
+SLOW = {
+    "nothing": (b"", b""),
+    "a line": (b"GET /li", b"a"),
+    "headers": (b"GET /live HTTP/1.1\r\nHost: a\r\nX: ", b"a"),
+    "nothing after an answer": (ANSWERED, b""),
+    "empty lines after an answer": (ANSWERED, b"\r\n"),
+    "a line after an answer": (ANSWERED + b"GET /li", b"a"),
+    "a body after the answer": (b"GET /live HTTP/1.1\r\nContent-Length: 999999\r\n\r\n", b"a"),
+    "anything after the last answer": (b"This is no HTTP.\r\n\r\n", b"a"),
+    "a body after its refusal, an answer": (POST + b"Content-Length: 999999\r\n\r\n", b" " * 9999),
+}
+
+
+@pytest.mark.parametrize("what", SLOW)
+def test_who_takes_long_is_disconnected(impatient: Service, what: str) -> None:
+    start, trickle = SLOW[what]
+    with connect(impatient) as connection:
+        connection.sendall(start)
+        received = b""
+
+        def closed() -> bool:
+            nonlocal received
+            try:
+                connection.sendall(trickle)
+                if not select([connection], [], [], 0.1)[0]:
+                    return False
+                data = connection.recv(65536)
+            except (ConnectionResetError, BrokenPipeError):
+                return True
+            received += data
+            return not data
+
+        until(closed)
+        until(lambda: connections(impatient) == 0)
+    assert received.count(b"HTTP/1.1") == ("answer" in what)
+
+
+def test_bodies_that_nobody_asked_for_are_not_kept(service: Service) -> None:
+    before = memory(service)
+    body = b"a" * 200_000
+    get = b"GET /live HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    with ExitStack() as stack:
+        for _ in range(500):  # 100 MB
+            connection = stack.enter_context(connect(service))
+            connection.sendall(get)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert memory(service) - before < GROWTH
+
+
+def test_an_upgrade_is_not_taken(service: Service) -> None:
+    upgrade = b"Host: a\r\nConnection: Upgrade\r\nUpgrade: %b\r\n"
+    with connect(service) as connection:
+        for protocol in (b"websocket", b"h2c"):
+            connection.sendall(ANSWERED.replace(b"Host: onerow\r\n", upgrade % protocol))
+            received = connection.recv(65536)
+            while not received.endswith(b"}"):
+                data = connection.recv(65536)
+                assert data, received
+                received += data
+            assert received.startswith(b"HTTP/1.1 200 ")
+
+
+PAGE = request("GET", "/departments?limit=1000")
+PAGE_SIZE = 10**6
+
+
+def fill(service: Service) -> None:
+    """Make PAGE that large."""
+    service.sql(
+        "INSERT INTO departments (name)"
+        " SELECT repeat('𝄞', 250) || n FROM generate_series(1, 1000) AS n"
+    )
+
+
+def test_who_does_not_read_the_answer_is_disconnected(impatient: Service) -> None:
+    fill(impatient)
+    with connect(impatient, receive_buffer=1) as reader:
+        reader.sendall(PAGE)
+        reader.recv(1)
+        until(lambda: connections(impatient) == 0)
+        assert len(everything(reader)) < PAGE_SIZE
+
+
+def test_unread_answers_are_bounded_together(service: Service) -> None:
+    fill(service)
+    before = memory(service)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(connect(service, receive_buffer=1)) for _ in range(500)]
+        for reader in readers:
+            reader.sendall(PAGE)
+        for reader in readers:
+            reader.recv(1)
+        # A worker keeps 64 MB, of 200 and more, and has eight answers in the making.
+        assert memory(service) - before < 2 * 64 * 2**20
+        assert connections(service) < len(readers)
+        assert service.http.get("/live").status_code == 200
+
+
+def connections(service: Service) -> int:
+    """How many the workers have with clients."""
+    return sum(
+        connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == service.port
+        for worker in workers(service)
+        for connection in worker.net_connections("tcp")
+    )
+
+
+# More than it can do
+
+
+def test_idle_connections_cost_little_and_keep_nobody_out(service: Service) -> None:
+    before = memory(service)
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            stack.enter_context(connect(service))
+        until(lambda: connections(service) >= CONNECTIONS)
+        assert memory(service) - before < GROWTH
+        assert service.post("/departments", name="among the idle").status_code == 201
+
+
+def test_2000_at_once(database: str) -> None:
+    with serving(DATABASE_URL=database, WORKERS="2") as service:
+        until(lambda: both_serve(service))
+        before = memory(service)
+        statuses = asyncio.run(at_once(service))
+        assert set(statuses) == {200, 201, 503}
+        # Two workers with 8 connections and 512 that wait for one.
+        assert statuses[200] + statuses[201] <= 2 * (8 + 512)
+        assert statuses.total() == CONNECTIONS
+        assert memory(service) - before < 2 * GROWTH
+        rows = service.sql("SELECT count(*), count(DISTINCT name) FROM departments")
+        assert rows == [(statuses[201], statuses[201])]
+        assert service.post("/departments", name="after that").status_code == 201
+
+
+async def at_once(service: Service) -> Counter[int]:
+    """Post from all connections while the table is locked, so that only the queue has room."""
+    callers = [Caller(service.port) for _ in range(CONNECTIONS)]
+    for caller in callers:
+        await caller.connect()
+    blocker = psycopg.connect(service.database)
+    blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
+    posts = [
+        asyncio.create_task(caller.call("POST", "/departments", {"name": f"number {n // 2}"}))
+        for n, caller in enumerate(callers)
+    ]
+    # Nobody is served, and all others have their answer at once.
+    refused: list[Answer] = []
+    for answered in asyncio.as_completed(posts):
+        refused.append(await answered)
+        if len(refused) == CONNECTIONS - 2 * (8 + 512):
+            break
+    for answer in refused:
+        assert answer.status == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.headers["content-type"] == "application/problem+json"
+    blocker.close()
+    answers = await asyncio.gather(*posts)
+    for caller in callers:
+        await caller.close()
+    return Counter(answer.status for answer in answers)
+
+
+def test_busy_is_ready(service: Service) -> None:
+    service.sql("TRUNCATE departments, employees")
+    traffic, done = Traffic(service.port), False
+
+    async def probe() -> list[int]:
+        nonlocal done
+        load = asyncio.create_task(traffic.clients(CONNECTIONS, lambda: done))
+        prober = Caller(service.port)
+        statuses = [(await prober.call("GET", "/ready")).status for _ in range(10)]
+        done = True
+        await prober.close()
+        await load
+        return statuses
+
+    assert asyncio.run(probe()) == [200] * 10
+    assert set(traffic.statuses) == {200, 201, 503}
+    verdict = traffic.verdict("", service.database, 0)
+    assert verdict.lost == verdict.doubled == 0
+
+
+def test_stuck_is_not_ready(database: str) -> None:
+    with (
+        serving(DATABASE_URL=database, WORKERS="2", POOL_SIZE="1", POOL_QUEUE="1") as service,
+        psycopg.connect(database) as blocker,
+    ):
+        blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
+        answers = [service.http.get("/ready") for _ in range(2)]
+        blocker.rollback()
+        assert [answer.status_code for answer in answers] == [503, 503]
+        until(lambda: service.http.get("/ready").status_code == 200)
+
+
+def test_few_files(database: str) -> None:
+    """How many connections it takes follows from the files that it may open."""
+    limited = ("sh", "-c", f"ulimit -n 120; exec {sys.executable} app.py")
+    with serving(*limited, DATABASE_URL=database, WORKERS="2") as service, ExitStack() as stack:
+        # 40 for each worker and 40 that are told so; what is beyond is closed.
+        callers = [stack.enter_context(connect(service)) for _ in range(500)]
+        until(lambda: len(select(callers, [], [], 0.1)[0]) >= 500 - 2 * 40)
+        told = [caller for caller in select(callers, [], [], 0)[0] if everything(caller)]
+        assert len(told) >= 40
+        stack.close()
+        until(lambda: connections(service) <= 1)
+        assert service.post("/departments", name="after that").status_code == 201
+        assert service.http.get("/inspect").status_code == 200
+        assert service.log.read_text() == ""
