@@ -25,6 +25,10 @@ Work = Callable[[Connection], Awaitable[T]]
 PAUSE = 0.002
 PAUSE_CAP = 0.25
 
+# Seconds for each step of cleaning up after an attempt that was given up: asking the server to cancel
+# its statement, waiting for that, rolling back. One that can be reached needs milliseconds.
+CLEAN_UP_TIMEOUT = 0.5
+
 # Stands for the SQLSTATE where the connection broke before the server could send one.
 CONNECTION_FAILURE = "08006"
 
@@ -185,18 +189,27 @@ async def _by(
 ) -> T:
     """Await an attempt until the deadline; raise TimeoutError then.
 
-    It is a task of its own, because psycopg may take ten seconds to cancel it, five to ask the
-    server and five for its answer. Neither the caller's answer nor its cancellation waits for that.
-    The connection goes back to the pool when the task is through, idle or closed.
+    It is a task of its own, because to cancel it means to ask the server. Neither the caller's
+    answer nor its cancellation waits for that. The connection goes back to the pool when the task
+    is through, idle or closed: closed where the server does not answer in time, which psycopg
+    would give ten seconds, and after a silent network the pool would have no connection so long.
     """
     task = asyncio.create_task(attempt)
     _attempts.add(task)
     task.add_done_callback(_forget)
+
+    def give_up() -> None:
+        if task.done():
+            return
+        if cancellable():
+            task.cancel()  # psycopg, cancelled while it cancels, closes the connection
+        loop.call_later(CLEAN_UP_TIMEOUT, give_up)
+
+    loop = asyncio.get_running_loop()
     try:
         await asyncio.wait({task}, timeout=deadline - monotonic())
     finally:
-        if cancellable():
-            task.cancel()  # nothing, if it is done
+        give_up()
     if not task.done():
         raise TimeoutError
     return task.result()
