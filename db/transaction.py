@@ -25,8 +25,8 @@ Work = Callable[[Connection], Awaitable[T]]
 PAUSE = 0.002
 PAUSE_CAP = 0.25
 
-# Seconds for each step of cleaning up after an attempt that was given up: asking the server to cancel
-# its statement, waiting for that, rolling back. One that can be reached needs milliseconds.
+# Seconds for each step of cleaning up after an attempt that was given up: asking the server to
+# cancel its statement, waiting for that, rolling back. One that answers needs milliseconds.
 CLEAN_UP_TIMEOUT = 0.5
 
 # Stands for the SQLSTATE where the connection broke before the server could send one.
