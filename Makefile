@@ -13,6 +13,9 @@ psql: .venv/installed
 stress: .venv/installed
 	$(BIN)/python -m tests.stress
 
+faults: .venv/installed
+	$(BIN)/python -m tests.faults
+
 # QUICK=1: the main figures, in under three minutes.
 bench: .venv/installed tests/bench/.venv/installed
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick,--json --svg)
@@ -33,4 +36,4 @@ tests/bench/.venv/installed: tests/bench/requirements.txt
 	tests/bench/.venv/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-.PHONY: run test psql stress bench lint
+.PHONY: run test psql stress faults bench lint

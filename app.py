@@ -215,14 +215,15 @@ async def get(resource: Resource, request: Request) -> Response:
 
 async def list_(resource: Resource, request: Request) -> Response:
     """Return one page of rows by id, and the link to the next."""
+    deadline = monotonic() + settings.retry_deadline
     wanted = from_query(request, resource.filter)
     parameters = [None if value is UNSET else value for value in astuple(wanted)]
     rows = await select(
-        request.state.pool, f"{resource.name}/list", parameters, settings.retry_deadline
+        request.state.pool, f"{resource.name}/list", parameters, deadline - monotonic()
     )
     parent = getattr(wanted, resource.parent_field, UNSET)
     if not rows and parent is not UNSET:
-        where = await look_up(request.state.pool, resource.parent, parent, settings.retry_deadline)
+        where = await look_up(request.state.pool, resource.parent, parent, deadline - monotonic())
         if isinstance(where, int):
             query = {**dict(request.query_params), resource.parent_field: where}
             return moved(f"/{resource.name}?{urlencode(query)}")

@@ -6,6 +6,7 @@ and so do the insert, if there was no row, and COMMIT.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import psycopg
 from psycopg import errors, generators
@@ -67,7 +68,10 @@ def _transaction(
     pgconn.send_query_prepared(b"commit", None)
     pgconn.pipeline_sync()
     *inserted, _, committed, _ = yield from _results(pgconn, 4 if missing else 3)
-    pgconn.exit_pipeline_mode()
+    # A server that is told to end the connection may do so in the place of the last sync's answer.
+    # What it has said before holds, and the pool closes the connection.
+    with suppress(psycopg.OperationalError):
+        pgconn.exit_pipeline_mode()
     for result in (begun, found, *inserted, committed):
         if result.status == ExecStatus.FATAL_ERROR:
             raise errors.error_from_result(result)

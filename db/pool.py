@@ -23,9 +23,9 @@ from db.settings import Settings
 T = TypeVar("T")
 Row = dict[str, Any]
 
-# Seconds in which the pool itself tries to replace a lost connection, at 0, 1 and 3. Later, each
-# request that waits makes it try again, so that it is back at once when the database is.
-RECONNECT_TIMEOUT = 3.0
+# Seconds after which the pool tries once more to replace a lost connection. Then each request that
+# waits for one makes it try again, so that it is back at once when the database is.
+RECONNECT_TIMEOUT = 0.5
 
 # Seconds for each host to answer, in which the default deadline has time for a second host.
 CONNECT_TIMEOUT = 2
@@ -138,6 +138,7 @@ def open_pool(settings: Settings) -> Pool:
         min_size=settings.pool_size,
         max_size=settings.pool_size,
         reconnect_timeout=RECONNECT_TIMEOUT,
+        reconnect_failed=_try_again,
         kwargs={
             # Outside conn.transaction() a statement is its own READ COMMITTED transaction.
             "autocommit": True,
@@ -149,6 +150,11 @@ def open_pool(settings: Settings) -> Pool:
         open=False,
         name="onerow",
     )
+
+
+async def _try_again(pool: AsyncConnectionPool[Any]) -> None:
+    if pool.get_stats()["requests_waiting"]:
+        await pool.check()  # which finds no connection, and makes the pool grow
 
 
 async def _configure(connection: Connection) -> None:

@@ -75,10 +75,12 @@ async def look_up(pool: Pool, resource: str, id_: int, seconds: float) -> Row | 
 
 async def check_usable(connection: Connection, resources: Iterable[str]) -> None:
     """Raise an error of psycopg if the server is read-only or a table cannot be read."""
-    answer = await (await connection.execute(QUERIES["read_only"])).fetchone()
+    # None is prepared. A plan from before a change of the table would fail; and where psycopg has
+    # prepared anything, it answers the next ROLLBACK by DEALLOCATE ALL, the pipeline's included.
+    answer = await (await connection.execute(QUERIES["read_only"], prepare=False)).fetchone()
     if answer is None or answer["read_only"]:
         raise psycopg.errors.ReadOnlySqlTransaction
     for resource in resources:
-        # No row has id 0. Not prepared: a plan from before a change of the table would fail.
+        # No row has id 0.
         await connection.execute(QUERIES[f"{resource}/get"], [0], prepare=False)
     await connection.execute(QUERIES["kept"], ["", 0], prepare=False)

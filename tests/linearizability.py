@@ -9,8 +9,10 @@ hangs on it, and a history is linearizable if it is so for every object (Herlihy
 
 A call without an answer, or with 503, may have acted at any time from its start on, or never. What
 a client may be told whose connection to the database broke in COMMIT (200 for its own row, 404 for
-its own deletion) is rejected: who breaks connections must allow for it. A department is known from
-the answers that show its row, so a call that names one which no answer shows cannot be placed.
+its own deletion) is rejected, unless `broken_commits` allows for it: each earlier attempt is then a
+call without an answer, which acted before the one that was answered, or never. A department is
+known from the answers that show its row, so a call that names one which no answer shows cannot be
+placed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -79,10 +81,13 @@ class Object:
     before: set[Row] = field(default_factory=set)
 
 
-def check(calls: Iterable[Call], before: Iterable[Row]) -> None:
-    """Raise NotLinearizable, with the history, unless some order explains it."""
+def check(calls: Iterable[Call], before: Iterable[Row], *, broken_commits: bool = False) -> None:
+    """Raise NotLinearizable, with the history, unless some order explains it.
+
+    `broken_commits`: connections to the database may have broken while they committed.
+    """
     for name, part in _objects(list(calls), set(before)).items():
-        if not _explained(part):
+        if not _explained(part, broken_commits):
             raise NotLinearizable(
                 f"no order of these calls explains the answers about department {name!r}:\n"
                 + history(part.calls, part.before)
@@ -168,8 +173,14 @@ def _touched(
     return [target.name]
 
 
-def _explained(part: Object) -> bool:
-    calls = sorted(part.calls, key=lambda call: call.start)
+def _explained(part: Object, broken_commits: bool) -> bool:
+    calls: list[Call] = []
+    spent: list[int] = []  # for each, the calls after which it acts no more, as bits
+    for call in sorted(part.calls, key=lambda call: call.start):
+        earlier = _earlier_attempts(call) if broken_commits else []
+        last = 1 << len(calls) + len(earlier)
+        spent += [1 << len(calls) + i | last for i in range(len(earlier) + 1)]
+        calls += [*earlier, call]
     ends = [call.end if call.answered else inf for call in calls]
     must = sum(1 << i for i, call in enumerate(calls) if call.answered)
     fresh = _unaccounted(part)
@@ -184,14 +195,24 @@ def _explained(part: Object) -> bool:
         for i, call in enumerate(calls):
             if call.start > first_end:
                 break
-            if taken >> i & 1:
+            if taken & spent[i]:
                 continue
             for after in step(call, state, fresh):
+                if after == state and not call.answered:
+                    continue  # as good as never
                 node = (taken | 1 << i, after)
                 if node not in visited:
                     visited.add(node)
                     stack.append(node)
     return False
+
+
+def _earlier_attempts(call: Call) -> list[Call]:
+    """Return the attempts before the last, none of which was answered."""
+    earlier = call.attempts - 1
+    if call.method == "DELETE" and call.status == 404:
+        earlier = 1  # it does not tell; and more would not matter, since ids do not come again
+    return [replace(call, status=None, end=inf, rows=(), copies=1)] * earlier
 
 
 def _unaccounted(part: Object) -> dict[Key, set[int]]:

@@ -661,6 +661,21 @@ def test_the_service_is_back_when_the_database_is(name: str) -> None:
                 assert service.http.get("/ready").status_code == 200
 
 
+def test_a_request_that_waits_is_served_as_soon_as_the_database_is_back(name: str) -> None:
+    with temporary_data_dir() as data_dir:
+        with embedded_server(data_dir) as url:
+            apply_schema(url)
+        with (
+            serving(DATABASE_URL=url, POOL_SIZE="1", RETRY_DEADLINE=str(LIMIT / 2)) as service,
+            ThreadPoolExecutor(1) as thread,
+        ):
+            answer = thread.submit(service.post, "/departments", name=name)
+            # The pool has given up, and up again.
+            until(lambda: service.log.read_text().count("reconnection attempt") > 3)
+            with embedded_server(data_dir):
+                assert answer.result().status_code == 201
+
+
 def test_requests_in_flight_are_answered_at_sigterm(database: str, name: str) -> None:
     with serving(DATABASE_URL=database) as service, psycopg.connect(database) as blocker:
         assert service.http.get("/ready").status_code == 200

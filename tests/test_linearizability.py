@@ -145,6 +145,63 @@ BAD = {
     ),
 }  # fmt: skip
 
+# What broken commits explain, and nothing else does.
+GOOD_IF_BROKEN = {
+    "200 for its own row": ([post(0, 1, 200, ADA, attempts=2), table(D, ADA)], [D]),
+    "200 for its own row, and that of the only other creator": (
+        [post(0, 5, 200, ADA, attempts=3), post(1, 4, 200, ADA), table(D, ADA)],
+        [D],
+    ),
+    "404 for its own deletion": ([delete(0, 1, 404), table(D)], [D, ADA]),
+    "404 for its own deletion of a department": ([delete(0, 1, 404, D), table()], [D, ADA]),
+    "made, deleted by another, and made again": (
+        [
+            post(0, 9, 201, ADA2, attempts=2),
+            get(1, 2, 200, ADA),
+            delete(3, 4, 204, ADA),
+            table(D, ADA2),
+        ],
+        [D],
+    ),
+    "made, gone with its department, and refused": (
+        [post(0, 9, 422, attempts=2), get(1, 2, 200, ADA), delete(3, 4, 204, D), table()],
+        [D],
+    ),
+}
+
+BAD_EVEN_SO = {
+    "200 for its own row at the first attempt": ([post(0, 1, 200, ADA), table(D, ADA)], [D]),
+    "200 for a row that is not there": ([post(0, 1, 200, ADA, attempts=2), table(D)], [D]),
+    "201 for a row that is not there": ([post(0, 1, 201, ADA, attempts=2), table(D)], [D]),
+    "a second row by the second attempt": (
+        [post(0, 1, 201, ADA2, attempts=2), table(D, ADA, ADA2)],
+        [D],
+    ),
+    "404, and it is still there": ([delete(0, 1, 404), table(D, ADA)], [D, ADA]),
+    "404 for a deletion that comes later": (
+        [delete(0, 1, 404), get(2, 3, 200, ADA), table(D)],
+        [D, ADA],
+    ),
+    "204, and it is still there": ([delete(0, 1, 204), table(D, ADA)], [D, ADA]),
+    "an earlier attempt that comes later": (
+        [
+            post(0, 1, 201, ADA, attempts=2),
+            delete(2, 3, 204, ADA),
+            get(4, 5, 200, ADA2),
+            table(D, ADA2),
+        ],
+        [D],
+    ),
+    "two that were told 201": (
+        [post(0, 5, 201, ADA, attempts=2), post(0, 5, 201, ADA, attempts=2), table(D, ADA)],
+        [D],
+    ),
+    "two ids for one key": (
+        [post(0, 5, 200, ADA, attempts=2), post(0, 5, 200, ADA2, attempts=2)],
+        [D],
+    ),
+}
+
 
 @pytest.mark.parametrize("name", GOOD)
 def test_good_histories_are_accepted(name: str) -> None:
@@ -157,6 +214,34 @@ def test_bad_histories_are_rejected(name: str) -> None:
     calls, before = BAD[name]
     with pytest.raises(NotLinearizable):
         check(calls, before)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_good_histories_are_accepted_with_broken_commits_too(name: str) -> None:
+    calls, before = GOOD[name]
+    check(calls, before, broken_commits=True)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_histories_are_rejected_with_broken_commits_too(name: str) -> None:
+    calls, before = BAD[name]
+    with pytest.raises(NotLinearizable):
+        check(calls, before, broken_commits=True)
+
+
+@pytest.mark.parametrize("name", GOOD_IF_BROKEN)
+def test_what_broken_commits_explain_is_accepted_for_them_only(name: str) -> None:
+    calls, before = GOOD_IF_BROKEN[name]
+    with pytest.raises(NotLinearizable):
+        check(calls, before)
+    check(calls, before, broken_commits=True)
+
+
+@pytest.mark.parametrize("name", BAD_EVEN_SO)
+def test_what_broken_commits_do_not_explain_is_rejected(name: str) -> None:
+    calls, before = BAD_EVEN_SO[name]
+    with pytest.raises(NotLinearizable):
+        check(calls, before, broken_commits=True)
 
 
 def test_a_history_prints_a_line_a_call_in_time_order() -> None:

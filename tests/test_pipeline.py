@@ -16,9 +16,16 @@ from psycopg.pq.abc import PGconn, PGresult
 import db.pipeline
 from db.pipeline import get_or_create
 from db.pool import Pool, open_pool
-from db.queries import QUERIES, Outcome
+from db.queries import QUERIES, Outcome, check_usable
 from db.settings import Settings
-from db.transaction import Attempts, AttemptsExhausted, SchemaMissing, in_pipeline
+from db.transaction import (
+    Attempts,
+    AttemptsExhausted,
+    SchemaMissing,
+    in_pipeline,
+    read,
+    serializable,
+)
 from tests.pools import SECONDS
 from tests.service import sql, until
 
@@ -226,6 +233,22 @@ async def test_statements_that_were_deallocated_are_prepared_again(pool: Pool) -
         for _ in range(pool.max_size):
             async with pool.connection() as connection:
                 await connection.execute(b"DEALLOCATE ALL")
+
+
+async def test_a_rollback_after_a_probe_leaves_what_is_prepared(database: str) -> None:
+    async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
+        await run(pool, "Ada")
+        await read(pool, partial(check_usable, resources=["departments"]), seconds=SECONDS)
+        with pytest.raises(errors.DivisionByZero):
+            await serializable(
+                pool,
+                lambda connection: connection.execute(b"SELECT 1 / 0", prepare=False),
+                seconds=SECONDS,
+                attempts=Attempts(),
+            )
+        attempts = Attempts()
+        await run(pool, "Ada", attempts)
+        assert attempts == Attempts(begun=1)
 
 
 async def test_a_connection_killed_between_select_and_commit_is_replaced(

@@ -1,0 +1,143 @@
+"""The faults: a row of the table each."""
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from threading import Event
+
+import psycopg
+
+from tests.faults.proxy import Lose
+from tests.faults.scene import WORKERS, Fault, Scene
+from tests.service import sql
+
+
+@contextmanager
+def backends_killed(scene: Scene) -> Iterator[None]:
+    kill = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'onerow' AND datname = current_database()"
+        " ORDER BY random() LIMIT 1"
+    )
+    lifted = Event()
+
+    def killer() -> None:
+        with psycopg.connect(scene.database, autocommit=True) as connection:
+            while not lifted.wait(0.003):
+                scene.struck += len(connection.execute(kill).fetchall())
+
+    with ThreadPoolExecutor(1) as thread:
+        killing = thread.submit(killer)
+        yield
+        lifted.set()
+        killing.result()
+
+
+@contextmanager
+def stopped(scene: Scene, how: signal.Signals) -> Iterator[None]:
+    scene.server.stop(how)
+    scene.struck += 1
+    yield
+    scene.server.start()
+
+
+@contextmanager
+def worker_killed(scene: Scene) -> Iterator[None]:
+    worker = scene.workers()[-1]
+    worker.kill()
+    scene.wait(lambda: worker not in scene.workers())
+    scene.struck += 1
+    yield
+    scene.wait(lambda: len(scene.workers()) == WORKERS)
+
+
+@contextmanager
+def network_cut(scene: Scene) -> Iterator[None]:
+    scene.do(scene.proxy.cut())
+    yield
+    scene.do(scene.proxy.listen())
+
+
+@contextmanager
+def network_delayed(scene: Scene) -> Iterator[None]:
+    scene.proxy.delay = 0.01
+    scene.struck += 1
+    yield
+    scene.proxy.delay = 0
+
+
+@contextmanager
+def silent(scene: Scene, *, lost: bool) -> Iterator[None]:
+    scene.do(scene.proxy.hold())
+    yield
+    scene.do(scene.proxy.release(lost=lost))
+
+
+@contextmanager
+def cut_at_commit(scene: Scene, lose: Lose) -> Iterator[None]:
+    scene.proxy.lose = lose
+    yield
+    scene.proxy.lose = None
+
+
+@contextmanager
+def callers_gone(scene: Scene) -> Iterator[None]:
+    scene.traffic.leaving = 0.3
+    yield
+    scene.traffic.leaving = 0
+
+
+@contextmanager
+def pool_used_up(scene: Scene) -> Iterator[None]:
+    with psycopg.connect(scene.database) as connection:
+        connection.execute("LOCK TABLE departments, employees IN ACCESS EXCLUSIVE MODE")
+        scene.struck += 1
+        yield
+
+
+@contextmanager
+def disk_full(scene: Scene) -> Iterator[None]:
+    ballast = scene.server.folder / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    refused = scene.traffic.refused
+    scene.wait(lambda: scene.traffic.refused > refused)  # before, there is room in its own files
+    scene.struck += 1
+    yield
+    ballast.unlink()
+    scene.server.start()  # it may have ended itself
+
+
+@contextmanager
+def disk_full_for_the_log(scene: Scene) -> Iterator[None]:
+    with disk_full(scene):
+        with suppress(psycopg.OperationalError):
+            while True:
+                sql(scene.database, "SELECT pg_switch_wal()")  # until there is no next file
+        scene.wait(lambda: not scene.server.takes_connections())
+        yield
+
+
+# All that a caller may be told while nothing can be served.
+OUTAGE = (503,)
+
+FAULTS = (
+    Fault("a backend killed every few milliseconds", backends_killed),
+    Fault("PostgreSQL stopped, fast", partial(stopped, how=signal.SIGINT), OUTAGE, down=True),
+    Fault("PostgreSQL stopped, immediate", partial(stopped, how=signal.SIGQUIT), OUTAGE, down=True),
+    Fault("kill -9 of PostgreSQL", partial(stopped, how=signal.SIGKILL), OUTAGE, down=True),
+    Fault("kill -9 of a worker", worker_killed, (None,), kills_workers=True),
+    Fault("network cut", network_cut, OUTAGE, down=True, proxied=True),
+    Fault("network delayed", network_delayed, proxied=True),
+    Fault("network stalled", partial(silent, lost=False), OUTAGE, down=True, proxied=True),
+    Fault("network a black hole", partial(silent, lost=True), OUTAGE, down=True, proxied=True),
+    Fault("cut before COMMIT arrives", partial(cut_at_commit, lose=Lose.COMMIT), proxied=True),
+    Fault("cut before COMMIT is answered", partial(cut_at_commit, lose=Lose.ANSWER), proxied=True),
+    Fault("callers gone", callers_gone, (None,)),
+    Fault("pool used up", pool_used_up, OUTAGE, down=True),
+    Fault("disk full", disk_full, OUTAGE, disk="256m"),
+    Fault("disk full, and PostgreSQL down", disk_full_for_the_log, OUTAGE, down=True, disk="256m"),
+)

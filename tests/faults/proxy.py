@@ -1,0 +1,199 @@
+"""A network between the service and PostgreSQL, as bad as it is told to be."""
+
+import asyncio
+import random
+import socket
+import struct
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable
+from enum import Enum, auto
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+# SO_LINGER on, for 0 seconds: close() resets the connection instead of ending it in order.
+RESET = struct.pack("ii", 1, 0)
+
+# Of all COMMITs so many meet the fault: hundreds in a run, and seldom two in one request.
+SHARE = 0.1
+
+
+class Lose(Enum):
+    """What is lost when a connection is cut at its COMMIT."""
+
+    COMMIT = auto()  # it never reaches the server
+    ANSWER = auto()  # the server has carried it out, or is about to
+
+
+class Messages:
+    """Splits one direction of PostgreSQL's protocol: a type, four bytes of length, the rest."""
+
+    def __init__(self, *, startup: bool) -> None:
+        self._type = 0 if startup else 1  # bytes; a client's first message has none
+        self._rest = b""
+
+    def split(self, data: bytes) -> list[bytes]:
+        """Return the messages that are complete."""
+        self._rest += data
+        found = []
+        while len(self._rest) >= self._type + 4:
+            size = self._type + int.from_bytes(self._rest[self._type : self._type + 4], "big")
+            if len(self._rest) < size:
+                break
+            found.append(self._rest[:size])
+            self._rest = self._rest[size:]
+            self._type = 1
+        return found
+
+
+class Commits:
+    """Knows a COMMIT in what a client sends, be it a query or a prepared statement."""
+
+    def __init__(self) -> None:
+        self._names: set[bytes] = set()
+
+    def __call__(self, message: bytes) -> bool:
+        kind, body = message[:1], message[5:]
+        if kind == b"P":  # Parse: a name, then the query
+            name, query, _ = body.split(b"\0", 2)
+            (self._names.add if query == b"COMMIT" else self._names.discard)(name)
+        elif kind == b"B":  # Bind: a portal, then the name of the statement to execute
+            return body.split(b"\0", 2)[1] in self._names
+        return kind == b"Q" and body == b"COMMIT\0"
+
+
+def says_committed(message: bytes) -> bool:
+    """Whether this is a server's word that a COMMIT is done."""
+    return message[:1] == b"C" and message[5:] == b"COMMIT\0"
+
+
+class Link:
+    """A connection of the service, and the one to the server behind it."""
+
+    def __init__(self, client: StreamWriter, server: StreamWriter) -> None:
+        self.client = client
+        self.server = server
+        self.flowing = asyncio.Event()
+
+    def cut(self) -> None:
+        """Reset the service's side; the server reads what it was sent, and then the end."""
+        sock = self.client.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.client.transport.abort()
+        self.server.close()
+
+
+class Proxy:
+    """Forwards a loopback port to the server's Unix socket."""
+
+    def __init__(self, database: str, rng: random.Random) -> None:
+        self.delay = 0.0  # seconds, of all that is sent, either way
+        self.lose: Lose | None = None
+        self.struck = 0  # connections
+        self._database = database
+        self._rng = rng
+        self._port = 0
+        self._links: set[Link] = set()
+        self._held: set[Link] | None = None
+        self._listener: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """The database's URL, through the proxy."""
+        # Without what libpq would ask for first: this server has neither.
+        options = {"sslmode": "disable", "gssencmode": "disable"}
+        return make_conninfo(self._database, host="127.0.0.1", port=self._port, **options)
+
+    @property
+    def flowing(self) -> int:
+        """How many connections are not dead."""
+        return sum(link.flowing.is_set() for link in self._links)
+
+    async def listen(self) -> None:
+        """Take connections, on the same port each time."""
+        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+        self._port = self._listener.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        """Reset all connections, and refuse others until listen()."""
+        assert self._listener is not None
+        self._listener.close()
+        for link in list(self._links):
+            self._cut(link)
+
+    async def hold(self) -> None:
+        """Let nothing through, and tell nobody, until release()."""
+        self._held = set(self._links)
+        self.struck += self.flowing
+        for link in self._held:
+            link.flowing.clear()
+
+    async def release(self, *, lost: bool) -> None:
+        """Let through what was held, but for connections from before if they are lost for ever."""
+        assert self._held is not None
+        for link in self._links:
+            if not (lost and link in self._held):
+                link.flowing.set()
+        self._held = None
+
+    async def close(self) -> None:
+        """Be gone, with all connections."""
+        assert self._listener is not None
+        self._listener.close()
+        for link in list(self._links):
+            link.flowing.set()
+            link.cut()
+
+    def _cut(self, link: Link) -> None:
+        self.struck += 1
+        link.cut()
+
+    async def _accept(self, requests: StreamReader, client: StreamWriter) -> None:
+        there = conninfo_to_dict(self._database)
+        unix_socket = f"{there['host']}/.s.PGSQL.{there['port']}"
+        try:
+            answers, server = await asyncio.open_unix_connection(unix_socket)
+        except OSError:
+            client.transport.abort()
+            return
+        link = Link(client, server)
+        if self._held is None:
+            link.flowing.set()
+        self._links.add(link)
+        try:
+            await asyncio.gather(
+                self._forward(link, requests, server, Messages(startup=True), Commits()),
+                self._forward(link, answers, client, Messages(startup=False), says_committed),
+            )
+        except OSError:
+            pass  # either side is gone, by its own doing or ours
+        finally:
+            self._links.discard(link)
+            client.close()
+            server.close()
+
+    async def _forward(
+        self,
+        link: Link,
+        source: StreamReader,
+        sink: StreamWriter,
+        messages: Messages,
+        is_commit: Callable[[bytes], bool],
+    ) -> None:
+        """Pass on what comes, and cut the connection where it is time."""
+        while data := await source.read(2**16):
+            if self.delay:
+                await asyncio.sleep(self.delay)
+            await link.flowing.wait()
+            complete = messages.split(data)
+            for position, message in enumerate(complete):
+                if is_commit(message) and self.lose and self._rng.random() < SHARE:
+                    if sink is link.server:
+                        # An answer is lost on its way, or the server still works for it.
+                        sent = complete if self.lose is Lose.ANSWER else complete[:position]
+                        sink.write(b"".join(sent))
+                    if sink is link.server or self.lose is Lose.ANSWER:
+                        self._cut(link)
+                        return
+            sink.write(b"".join(complete))
+            await sink.drain()
+        sink.close()

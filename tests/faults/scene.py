@@ -1,0 +1,128 @@
+"""What a fault strikes at: the service under traffic, its network and its database."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from threading import Thread
+from typing import Any, NamedTuple, TypeVar
+
+import psutil
+import uvloop
+
+from tests.faults.proxy import Proxy
+from tests.faults.server import Server, sessions
+from tests.faults.traffic import Traffic
+from tests.service import LIMIT, Service, serving, until
+
+T = TypeVar("T")
+
+# Seconds; short, so that an outage of three is longer.
+RETRY_DEADLINE = 2.0
+
+WORKERS = 2
+
+# So few that the clients keep all of them busy. One that dies unseen while it is idle costs the
+# request that takes it, which may be long after the fault.
+POOL_SIZE = 4
+
+
+@dataclass
+class Scene:
+    """All of it, with what a fault and its trial do to it."""
+
+    server: Server
+    database: str  # its URL, past the proxy
+    service: Service
+    proxy: Proxy
+    traffic: Traffic
+    going: Future[None]  # the traffic's end
+    start: Callable[[Coroutine[Any, Any, None]], Future[None]]
+    struck: int = 0  # how often, where neither proxy nor traffic count
+
+    def do(self, step: Coroutine[Any, Any, None]) -> None:
+        """Take a step of the proxy's."""
+        self.start(step).result(LIMIT)
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Wait until this is so while the traffic goes on."""
+        until(lambda: self.going.done() or condition())
+        if self.going.done():
+            self.going.result()
+
+    def end(self) -> None:
+        """End the traffic, and wait until the service is through with it."""
+        self.traffic.over = True
+        self.going.result(LIMIT)
+        until(lambda: sessions(self.database, "xact_start IS NOT NULL") == 0)
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the service's workers."""
+        return [
+            process
+            for process in psutil.Process(self.service.process.pid).children()
+            if _runs_worker(process)
+        ]
+
+
+def _runs_worker(process: psutil.Process) -> bool:
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False  # it is gone, or about to be
+
+
+class Fault(NamedTuple):
+    """A row of the table."""
+
+    name: str
+    strikes: Callable[[Scene], AbstractContextManager[None]]  # its end lifts the fault
+    costs: tuple[int | None, ...] = ()  # what callers may be told in vain: 503, None for no answer
+    down: bool = False  # nothing can be served, and /ready must say so
+    proxied: bool = False
+    kills_workers: bool = False
+    disk: str = ""  # the size of a file system that its server has for itself
+
+
+@contextmanager
+def staged(
+    fault: Fault, server: Server, rng: random.Random, *command: str, **settings: str
+) -> Iterator[Scene]:
+    """Start everything; `command` and `settings` are those of tests.service.serving()."""
+    database = server.new_database()
+    proxy = Proxy(database, rng)
+    with event_loop() as start:
+        if fault.proxied:
+            start(proxy.listen()).result(LIMIT)
+        settings = {
+            "DATABASE_URL": proxy.url if fault.proxied else database,
+            "WORKERS": str(WORKERS),
+            "POOL_SIZE": str(POOL_SIZE),
+            "RETRY_DEADLINE": str(RETRY_DEADLINE),
+            **settings,
+        }
+        with serving(*command, **settings) as service:
+            traffic = Traffic(service.port, str(rng.random()))
+            going = start(traffic.run())
+            try:
+                yield Scene(server, database, service, proxy, traffic, going, start)
+            finally:
+                traffic.over = True
+        if fault.proxied:
+            start(proxy.close()).result(LIMIT)
+
+
+@contextmanager
+def event_loop() -> Iterator[Callable[[Coroutine[Any, Any, T]], Future[T]]]:
+    """Run an event loop in a thread of its own, and yield what starts a task in it."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        loop = runner.get_loop()
+        thread = Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            yield lambda task: asyncio.run_coroutine_threadsafe(task, loop)
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()

@@ -1,0 +1,243 @@
+"""Requests of many clients at once, drawn from a seed, and what became of each."""
+
+import asyncio
+import random
+import re
+from bisect import bisect_left
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import count
+from time import monotonic
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+import msgspec
+
+from tests.linearizability import Call, Key, Row
+from tests.service import LIMIT
+
+# Each name of a department is for so many clients, with so many calls each, one after the other: 16
+# calls at most, so that the checker has its verdict at once, even where few were answered.
+CLIENTS = 4
+CALLS = 4
+NAMES_AT_ONCE = 8
+
+KINDS = (
+    *["create employee"] * 6,
+    *["create department"] * 2,
+    "get employee",
+    "get department",
+    "list employees",
+    "list departments",
+    *["delete employee"] * 2,
+    "delete department",
+)
+EMPLOYEES = ("Ada", "Grace")
+
+# Seconds a client that was refused waits at most; they would ask for nothing else otherwise.
+PAUSE = 0.05
+
+# Seconds between the probes of each prober. There are two, because there are two workers.
+PROBE = 0.02
+PROBERS = 2
+
+
+class Answer(NamedTuple):
+    """What came back for a request."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+    def number(self, pattern: bytes, default: int) -> int:
+        """Return what the pattern finds in the head."""
+        found = re.search(pattern, self.head, re.IGNORECASE)
+        return int(found[1]) if found else default
+
+
+class Client:
+    """One keep-alive connection, made anew where it broke."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, method: str, path: str, content: object = None) -> Answer | None:
+        """Return the answer, or None if the connection broke before it was there."""
+        try:
+            async with asyncio.timeout(LIMIT):
+                return await self._ask(request(method, path, content))
+        except (OSError, EOFError, TimeoutError):
+            self.close()
+            return None
+
+    async def _ask(self, sent: bytes) -> Answer:
+        reader, writer = await self._connected()
+        writer.write(sent)
+        head = await reader.readuntil(b"\r\n\r\n")
+        answer = Answer(int(head[9:12]), head, b"")
+        body = await reader.readexactly(answer.number(rb"\r\ncontent-length: (\d+)", 0))
+        return answer._replace(body=body)
+
+    async def leave(self, sent: bytes, after: float) -> None:
+        """Send this and be gone so many seconds later."""
+        with suppress(OSError):
+            _, writer = await self._connected()
+            writer.write(sent)
+            await asyncio.sleep(after)
+        self.close()
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        return self._streams
+
+    def close(self) -> None:
+        if self._streams:
+            self._streams[1].close()
+            self._streams = None
+
+
+def request(method: str, path: str, content: object) -> bytes:
+    """Return the bytes of a request."""
+    body = b"" if content is None else msgspec.json.encode(content)
+    fields = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
+    return f"{method} {path} HTTP/1.1\r\nHost: onerow\r\n{fields}\r\n".encode() + body
+
+
+class Probe(NamedTuple):
+    """An answer of /ready, and when it came."""
+
+    time: float
+    status: int
+
+
+class Traffic:
+    """The clients, and the probers of /ready beside them."""
+
+    def __init__(self, port: int, seed: str) -> None:
+        self.calls: list[Call] = []
+        self.probes: list[Probe] = []
+        self.answered = 0
+        self.refused = 0
+        self.longest = 0.0  # seconds that any caller waited
+        self.leaving = 0.0  # this part of the callers do not wait for their answer
+        self.left = 0
+        self.over = False
+        self._port = port
+        self._seed = seed
+        self._numbers = count(1)
+        self._posted: list[float] = []  # when a POST was answered with 2xx
+        self._ready: list[float] = []  # when /ready was answered with 200
+
+    async def run(self) -> None:
+        """Go on until `over`, and then until the last request has ended."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(NAMES_AT_ONCE):
+                tasks.create_task(self._names())
+            for _ in range(PROBERS):
+                tasks.create_task(self._probe())
+
+    def served(self, after: float) -> float | None:
+        """Return when both a POST and /ready were served for the first time after this time."""
+        firsts = [times[bisect_left(times, after) :][:1] for times in (self._posted, self._ready)]
+        return max(first[0] for first in firsts) if all(firsts) else None
+
+    async def _probe(self) -> None:
+        while not self.over:
+            client = Client(self._port)  # each a new connection, and so to either worker
+            answer = await client.ask("GET", "/ready")
+            client.close()
+            if answer:
+                self.probes.append(Probe(monotonic(), answer.status))
+                if answer.status == 200:
+                    self._ready.append(self.probes[-1].time)
+            await asyncio.sleep(PROBE)
+
+    async def _names(self) -> None:
+        while not self.over:
+            name = f"no. {next(self._numbers)}"
+            known: dict[str, list[int]] = {"departments": [], "employees": []}
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(CLIENTS):
+                    tasks.create_task(self._calls(number, name, known))
+
+    async def _calls(self, number: int, name: str, known: dict[str, list[int]]) -> None:
+        rng = random.Random(f"{self._seed} {name} {number}")
+        client = Client(self._port)
+        for _ in range(CALLS):
+            method, target = draw(rng, name, known)
+            start = monotonic()
+            call = Call(number, method, target, start)
+            if rng.random() < self.leaving:
+                sent = request(*http(method, target))
+                await client.leave(sent[: rng.choice((len(sent), -1))], rng.uniform(0, 0.005))
+                self.left += 1
+            elif answer := await client.ask(*http(method, target)):
+                call = Call(
+                    number,
+                    method,
+                    target,
+                    start,
+                    monotonic(),
+                    answer.status,
+                    rows(target, answer),
+                    answer.number(rb"\r\nduplicates: (\d+)", 1),
+                    answer.number(rb"attempts=(\d+)", 1),
+                )
+            end = monotonic()
+            self.calls.append(call)
+            self.longest = max(self.longest, end - start)
+            if not call.answered:
+                self.refused += 1
+                await asyncio.sleep(rng.uniform(0, PAUSE))
+                continue
+            self.answered += 1
+            if method == "POST" and call.status in (200, 201):
+                self._posted.append(end)
+            for row in call.rows:
+                if row.id not in known[row.table]:
+                    known[row.table].append(row.id)
+        client.close()
+
+
+def draw(
+    rng: random.Random, name: str, known: dict[str, list[int]]
+) -> tuple[str, Key | tuple[str, int]]:
+    """Return the next call's method and target, as Call has them."""
+    verb, what = rng.choice(KINDS).split()
+    table = what.rstrip("s") + "s"
+    employee = rng.choice(EMPLOYEES)
+    if not known[table if verb in ("get", "delete") else "departments"]:
+        return "POST", Key("departments", name)
+    if verb in ("get", "delete"):
+        return verb.upper(), (table, rng.choice(known[table]))
+    method = "POST" if verb == "create" else "LIST"
+    if table == "departments":
+        return method, Key(table, name)
+    return method, Key(table, employee, rng.choice(known["departments"]))
+
+
+def http(method: str, target: Key | tuple[str, int]) -> tuple[str, str, object]:
+    """Return method, path and content of the request for a call."""
+    if not isinstance(target, Key):
+        table, id_ = target
+        return method, f"/{table}/{id_}", None
+    fields: dict[str, str | int] = {"name": target.name}
+    if target.department_id:
+        fields["department_id"] = target.department_id
+    if method == "POST":
+        return method, f"/{target.table}", fields
+    return "GET", f"/{target.table}?{urlencode(fields)}", None
+
+
+def rows(target: Key | tuple[str, int], answer: Answer) -> tuple[Row, ...]:
+    """Return the rows of an answer, in its order."""
+    if answer.status not in (200, 201):
+        return ()
+    content = msgspec.json.decode(answer.body)
+    items: Iterable[dict[str, str | int]] = content.get("items", [content])
+    return tuple(
+        msgspec.convert((target[0], item["id"], item["name"], item.get("department_id", 0)), Row)
+        for item in items
+    )

@@ -1,0 +1,76 @@
+"""A fault under traffic: strike, lift, wait until all is served again; then the verdict."""
+
+import random
+from contextlib import nullcontext
+from time import monotonic
+from typing import NamedTuple
+
+from tests.faults.scene import POOL_SIZE, WORKERS, Fault, Scene, staged
+from tests.faults.server import Server, on_a_disk_of, sessions, tables
+from tests.faults.verdict import READY, Result, Strike, judge
+
+
+class Extent(NamedTuple):
+    """How long a trial is."""
+
+    requests: int  # that were answered, and not by 503
+    strikes: int
+
+
+FULL = Extent(10_000, 5)
+SHORT = Extent(800, 1)
+
+
+def trial(
+    fault: Fault, server: Server, extent: Extent, seed: str, *command: str, **settings: str
+) -> Result:
+    """Try the fault and judge what came of it.
+
+    `command` and `settings` are those of tests.service.serving(). Raises Skipped.
+    """
+    rng = random.Random(f"{seed} {fault.name}")
+    with (
+        on_a_disk_of(fault.disk) if fault.disk else nullcontext(server) as server,
+        staged(fault, server, rng, *command, **settings) as scene,
+    ):
+        scene.wait(lambda: len(scene.workers()) == WORKERS)
+        workers = scene.workers()
+        strikes = [strike(fault, scene, extent) for _ in range(extent.strikes)]
+        scene.wait(lambda: scene.traffic.answered >= extent.requests)
+        scene.wait(lambda: connections(fault, scene) == POOL_SIZE * WORKERS)  # none was forgotten
+        scene.end()
+        struck = scene.struck + scene.proxy.struck + scene.traffic.left
+        result = judge(fault, struck, strikes, scene.traffic, tables(scene.database))
+        if scene.workers() != workers and not fault.kills_workers:
+            result.broken.append("a worker was replaced")
+        log = scene.service.log.read_text()
+        if "Traceback" in log:
+            result.broken.append(f"the service logged\n{log}")
+    return result
+
+
+def strike(fault: Fault, scene: Scene, extent: Extent) -> Strike:
+    """Strike once, in the midst of calm."""
+    traffic = scene.traffic
+    share = extent.requests // (2 * extent.strikes)
+    calm = traffic.answered + share
+    scene.wait(lambda: traffic.answered >= calm)
+    began = monotonic()
+    with fault.strikes(scene):
+        struck, ended = monotonic(), len(traffic.calls) + share
+        if fault.down:
+            scene.wait(lambda: traffic.probes[-1].time > struck + READY)
+        else:
+            scene.wait(lambda: len(traffic.calls) >= ended)
+        lifting = monotonic()
+    lifted = monotonic()
+    scene.wait(lambda: traffic.served(lifted) is not None)
+    served = traffic.served(lifted)
+    assert served is not None
+    scene.wait(lambda: traffic.probes[-1].time > lifted + READY)
+    return Strike(began, struck, lifting, lifted, served)
+
+
+def connections(fault: Fault, scene: Scene) -> int:
+    """Count the connections of the service's pools that are not dead."""
+    return scene.proxy.flowing if fault.proxied else sessions(scene.database)

@@ -1,0 +1,120 @@
+"""Was anything lost or doubled, did a caller wait too long, did /ready tell the truth?"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import inf
+from typing import NamedTuple
+
+from tests.faults.scene import RETRY_DEADLINE, Fault
+from tests.faults.traffic import Traffic
+from tests.linearizability import Call, Key, NotLinearizable, Row, check, history
+
+# Seconds by which a request may end later than its deadline.
+LATE = 1.0
+
+# Seconds within which /ready tells the truth.
+READY = 2.0
+
+
+class Strike(NamedTuple):
+    """When a fault began, was there, began to end, was over; and when all was served again."""
+
+    began: float
+    struck: float
+    lifting: float
+    lifted: float
+    served: float
+
+
+@dataclass
+class Result:
+    """What came of a fault: a row of the table, and the promises that were broken."""
+
+    fault: str
+    struck: int  # how often, in the fault's own measure
+    calls: list[Call]
+    lost: list[str]
+    doubled: list[str]
+    longest: float  # seconds that a caller waited
+    recovery: float  # seconds until all was served again, the longest of all strikes
+    broken: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        statuses = Counter(call.status for call in self.calls)
+        retried = sum(call.attempts > 1 for call in self.calls)
+        return (
+            f"struck {self.struck:,} times; of {len(self.calls):,} requests {retried:,} were"
+            f" retried, {statuses[503]:,} answered with 503, {statuses[None]:,} not answered"
+        )
+
+
+def judge(
+    fault: Fault, struck: int, strikes: list[Strike], traffic: Traffic, after: list[Row]
+) -> Result:
+    """Judge the traffic, by the rows that are there when it is over."""
+    result = Result(
+        fault.name,
+        struck,
+        traffic.calls,
+        lost(traffic.calls, set(after)),
+        doubled(after),
+        traffic.longest,
+        max(strike.served - strike.lifted for strike in strikes),
+    )
+    look = Call(-1, "TABLE", None, inf, inf, 200, tuple(after))
+    try:
+        check([*traffic.calls, look], [], broken_commits=True)
+    except NotLinearizable as error:
+        result.broken.append(str(error))
+    result.broken += [*result.lost, *result.doubled]
+    if struck == 0:
+        result.broken.append("the fault did not strike")
+    if traffic.longest > RETRY_DEADLINE + LATE:
+        result.broken.append(f"a caller waited for {traffic.longest:.2f} s")
+    refused = [call for call in traffic.calls if not call.answered]
+    if needless := [call for call in refused if call.status not in fault.costs]:
+        result.broken.append(f"in vain, and needlessly:\n{history(needless)}")
+    for strike, following in pairwise([*strikes, None]):
+        assert strike
+        calm, end = strike.lifted + READY, following.began if following else inf
+        if late := [call for call in refused if calm < call.start and call.end < end]:
+            result.broken.append(f"in vain, after the fault:\n{history(late)}")
+        if fault.down:
+            result.broken += lies(traffic, strike.struck + READY, strike.lifting, 503)
+        result.broken += lies(traffic, calm, end, 200)
+    return result
+
+
+def lost(calls: list[Call], after: set[Row]) -> list[str]:
+    """Say what was acknowledged and is not so, though nobody asked for anything else."""
+    deletes = [call for call in calls if call.method == "DELETE"]
+    asked = {call.target for call in deletes}
+    kept = {
+        row
+        for call in calls
+        if call.method == "POST"
+        for row in call.rows
+        if not {(row.table, row.id), ("departments", row.department_id)} & asked
+    }
+    gone = {call.target for call in deletes if call.status == 204}
+    return [f"lost: {row}" for row in sorted(kept - after)] + [
+        f"deleted, but there: {row}" for row in sorted(after) if (row.table, row.id) in gone
+    ]
+
+
+def doubled(after: list[Row]) -> list[str]:
+    """Say which keys have more than one row."""
+    copies = Counter(Key(row.table, row.name, row.department_id) for row in after)
+    return [f"{number} rows: {key}" for key, number in copies.items() if number > 1]
+
+
+def lies(traffic: Traffic, start: float, end: float, truth: int) -> Iterator[str]:
+    """Say which answers of /ready, of those that came in this time, were not the truth."""
+    told = [probe for probe in traffic.probes if start < probe.time < end]
+    if not told:
+        yield "/ready said nothing"
+    for probe in told:
+        if probe.status != truth:
+            yield f"/ready said {probe.status}, {probe.time - start:.2f} s after it was due"
