@@ -21,6 +21,7 @@ def serve(
         host=host,
         port=port,
         workers=workers,
+        ws="none",
         timeout_graceful_shutdown=grace,
         log_config=None,
         access_log=False,
