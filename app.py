@@ -238,7 +238,9 @@ async def delete(resource: Resource, request: Request) -> Response:
         deleted = await serializable(
             request.state.pool, work, seconds=settings.retry_deadline, attempts=Attempts()
         )
-    except (psycopg.IntegrityError, psycopg.errors.RaiseException):
+    except psycopg.DatabaseError as error:
+        if not is_refusal(error):
+            raise
         return problem(409, "Rows of another table refer to this one, or a trigger protects it.")
     if deleted is None:
         raise HTTPException(404, "There is no row with this id.")
@@ -302,18 +304,29 @@ async def on_unavailable(_request: Request, error: Exception) -> Response:
     return unavailable(str(error))
 
 
-async def on_refusal(_request: Request, _error: Exception) -> Response:
-    """Answer a constraint, a trigger or a column's type, of someone else's making."""
+async def on_refusal(_request: Request, error: Exception) -> Response:
+    """Answer an error of the database if it is_refusal()."""
+    if not is_refusal(error):
+        raise error
     return unprocessable(wrong("", "is refused by the table"))
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether a constraint, a trigger or a column's type, of someone else's making, says no."""
+    return (
+        isinstance(
+            error, psycopg.IntegrityError | psycopg.DataError | psycopg.errors.RaiseException
+        )
+        # A trigger's own SQLSTATE, which psycopg has no class for.
+        or type(error) is psycopg.DatabaseError
+    )
 
 
 ERROR_HANDLERS: dict[type[Exception], ErrorHandler] = {
     HTTPException: http_exception,
     Invalid: invalid_input,
     Unavailable: on_unavailable,
-    psycopg.IntegrityError: on_refusal,
-    psycopg.DataError: on_refusal,
-    psycopg.errors.RaiseException: on_refusal,
+    psycopg.DatabaseError: on_refusal,
     ClientDisconnect: client_gone,
 }
 
