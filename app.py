@@ -36,6 +36,7 @@ from db.queries import QUERIES, Outcome, check_usable, get_or_create, look_up, s
 from db.settings import read_settings
 from db.transaction import Attempts, Unavailable, in_pipeline, read, serializable
 from web import inspection
+from web.log import log_to_stderr, printable
 from web.problem import client_gone, defect, http_exception, problem, unavailable
 from web.serving import end_with_parent, serve
 from web.token import RequireToken
@@ -52,7 +53,7 @@ from web.validation import (
     wrong,
 )
 
-logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+log_to_stderr()
 log = logging.getLogger("onerow")
 settings = read_settings()
 
@@ -385,13 +386,16 @@ def main() -> None:
             workers=settings.workers,
             # A body may take as long as the attempts that follow it.
             grace=math.ceil(2 * settings.retry_deadline) + 1,
-            listening=lambda address: print(first_line(address, url), flush=True),
+            listening=lambda address: print(printable(first_line(address, url)), flush=True),
         )
 
 
 def first_line(address: str, url: str) -> str:
-    """Return what serves where, without a password."""
-    known = {key: value for key, value in conninfo_to_dict(url).items() if "password" not in key}
+    """Return what serves where, without a password or another secret."""
+    given = conninfo_to_dict(url)
+    # No others: libpq has several secrets, and gets new ones.
+    told = ("service", "user", "host", "hostaddr", "port", "dbname")
+    known = {key: given[key] for key in told if key in given}
     line = (
         f"onerow serves {address}, database {make_conninfo('', **known) or 'as PG* variables say'}"
     )
