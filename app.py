@@ -313,7 +313,7 @@ async def on_refusal(_request: Request, error: Exception) -> Response:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Tell whether a constraint, a trigger or a column's type, of someone else's making, says no."""
+    """Tell whether someone else's constraint, trigger or column's type says no."""
     return (
         isinstance(
             error, psycopg.IntegrityError | psycopg.DataError | psycopg.errors.RaiseException

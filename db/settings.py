@@ -22,8 +22,8 @@ class SettingsError(SystemExit):
 # The characters of a bearer token, RFC 6750.
 _TOKEN = "[A-Za-z0-9._~+/-]+=*"
 
-# A URI with an @ too many. libpq lets a password end at the first @, or not begin if there is a / in
-# it, takes what follows for the host, and tells the log when it cannot find that.
+# A URI with an @ too many. libpq lets a password end at the first @, or not begin if it has a /,
+# takes what follows for the host, and tells the log that it cannot find it.
 _CUT_PASSWORD = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?+[^@?]*@")
 
 
