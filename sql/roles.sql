@@ -33,7 +33,8 @@ WHERE oid = 'departments'::regclass
 GRANT USAGE ON SCHEMA :schema TO onerow_service, onerow_owner;
 GRANT CREATE ON SCHEMA :schema TO onerow_owner;
 
--- What changes a table is its owner's: indexes, constraints, triggers.
+-- What changes a table is its owner's: indexes, constraints, triggers. Who was it until now has no
+-- right left: where another application writes as that role, grant it what it needs.
 ALTER TABLE departments OWNER TO onerow_owner;
 ALTER TABLE employees OWNER TO onerow_owner;
 ALTER TABLE merged OWNER TO onerow_owner;
