@@ -27,13 +27,30 @@ lint: .venv/installed
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
 # The peers of the benchmark, apart: the service needs none of what they bring.
 tests/bench/.venv/installed: tests/bench/requirements.txt
 	$(PYTHON) -m venv tests/bench/.venv
-	tests/bench/.venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	tests/bench/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-.PHONY: run test psql stress faults bench lint
+# Both requirements.txt, from the short lists of pyproject.toml: every file of a release by its hash,
+# for each Python and system. Versions stay as they are; UPGRADE=1 takes the newest.
+lock:
+	@tools=$$(mktemp -d) && trap 'rm -r "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && \
+	"$$tools"/bin/pip install --quiet --disable-pip-version-check uv && \
+	lock="$$tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes" && \
+	export UV_CUSTOM_COMPILE_COMMAND='make lock' && \
+	$$lock $(if $(UPGRADE),--upgrade) --group dev pyproject.toml --output-file requirements.txt && \
+	$$lock $(if $(UPGRADE),--upgrade) --group bench --output-file tests/bench/requirements.txt
+
+# Known vulnerabilities in either, by pip-audit. Fails for those, and not where it cannot be had.
+audit:
+	@tools=$$(mktemp -d) && trap 'rm -r "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && \
+	if "$$tools"/bin/pip install --quiet --disable-pip-version-check pip-audit; then \
+	"$$tools"/bin/python tests/audit.py requirements.txt tests/bench/requirements.txt; \
+	else echo 'Not audited: pip-audit cannot be installed.'; fi
+
+.PHONY: run test psql stress faults bench lint lock audit

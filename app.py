@@ -45,6 +45,7 @@ from db.transaction import (
     serializable,
 )
 from web import inspection
+from web.log import log_to_stderr, printable
 from web.problem import client_gone, defect, http_exception, problem, unavailable
 from web.serving import end_in_order, is_draining, serve
 from web.token import RequireToken
@@ -61,7 +62,7 @@ from web.validation import (
     wrong,
 )
 
-logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+log_to_stderr()
 log = logging.getLogger("onerow")
 settings = read_settings()
 
@@ -248,7 +249,9 @@ async def delete(resource: Resource, request: Request) -> Response:
         deleted = await serializable(
             request.state.pool, work, seconds=settings.retry_deadline, attempts=Attempts()
         )
-    except (psycopg.IntegrityError, psycopg.errors.RaiseException):
+    except psycopg.DatabaseError as error:
+        if not is_refusal(error):
+            raise
         return problem(409, "Rows of another table refer to this one, or a trigger protects it.")
     if deleted is None:
         raise HTTPException(404, "There is no row with this id.")
@@ -330,18 +333,29 @@ async def on_unavailable(_request: Request, error: Exception) -> Response:
     return unavailable(str(error))
 
 
-async def on_refusal(_request: Request, _error: Exception) -> Response:
-    """Answer a constraint, a trigger or a column's type, of someone else's making."""
+async def on_refusal(_request: Request, error: Exception) -> Response:
+    """Answer an error of the database if it is_refusal()."""
+    if not is_refusal(error):
+        raise error
     return unprocessable(wrong("", "is refused by the table"))
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether someone else's constraint, trigger or column's type says no."""
+    return (
+        isinstance(
+            error, psycopg.IntegrityError | psycopg.DataError | psycopg.errors.RaiseException
+        )
+        # A trigger's own SQLSTATE, which psycopg has no class for.
+        or type(error) is psycopg.DatabaseError
+    )
 
 
 ERROR_HANDLERS: dict[type[Exception], ErrorHandler] = {
     HTTPException: http_exception,
     Invalid: invalid_input,
     Unavailable: on_unavailable,
-    psycopg.IntegrityError: on_refusal,
-    psycopg.DataError: on_refusal,
-    psycopg.errors.RaiseException: on_refusal,
+    psycopg.DatabaseError: on_refusal,
     ClientDisconnect: client_gone,
 }
 
@@ -401,13 +415,16 @@ def main() -> None:
             # A body may take as long as the attempts that follow it.
             grace=math.ceil(2 * settings.retry_deadline) + 1,
             drain=settings.drain_seconds,
-            listening=lambda address: print(first_line(address, url), flush=True),
+            listening=lambda address: print(printable(first_line(address, url)), flush=True),
         )
 
 
 def first_line(address: str, url: str) -> str:
-    """Return what serves where, without a password."""
-    known = {key: value for key, value in conninfo_to_dict(url).items() if "password" not in key}
+    """Return what serves where, without a password or another secret."""
+    given = conninfo_to_dict(url)
+    # No others: libpq has several secrets, and gets new ones.
+    told = ("service", "user", "host", "hostaddr", "port", "dbname")
+    known = {key: given[key] for key in told if key in given}
     line = (
         f"onerow serves {address}, database {make_conninfo('', **known) or 'as PG* variables say'}"
     )

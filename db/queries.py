@@ -15,11 +15,14 @@ ROOT = Path(__file__).parent.parent
 # The questions of db.inspection, which come and go while the service runs.
 INSPECT = ROOT / "sql" / "inspect"
 
+# A script for psql, and no statement.
+ROLES = ROOT / "sql" / "roles.sql"
+
 # "employees/select" to the file's bytes, which is what PostgreSQL gets.
 QUERIES = {
     path.relative_to(ROOT / "sql").with_suffix("").as_posix(): path.read_bytes()
     for path in sorted((ROOT / "sql").rglob("*.sql"))
-    if INSPECT not in path.parents
+    if INSPECT not in path.parents and path != ROLES
 }
 
 

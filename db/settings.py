@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from typing import Annotated
 
 import msgspec
@@ -20,6 +21,10 @@ class SettingsError(SystemExit):
 
 # The characters of a bearer token, RFC 6750.
 _TOKEN = "[A-Za-z0-9._~+/-]+=*"
+
+# A URI with an @ too many. libpq lets a password end at the first @, or not begin if it has a /,
+# takes what follows for the host, and tells the log that it cannot find it.
+_CUT_PASSWORD = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?+[^@?]*@")
 
 
 class Settings(msgspec.Struct, frozen=True, rename=str.upper):
@@ -60,6 +65,8 @@ def read_settings() -> Settings:
     except msgspec.ValidationError as error:
         raise SettingsError(str(error).replace("`$.", "`")) from error
     if settings.database_url is not None:
+        if _CUT_PASSWORD.match(settings.database_url):
+            raise SettingsError("DATABASE_URL: in a password write @ as %40 and / as %2F")
         try:
             conninfo_to_dict(settings.database_url)
         except psycopg.ProgrammingError:

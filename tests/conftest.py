@@ -15,6 +15,7 @@ from db.pool import Pool, open_pool
 from db.settings import Settings
 from tests import profiles as profiles  # loads one
 from tests.pools import SECONDS, nothing_left_behind
+from tests.roles import SERVICE, as_role, make_roles
 from tests.service import LIMIT, Service, serving, temporary_data_dir
 
 TEMPLATE = "template_onerow"
@@ -77,8 +78,10 @@ def database(new_database: Callable[[], str]) -> str:
 
 @pytest.fixture(scope="session")
 def shared_service(new_database: Callable[[], str]) -> Iterator[Service]:
-    """One service for all tests that keep to rows of their own."""
-    with serving(DATABASE_URL=new_database()) as service:
+    """One service for all tests that keep to rows of their own, with the rights that it needs."""
+    database = new_database()
+    make_roles(database)
+    with serving(DATABASE_URL=as_role(database, SERVICE)) as service:
         yield service
 
 

@@ -571,6 +571,8 @@ def wild(new_database: Callable[[], str]) -> Iterator[Service]:
         "CREATE FUNCTION object() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN IF coalesce(NEW.name, OLD.name) = 'Kept' AND TG_OP = 'DELETE' OR"
         " NEW.name = 'Refused' THEN RAISE EXCEPTION 'no'; END IF;"
+        " IF coalesce(NEW.name, OLD.name) = 'Held' AND TG_OP = 'DELETE' OR NEW.name = 'Coded'"
+        " THEN RAISE EXCEPTION 'no' USING ERRCODE = 'ZZ001'; END IF;"
         " RETURN coalesce(NEW, OLD); END $$;"
         "CREATE TRIGGER object BEFORE INSERT OR DELETE ON departments"
         " FOR EACH ROW EXECUTE FUNCTION object()",
@@ -579,7 +581,7 @@ def wild(new_database: Callable[[], str]) -> Iterator[Service]:
         yield service
 
 
-@pytest.mark.parametrize("text", ["Nobody", "Refused", "a" * 101])
+@pytest.mark.parametrize("text", ["Nobody", "Refused", "Coded", "a" * 101])
 def test_what_the_table_refuses_is_the_callers_error(wild: Service, text: str) -> None:
     answer = wild.post("/departments", name=text)
     assert_problem(answer, 422, "#")
@@ -591,7 +593,7 @@ def test_an_id_past_the_columns_type(wild: Service) -> None:
 
 
 def test_rows_that_others_refer_to_or_protect_are_not_deleted(wild: Service) -> None:
-    for text in ("Referred to", "Kept"):
+    for text in ("Referred to", "Kept", "Held"):
         id_ = wild.post("/departments", name=text).json()["id"]
         wild.sql("INSERT INTO others VALUES (%s)", id_)
         assert_problem(wild.http.delete(f"/departments/{id_}"), 409)

@@ -24,6 +24,8 @@ def start(**settings: str) -> subprocess.CompletedProcess[str]:
     [
         ("DATABASE_URL", "mysql://localhost/x"),
         ("DATABASE_URL", "hunter2 nonsense"),
+        ("DATABASE_URL", "postgresql://user:not@hunter2@localhost/x"),
+        ("DATABASE_URL", "postgresql://user:not/hunter2@localhost/x"),
         ("PORT", "http"),
         ("PORT", "70000"),
         ("WORKERS", "0"),

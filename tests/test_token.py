@@ -6,8 +6,11 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
 
 from tests.service import LIMIT, ROOT, Service, environment, serving
+from web.token import RequireToken
 
 OLD, NEW = "old-token.1", "new~token/2=="
 
@@ -85,15 +88,32 @@ def test_probes_need_none(service: Service) -> None:
     assert service.http.get("/ready").status_code == 200
 
 
-def test_with_a_token_others_may_be_let_in(new_database: Callable[[], str]) -> None:
+@pytest.mark.parametrize("why", [{"API_TOKEN": OLD}, {"ALLOW_ANONYMOUS": "1"}], ids=str)
+def test_others_may_be_let_in(why: dict[str, str], new_database: Callable[[], str]) -> None:
     # 127.0.0.2 would do, but it is loopback. A name that leads nowhere stops after the check.
     done = subprocess.run(
         [sys.executable, "app.py"],
         cwd=ROOT,
-        env=environment(DATABASE_URL=new_database(), HOST="192.0.2.1", API_TOKEN=OLD),
+        env=environment(DATABASE_URL=new_database(), HOST="192.0.2.1", **why),
         capture_output=True,
         text=True,
         timeout=LIMIT,
     )
     assert "HOST=" not in done.stderr
     assert "cannot assign requested address" in done.stderr.lower()
+
+
+def test_every_token_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def compare(given: bytes, known: bytes) -> bool:
+        compared.append(known)
+        return given == known
+
+    monkeypatch.setattr("web.token.hmac.compare_digest", compare)
+    guard = RequireToken(Starlette(), [OLD, NEW])
+    for token in (OLD, NEW, "neither"):
+        headers = [(b"authorization", f"Bearer {token}".encode())]
+        scope = {"type": "http", "path": "/departments", "headers": headers}
+        assert guard._allows(Request(scope)) == (token != "neither")
+    assert compared == [OLD.encode(), NEW.encode()] * 3

@@ -41,7 +41,8 @@ class RequireToken:
                 return False
         elif scheme.lower() != "bearer":
             return False
-        return any(hmac.compare_digest(token, known) for known in self._tokens)
+        # All of them: how long it takes tells neither how much of one is right nor which it was.
+        return sum(hmac.compare_digest(token, known) for known in self._tokens) > 0
 
 
 def _is_page(scope: Scope) -> bool:
