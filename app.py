@@ -35,7 +35,7 @@ from db.pool import Connection, Pool, Row, open_pool
 from db.queries import QUERIES, Outcome, check_usable, get_or_create, look_up, select
 from db.settings import read_settings
 from db.transaction import Attempts, Unavailable, in_pipeline, read, serializable
-from web import inspection
+from web import inspection, openapi
 from web.problem import client_gone, defect, http_exception, problem, unavailable
 from web.serving import end_with_parent, serve
 from web.token import RequireToken
@@ -74,6 +74,7 @@ Name = Annotated[
         max_length=255,
         description="must be a string of 1 to 255 characters, not all blank, without NUL and "
         "without lone surrogates",
+        examples=["Ada"],
     ),
 ]
 After = Annotated[
@@ -85,7 +86,7 @@ Limit = Annotated[int, Meta(ge=1, le=1000, description="must be an integer from 
 class DepartmentKey(msgspec.Struct, forbid_unknown_fields=True):
     """The body of POST /departments; its fields in order are the parameters of the SQL."""
 
-    name: Name
+    name: Annotated[Name, Meta(examples=["Research"])]
 
 
 class EmployeeKey(msgspec.Struct, forbid_unknown_fields=True):
@@ -352,6 +353,7 @@ app = Starlette(
         *(route(f"/{each.name}/{{id}}", each, GET=get, DELETE=delete) for each in RESOURCES),
         Route("/live", live),
         Route("/ready", ready),
+        openapi.route(RESOURCES, Id, token=bool(TOKENS)),
         *inspection.ROUTES,
     ],
     middleware=[Middleware(RequireToken, TOKENS)] if TOKENS else [],
