@@ -17,6 +17,10 @@ stress: .venv/installed
 bench: .venv/installed tests/bench/.venv/installed
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick,--json --svg)
 
+# FUZZ_SECONDS, 35 if unset: how long each of the two rounds takes.
+fuzz: .venv/installed tests/fuzz/.venv/installed
+	$(BIN)/python -m tests.fuzz
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,4 +37,10 @@ tests/bench/.venv/installed: tests/bench/requirements.txt
 	tests/bench/.venv/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-.PHONY: run test psql stress bench lint
+# What holds /openapi.json against the service, apart for the same reason.
+tests/fuzz/.venv/installed: tests/fuzz/requirements.txt
+	$(PYTHON) -m venv tests/fuzz/.venv
+	tests/fuzz/.venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: run test psql stress bench fuzz lint
