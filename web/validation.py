@@ -154,7 +154,7 @@ def _no_constant(name: str) -> None:
 def _number(text: str) -> int | float:
     """Return an int for 7.0 and 7e0, which JSON Schema calls integers; with all its digits."""
     number = float(text)
-    # Larger ones fit no type, and their digits no memory.
+    # What is nearer to 0, or larger, fits no type; and its exponent may be more than Decimal takes.
     if 1 <= abs(number) < 2**64 and (exact := Decimal(text)) == int(exact):
         return int(exact)
     return number
