@@ -20,6 +20,10 @@ faults: .venv/installed
 bench: .venv/installed tests/bench/.venv/installed
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick,--json --svg)
 
+# FUZZ_SECONDS, 35 if unset: how long each of the two rounds takes.
+fuzz: .venv/installed tests/fuzz/.venv/installed
+	$(BIN)/python -m tests.fuzz
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,6 +38,12 @@ lint: .venv/installed
 tests/bench/.venv/installed: tests/bench/requirements.txt
 	$(PYTHON) -m venv tests/bench/.venv
 	tests/bench/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# What holds /openapi.json against the service, apart for the same reason.
+tests/fuzz/.venv/installed: tests/fuzz/requirements.txt
+	$(PYTHON) -m venv tests/fuzz/.venv
+	tests/fuzz/.venv/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 # Both requirements.txt, from the short lists of pyproject.toml: every file of a release by its hash,
@@ -53,4 +63,4 @@ audit:
 	"$$tools"/bin/python tests/audit.py requirements.txt tests/bench/requirements.txt; \
 	else echo 'Not audited: pip-audit cannot be installed.'; fi
 
-.PHONY: run test psql stress faults bench lint lock audit
+.PHONY: run test psql stress faults bench fuzz lint lock audit

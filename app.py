@@ -44,7 +44,7 @@ from db.transaction import (
     read,
     serializable,
 )
-from web import inspection
+from web import inspection, openapi
 from web.log import log_to_stderr, printable
 from web.problem import client_gone, defect, http_exception, problem, unavailable
 from web.serving import end_in_order, is_draining, serve
@@ -72,15 +72,19 @@ BIGINT_MAX = 2**63 - 1
 Id = Annotated[
     int, Meta(ge=1, le=BIGINT_MAX, description=f"must be an integer from 1 to {BIGINT_MAX}")
 ]
+# What \s is in Python, spelled out: clients read it in the document, and each language differs.
+BLANK = r"\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 Name = Annotated[
     str,
     Meta(
         # PostgreSQL's text holds neither NUL nor surrogates; 255 characters, at most 1,020 bytes,
         # fit an entry of a btree (2,700 bytes), so that a unique constraint can be added later.
-        pattern=r"^(?=[\s\S]*\S)[^\x00\ud800-\udfff]*$",
+        pattern=rf"^[{BLANK}]*[^{BLANK}\x00\ud800-\udfff][^\x00\ud800-\udfff]*$",
+        min_length=1,
         max_length=255,
         description="must be a string of 1 to 255 characters, not all blank, without NUL and "
         "without lone surrogates",
+        examples=["Ada"],
     ),
 ]
 After = Annotated[
@@ -92,7 +96,7 @@ Limit = Annotated[int, Meta(ge=1, le=1000, description="must be an integer from 
 class DepartmentKey(msgspec.Struct, forbid_unknown_fields=True):
     """The body of POST /departments; its fields in order are the parameters of the SQL."""
 
-    name: Name
+    name: Annotated[Name, Meta(examples=["Research"])]
 
 
 class EmployeeKey(msgspec.Struct, forbid_unknown_fields=True):
@@ -391,6 +395,7 @@ app = Starlette(
         *(route(f"/{each.name}/{{id}}", each, GET=get, DELETE=delete) for each in RESOURCES),
         Route("/live", live),
         Route("/ready", ready),
+        openapi.route(RESOURCES, Id, token=bool(TOKENS)),
         *inspection.ROUTES,
     ],
     middleware=[Middleware(RequireToken, TOKENS)] if TOKENS else [],

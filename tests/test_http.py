@@ -85,6 +85,23 @@ def test_an_employees_key_is_department_and_name(
     assert again.json() == first.json() != second.json()
 
 
+@pytest.mark.parametrize("form", ["{}.0", "{}.00e0", "{}0e-1", "0.{}e19"])
+def test_an_integer_in_other_words(service: Service, name: str, department: int, form: str) -> None:
+    # As JSON Schema has it, and so /openapi.json.
+    id_ = form.format(f"{department:019}" if form.startswith("0.") else department)
+    body = f'{{"department_id": {id_}, "name": "{name}"}}'.encode()
+    created = post_raw(body)(service)
+    assert created.status_code == 201
+    assert created.json()["department_id"] == department
+
+
+def test_an_integer_past_the_digits_of_a_float(service: Service, name: str) -> None:
+    id_ = 2**53 + 1
+    service.sql("INSERT INTO departments (id, name) VALUES (%s, %s)", id_, name)
+    created = post_raw(f'{{"department_id": {id_}.0, "name": "{name}"}}'.encode())(service)
+    assert created.json()["department_id"] == id_
+
+
 def test_created_at_is_rfc_3339_in_utc(service: Service, name: str) -> None:
     created_at = service.post("/departments", name=name).json()["created_at"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", created_at)
@@ -393,6 +410,9 @@ BAD_INPUT = {
     "id of 9,000 digits": (422, post_raw(b'{"name":"A","department_id":%s}' % (b"9" * 9000)), [D]),
     "id past any float": (422, post_raw(b'{"name": "Ada", "department_id": 1e999}'), [D]),
     "id a float": (422, post({**GOOD, "department_id": 1.5}), [D]),
+    "id a float too large": (422, post_raw(b'{"department_id": 1e400, "name": "Ada"}'), [D]),
+    "id almost 1": (422, post_raw(b'{"department_id": 1.%s1, "name": "A"}' % (b"0" * 99)), [D]),
+    "id nothing": (422, post_raw(b'{"department_id": 1e-%s, "name": "A"}' % (b"9" * 99)), [D]),
     "id a string": (422, post({**GOOD, "department_id": "1"}), [D]),
     "id true": (422, post({**GOOD, "department_id": True}), [D]),
     "a field twice, once wrong": (422, post_raw(b'{"department_id":1,"name":5,"name":"A"}'), ["#"]),

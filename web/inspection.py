@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter
@@ -95,10 +96,10 @@ async def traffic(request: Request) -> Response:
     return _html(TRAFFIC, path="/inspect/traffic", at=_moment(now), **_picture(rows))
 
 
-async def inspect(request: Request) -> Response:
+async def inspect(suffix: str, request: Request) -> Response:
     """Answer one question in the form that the path asks for."""
-    name, _, suffix = request.path_params["name"].partition(".")
-    question = read_question(name) if suffix in ("", "json", "csv") else None
+    name = request.path_params["name"]
+    question = read_question(name)
     if question is None:
         raise HTTPException(404, "There is no question of this name.")
     texts = query_texts(request)
@@ -108,7 +109,7 @@ async def inspect(request: Request) -> Response:
         answer = await _answer(request, question, texts)
     except CannotAnswer as error:
         return problem(501, str(error))
-    if suffix == "csv":
+    if suffix == ".csv":
         return _csv(
             answer.columns, answer.rows, {"Cut-After": str(len(answer.rows))} if answer.cut else {}
         )
@@ -270,5 +271,9 @@ def _csv(
 ROUTES = [
     Route("/inspect", index),
     *(Route(f"/inspect/traffic{suffix}", traffic) for suffix in ("", ".json", ".csv")),
-    Route("/inspect/{name}", inspect),
+    # The page last, whose path would take the others, too.
+    *(
+        Route(f"/inspect/{{name}}{suffix}", partial(inspect, suffix))
+        for suffix in (".json", ".csv", "")
+    ),
 ]

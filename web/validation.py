@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+from contextlib import suppress
+from decimal import Decimal
 from typing import Any, TypeVar, get_args
 from urllib.parse import unquote
 
@@ -68,10 +70,13 @@ def from_body(body: bytes, struct: type[S]) -> S:
 
     Raises Invalid, or HTTPException 400 if the body is not JSON in UTF-8.
     """
-    try:
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return msgspec.json.decode(body, type=struct)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _what_is_wrong(body, struct) from None  # the cause quotes the input
+    # Out of the handler, for the cause quotes the input.
+    value = _parse(body)
+    if errors := _errors(value, struct):
+        raise Invalid(errors)
+    return msgspec.convert(value, struct)
 
 
 def from_query(request: Request, struct: type[S]) -> S:
@@ -120,20 +125,39 @@ def _from_text(text: str, type_: Any) -> str | int:
     return text
 
 
-def _what_is_wrong(body: bytes, struct: type[msgspec.Struct]) -> Exception:
-    # The standard library's parser, because it takes a lone surrogate, which is JSON (422), where
-    # msgspec says only that decoding failed. A number is cut to 20 digits, still out of any range.
+def _parse(body: bytes) -> Any:
+    # The standard library's parser, because it takes what is JSON and msgspec does not: a lone
+    # surrogate, which is then named, and 7.0 for an integer. An integer is cut to 20 digits, still
+    # out of any range.
     try:
-        value = json.loads(
-            body.decode(), parse_constant=_no_constant, parse_int=lambda digits: int(digits[:20])
+        return json.loads(
+            body.decode(),
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
+            parse_float=_number,
+            parse_int=lambda digits: int(digits[:20]),
         )
     except (ValueError, RecursionError):
-        return HTTPException(400, "The body is not JSON in UTF-8.")
-    return Invalid(_errors(value, struct) or [wrong("", "has a field twice")])
+        raise HTTPException(400, "The body is not JSON in UTF-8.") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(value := dict(pairs)) < len(pairs):
+        raise Invalid([wrong("", "has a field twice")])
+    return value
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _number(text: str) -> int | float:
+    """Return an int for 7.0 and 7e0, which JSON Schema calls integers; with all its digits."""
+    number = float(text)
+    # What is nearer to 0, or larger, fits no type; and its exponent may be more than Decimal takes.
+    if 1 <= abs(number) < 2**64 and (exact := Decimal(text)) == int(exact):
+        return int(exact)
+    return number
 
 
 def _errors(value: Any, struct: type[msgspec.Struct]) -> list[dict[str, str]]:

@@ -1,0 +1,282 @@
+"""/openapi.json against the service: routes, statuses, headers and content, each way."""
+
+import http.client
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import httpx
+import msgspec
+import pytest
+from msgspec import Meta
+
+from tests.service import LIMIT, ROOT, Service, environment, serving, sql
+from web.openapi import document
+
+TOKEN = "a-token"
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+
+# Installed by `make fuzz`, which brings some forty packages that nothing else needs.
+VALIDATOR = ROOT / "tests" / "fuzz" / ".venv" / "bin" / "openapi-spec-validator"
+
+# What HTTP itself and every page has, of which the contract says nothing.
+PLAIN_HEADERS = {
+    "cache-control",
+    "content-length",
+    "content-security-policy",
+    "content-type",
+    "date",
+    "referrer-policy",
+    "x-content-type-options",
+}
+
+
+@pytest.fixture(scope="module")
+def service(new_database: Callable[[], str]) -> Iterator[Service]:
+    """A service with legacy duplicates, retired ids, and tables that refer to its own."""
+    database = new_database()
+    sql(
+        database,
+        "INSERT INTO departments (name) SELECT 'twice' FROM generate_series(1, 2);"
+        "INSERT INTO employees (department_id, name) SELECT 1, 'twice' FROM generate_series(1, 2);"
+        "INSERT INTO merged (resource, id, kept, content, pointed) VALUES"
+        " ('departments', 99, 1, '{}', '{}'), ('employees', 99, 1, '{}', '{}');"
+        "CREATE TABLE badges (department bigint REFERENCES departments,"
+        " employee bigint REFERENCES employees);"
+        "INSERT INTO badges VALUES (1, 1)",
+    )
+    with serving(DATABASE_URL=database) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def closed(server: str) -> Iterator[Service]:
+    """A service with a token, and a database that does not exist."""
+    nowhere = server.replace("/postgres?", "/nowhere?")
+    assert nowhere != server
+    with serving(DATABASE_URL=nowhere, API_TOKEN=TOKEN, RETRY_DEADLINE="2") as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def described(closed: Service) -> dict[str, Any]:
+    """The document of a service with a token, which has all of it."""
+    paths: dict[str, Any] = closed.http.get("/openapi.json", headers=AUTHORIZED).json()["paths"]
+    return paths
+
+
+def documented(paths: dict[str, Any], answer: httpx.Response) -> tuple[str, str, int]:
+    """Return method, path and status of this answer, after a look at its headers and content."""
+    path = httpx.URL(answer.request.url).path
+    templates = [
+        template
+        for template in sorted(paths, key=lambda each: each.count("{"))
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/.]+", template), path)
+    ]
+    assert templates, path
+    method = answer.request.method
+    about = f"{method} {templates[0]} {answer.status_code}: {answer.text[:200]}"
+    responses = paths[templates[0]][method.lower()]["responses"]
+    assert str(answer.status_code) in responses, about
+    response = responses[str(answer.status_code)]
+    content_type = answer.headers.get("content-type", "").partition(";")[0]
+    if method == "HEAD":
+        assert "content" not in response, about
+    else:
+        assert content_type in response.get("content", {"": None}), about
+    headers = {name.lower(): header for name, header in response.get("headers", {}).items()}
+    assert answer.headers.keys() - PLAIN_HEADERS <= headers.keys(), about
+    required = {name for name, header in headers.items() if header["required"]}
+    assert required <= answer.headers.keys(), about
+    return method, templates[0], answer.status_code
+
+
+def provoke(service: Service) -> Iterator[httpx.Response]:
+    """Yield every answer that a database can be a reason for, and those to bad input."""
+    call = service.http.request
+    strict = {"Prefer": "handling=strict"}
+    for path, key in (
+        ("/departments", {"name": "new"}),
+        ("/employees", {"name": "new", "department_id": 1}),
+    ):
+        twice = {**key, "name": "twice"}
+        created = call("POST", path, json=key)
+        yield created
+        yield call("POST", path, json=key)
+        yield call("POST", path, json=twice)
+        yield call("POST", path, json=twice, headers=strict)
+        yield call("POST", path, content=b"{", headers={"Content-Type": "application/json"})
+        yield call("POST", path, json={**key, "name": "n" * 20_000})
+        yield call("POST", path, content=b"{}")
+        yield call("POST", path, json={})
+        for method in ("GET", "HEAD"):
+            for query in ("", "?limit=0", "?name=%ff"):
+                yield call(method, path + query)
+            for id_ in (1, 98, 99, 0):
+                yield call(method, f"{path}/{id_}")
+        for id_ in (1, 98, 0):
+            yield call("DELETE", f"{path}/{id_}")
+        yield call("DELETE", created.headers["location"])
+    for method in ("GET", "HEAD"):
+        yield call(method, "/employees?department_id=99")
+        for path in ("/live", "/ready", "/openapi.json", "/inspect"):
+            yield call(method, path)
+        for suffix in ("", ".json", ".csv"):
+            for name in ("traffic", "duplicates"):
+                for query in ("", "?a=b", "?a=%ff"):
+                    yield call(method, f"/inspect/{name}{suffix}{query}")
+            # A parameter twice is no answer to show on a page.
+            yield call(method, f"/inspect/merged{suffix}?id=1&id=2")
+            yield call(method, f"/inspect/unknown{suffix}")
+            yield call(method, f"/inspect/statements{suffix}")  # for want of the extension
+
+
+def refusals(service: Service, paths: dict[str, Any]) -> Iterator[httpx.Response]:
+    """Yield the answers without a token, without a database, and to half a body."""
+    for path, item in paths.items():
+        for method in item:
+            target = path.format(id=1, name="duplicates")
+            yield service.http.request(method, target)
+
+    def ask(path: str, method: str) -> httpx.Response:
+        target = path.format(id=1, name="duplicates")
+        body = {"name": "Ada", "department_id": 1} if path == "/employees" else {"name": "Ada"}
+        return service.http.request(
+            method, target, json=body if method == "post" else None, headers=AUTHORIZED
+        )
+
+    with ThreadPoolExecutor(2 * len(paths)) as threads:  # each waits for seconds
+        asked = [threads.submit(ask, path, method) for path in paths for method in paths[path]]
+        asked += [
+            threads.submit(slow_body, service, path) for path in paths if "post" in paths[path]
+        ]
+        yield from (answer.result() for answer in asked)
+
+
+def slow_body(service: Service, path: str) -> httpx.Response:
+    """Send half a body, and wait."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=LIMIT)
+    headers = {**AUTHORIZED, "Content-Type": "application/json", "Content-Length": "100"}
+    with closing(connection):
+        connection.request("POST", path, b'{"name":', headers)
+        answer = connection.getresponse()
+        return httpx.Response(
+            answer.status,
+            headers=answer.getheaders(),
+            content=answer.read(),
+            request=httpx.Request("POST", service.url + path),
+        )
+
+
+def test_each_answer_is_described_and_each_description_is_answered(
+    service: Service, closed: Service, described: dict[str, Any]
+) -> None:
+    answers = [*provoke(service), *refusals(closed, described)]
+    seen = {documented(described, answer) for answer in answers}
+    promised = {
+        (method.upper(), path, int(status))
+        for path, item in described.items()
+        for method, operation in item.items()
+        for status in operation["responses"]
+    }
+    assert seen == promised
+
+
+def test_each_route_has_its_operations_and_each_operation_its_route(
+    described: dict[str, Any],
+) -> None:
+    code = "import app, json; print(json.dumps([[r.path, [*r.methods]] for r in app.app.routes]))"
+    listed = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), check=True, capture_output=True
+    )
+    routes = {(path, method) for path, methods in json.loads(listed.stdout) for method in methods}
+    assert routes == {(path, method.upper()) for path, item in described.items() for method in item}
+
+
+def test_without_a_token_none_is_asked_for(service: Service, described: dict[str, Any]) -> None:
+    openly = service.http.get("/openapi.json").json()
+    assert "securitySchemes" not in openly["components"]
+    assert '"401"' not in json.dumps(openly)
+    for path, item in described.items():
+        for operation in item.values():
+            schemes = [name for entry in operation.get("security", []) for name in entry]
+            needed = [] if path in ("/live", "/ready") else ["token"]
+            assert schemes == needed + ["password"] * path.startswith("/inspect"), path
+
+
+def test_the_examples_are_what_is_sent_and_answered(database: str) -> None:
+    with serving(DATABASE_URL=database) as service:
+        for path in ("/departments", "/employees"):
+            post = service.http.get("/openapi.json").json()["paths"][path]["post"]
+            body = post["requestBody"]["content"]["application/json"]["example"]
+            example = post["responses"]["201"]["content"]["application/json"]["example"]
+            created = service.http.post(path, json=body)
+            assert created.status_code == 201
+            assert created.json() == {
+                **example,
+                "id": created.json()["id"],
+                "created_at": created.json()["created_at"],
+            }
+
+
+def test_blank_is_the_same_to_the_document_and_to_python(described: dict[str, Any]) -> None:
+    (pattern,) = (
+        parameter["schema"]["pattern"]
+        for parameter in described["/departments"]["get"]["parameters"]
+        if parameter["name"] == "name"
+    )
+    assert r"\s" not in pattern.lower()
+    assert r"\u" "d800" not in pattern  # no surrogates, which few tools can read
+    name = re.compile(pattern)
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF]
+    refused = [character for character in characters if not name.search(character)]
+    assert refused == ["\0", *(character for character in characters if character.isspace())]
+
+
+@pytest.mark.skipif(not VALIDATOR.exists(), reason="`make fuzz` installs openapi-spec-validator")
+def test_it_is_openapi_3_1(service: Service, closed: Service) -> None:
+    for text in (
+        service.http.get("/openapi.json").text,
+        closed.http.get("/openapi.json", headers=AUTHORIZED).text,
+    ):
+        done = subprocess.run([VALIDATOR, "-"], input=text, text=True, capture_output=True)
+        assert (done.returncode, done.stdout) == (0, "stdin: OK\n"), done.stdout
+        assert json.loads(text)["openapi"].startswith("3.1.")
+
+
+class ProjectKey(msgspec.Struct, forbid_unknown_fields=True):
+    """A key."""
+
+    employee_id: Annotated[int, Meta(ge=1)]
+    urgent: bool
+
+
+class ProjectFilter(msgspec.Struct, forbid_unknown_fields=True):
+    """A filter."""
+
+    limit: int = 100
+
+
+@dataclass(frozen=True)
+class Resource:
+    name: str
+    key: type[msgspec.Struct]
+    filter: type[msgspec.Struct]
+    parent: str = ""
+    parent_field: str = ""
+
+
+def test_a_new_resource_needs_nothing_but_its_types() -> None:
+    projects = Resource("projects", ProjectKey, ProjectFilter, "employees", "employee_id")
+    made = document([projects], int, token=False)
+    assert set(made["paths"]["/projects"]) == {"get", "post", "head"}
+    assert set(made["paths"]["/projects/{id}"]) == {"get", "delete", "head"}
+    row = made["components"]["schemas"]["Project"]
+    assert list(row["properties"]) == ["id", "employee_id", "urgent", "created_at"]
+    assert row["properties"]["urgent"] == {"type": "boolean"}

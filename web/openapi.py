@@ -1,0 +1,294 @@
+"""GET /openapi.json: the contract in OpenAPI 3.1, made from the types that decode requests.
+
+A resource's operations come from its types. Any other path is an entry of `_other_paths()`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from db.inspection import NAME
+from web.inspection import VALUE
+from web.operations import (
+    CSV,
+    HTML,
+    TEXT,
+    WHOLE,
+    Json,
+    head,
+    json,
+    object_of,
+    operation,
+    problem_schemas,
+    problems,
+    ref,
+    response,
+)
+from web.token import OPEN
+from web.traffic import KINDS
+
+DESCRIPTION = """\
+Get or create a row: one row for each key, under any concurrency. Keys compare exactly, character by
+character.
+
+A path that is not here is answered by 404, another method by 405 with `Allow`, each a problem."""
+
+PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "RFC 7240: with handling=strict duplicates are answered by 412.",
+    "schema": TEXT,
+    "examples": {"strict": {"value": "handling=strict"}, "lenient": {"value": "handling=lenient"}},
+}
+
+
+class Resource(Protocol):
+    """What the document needs to know of a resource."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> type[msgspec.Struct]: ...
+    @property
+    def filter(self) -> type[msgspec.Struct]: ...
+    @property
+    def parent(self) -> str: ...
+    @property
+    def parent_field(self) -> str: ...
+
+
+def route(resources: Sequence[Resource], id_type: Any, *, token: bool) -> Route:
+    """Return the route of the document, which is made here, once."""
+    body = msgspec.json.encode(document(resources, id_type, token=token))
+
+    async def openapi(_request: Request) -> Response:
+        return Response(body, media_type="application/json")
+
+    return Route("/openapi.json", openapi)
+
+
+def document(resources: Sequence[Resource], id_type: Any, *, token: bool) -> Json:
+    """Describe the service; `id_type` is an id's in a path, `token` tells whether one is needed."""
+    schemas = _schemas(resources)
+    (id_schema,), _ = msgspec.json.schema_components([id_type])
+    paths: dict[str, Json] = {}
+    for each in resources:
+        children = [other for other in resources if other.parent == each.name]
+        paths |= _resource_paths(each, children, schemas, id_schema)
+    paths |= _other_paths()
+    for path, item in paths.items():
+        for each in item.values():
+            if token and path not in OPEN:
+                each["responses"] |= problems(401)
+                each["security"] = [{"token": []}]
+                if path.startswith("/inspect"):
+                    each["security"].append({"password": []})
+        if "get" in item:
+            item["head"] = head(item["get"])
+    components = {"schemas": schemas, "responses": {"MethodNotAllowed": problems(405)["405"]}}
+    if token:
+        components["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer"},
+            "password": {
+                "type": "http",
+                "scheme": "basic",
+                "description": "For browsers: the token is the password, of any user.",
+            },
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "onerow", "version": "1", "description": DESCRIPTION},
+        "paths": paths,
+        "components": components,
+    }
+
+
+def _schemas(resources: Iterable[Resource]) -> dict[str, Json]:
+    types = [type_ for each in resources for type_ in (each.key, each.filter)]
+    _, schemas = msgspec.json.schema_components(types, ref_template=ref("{name}")["$ref"])
+    for schema in schemas.values():
+        schema.pop("description", None)  # a docstring, for those who read the code
+        for field in schema["properties"].values():
+            if "pattern" in field:
+                # Few regular expressions can name lone surrogates; the description does.
+                field["pattern"] = field["pattern"].replace(r"\ud800-\udfff", "")
+    for each in resources:
+        key = schemas[each.key.__name__]
+        for field in key["properties"].values():
+            if "minimum" in field:
+                field.setdefault("examples", [field["minimum"]])
+        schemas[_singular(each)] = _row(key)
+    return {**schemas, **problem_schemas()}
+
+
+def _row(key: Json) -> Json:
+    """Return the schema of a row; a legacy one need not fit what the key of a new one must."""
+    fields = {
+        name: {part: field[part] for part in ("type", "examples") if part in field}
+        for name, field in key["properties"].items()
+    }
+    created_at = {
+        "type": ["string", "null"],
+        "format": "date-time",
+        "description": "In UTC; null where that is no date of the years 1 to 9999",
+        "examples": ["2026-11-22T18:00:27.423465Z"],
+    }
+    return object_of(id={**WHOLE, "examples": [7]}, **fields, created_at=created_at)
+
+
+def _example(schema: Json) -> Json:
+    fields = schema["properties"].items()
+    return {name: field["examples"][0] for name, field in fields if "examples" in field}
+
+
+def _singular(resource: Resource) -> str:
+    return resource.key.__name__.removesuffix("Key")
+
+
+def _list(resource: Resource) -> str:
+    return f"list{resource.name.capitalize()}"
+
+
+def _resource_paths(
+    resource: Resource, children: Iterable[Resource], schemas: dict[str, Json], id_schema: Json
+) -> dict[str, Json]:
+    tag, one = resource.name, _singular(resource)
+    example = _example(schemas[one])
+    row = json(ref(one), example)
+
+    link_to = {f"get{one}": "id", f"delete{one}": "id"}
+    link_to |= {_list(child): child.parent_field for child in children}
+    links = {
+        name: {"operationId": name, "parameters": {parameter: "$response.body#/id"}}
+        for name, parameter in link_to.items()
+    }
+    timed = ["Location", "Server-Timing"]
+    create = operation(
+        tag,
+        f"create{one}",
+        "Get or create the row of a key; may be sent again at any time",
+        response(201, "Created", row, headers=timed, links=links),
+        response(200, "Existing", row, headers=timed, optional=["Duplicates"], links=links),
+        problems(400, 408, 412, 413, 415, 422, 503, headers=["Server-Timing"]),
+        parameters=[PREFER],
+    )
+    key = resource.key.__name__
+    create["requestBody"] = {"required": True, "content": json(ref(key), _example(schemas[key]))}
+
+    moved = response(308, "A merge put another row in its place", headers=["Location"])
+    filters = [
+        {"name": name, "in": "query", "schema": schema}
+        for name, schema in schemas[resource.filter.__name__]["properties"].items()
+    ]
+    page = object_of(
+        items={"type": "array", "items": ref(one)},
+        next={"type": ["string", "null"], "format": "uri-reference"},
+    )
+    following = f"/{tag}?limit=1&after={example['id']}"
+    list_ = operation(
+        tag,
+        _list(resource),
+        "List rows by id",
+        response(200, "A page", json(page, {"items": [example], "next": following})),
+        moved if resource.parent else {},
+        problems(400, 422, 503),
+        parameters=filters,
+    )
+
+    id_ = [{"name": "id", "in": "path", "required": True, "schema": id_schema}]
+    get = operation(
+        tag,
+        f"get{one}",
+        "Get a row",
+        response(200, "The row", row),
+        moved,
+        problems(404, 422, 503),
+        parameters=id_,
+    )
+    delete = operation(
+        tag,
+        f"delete{one}",
+        "Delete a row, and what hangs on it",
+        response(204, "It is gone"),
+        problems(404, 409, 422, 503),
+        parameters=id_,
+    )
+    return {
+        f"/{tag}": {"get": list_, "post": create},
+        f"/{tag}/{{id}}": {"get": get, "delete": delete},
+    }
+
+
+def _other_paths() -> dict[str, Json]:
+    live, ready = (
+        response(200, "Yes", json(object_of(status=TEXT), {"status": status}))
+        for status in ("live", "ready")
+    )
+    this = response(200, "OpenAPI 3.1", json({"type": "object"}))
+    page = response(200, "A page", HTML)
+    gets = {
+        "/live": operation("health", "live", "Does the process answer?", live),
+        "/ready": operation("health", "ready", "Would a POST be served?", ready, problems(503)),
+        "/openapi.json": operation("about", "openapi", "This document", this),
+        "/inspect": operation("inspect", "inspect", "List the questions", page),
+    }
+    counted = object_of(second=WHOLE, **dict.fromkeys(KINDS, WHOLE))
+    asked: Json = {
+        "sql": TEXT,
+        "parameters": {"type": "object", "additionalProperties": {"type": ["string", "null"]}},
+        "cut": {"type": "boolean"},
+    }
+    for suffix, content in {
+        "": (HTML, HTML),
+        ".json": (_answer(counted), _answer({"type": "object"}, **asked)),
+        ".csv": (CSV, CSV),
+    }.items():
+        gets[f"/inspect/traffic{suffix}"] = operation(
+            "inspect",
+            f"traffic{suffix.replace('.', '').capitalize()}",
+            "POSTs created, existing and retried, second by second",
+            response(200, "The last five minutes", content[0]),
+            problems(400, 422),
+        )
+        gets[f"/inspect/{{name}}{suffix}"] = _question(suffix, content[1])
+    return {path: {"get": get} for path, get in gets.items()}
+
+
+def _answer(row: Json, **more: Json) -> Json:
+    """Return the content of an answer in JSON; not all have `more`, for traffic is a name, too."""
+    at = {**TEXT, "format": "date-time"}
+    known = {"name": TEXT, "title": TEXT, "at": at, "milliseconds": {"type": "number"}}
+    schema = object_of(**known, rows={"type": "array", "items": row})
+    schema["properties"] |= more
+    return json(schema)
+
+
+def _question(suffix: str, content: Json) -> Json:
+    name = {**TEXT, "pattern": f"^{NAME.pattern}$", "examples": ["duplicates"]}
+    values = {
+        "name": "values",
+        "in": "query",
+        "description": "What the lines `-- $1 name type` of the question ask for",
+        "schema": {"type": "object", "additionalProperties": {**TEXT, "maxLength": VALUE}},
+        "example": {},
+    }
+    cut = ["Cut-After"] if suffix == ".csv" else []
+    answers = {
+        **response(200, "The answer", content, optional=cut),
+        **problems(400, 404, 422, 501, 503),
+    }
+    if not suffix:
+        # The page tells what is wrong with the values itself, and where there is no answer.
+        answers["422"]["content"] |= HTML
+        answers["501"]["content"] = answers["503"]["content"] = HTML
+    return operation(
+        "inspect",
+        f"question{suffix.replace('.', '').capitalize()}",
+        "Ask a question of sql/inspect",
+        answers,
+        parameters=[{"name": "name", "in": "path", "required": True, "schema": name}, values],
+    )
