@@ -9,6 +9,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from select import select
 from typing import Any
@@ -141,7 +142,23 @@ def test_requests_in_a_row_without_reading_the_answers_are_cut_off(service: Serv
     with connect(service) as connection, pytest.raises((ConnectionResetError, BrokenPipeError)):
         connection.sendall(requests)
     assert memory(service) - before < GROWTH
-    assert "Traceback" not in service.log.read_text()
+
+
+def test_the_answer_to_who_has_been_cut_off_goes_nowhere(database: str) -> None:
+    """Without an error in the log, that is."""
+    with serving(DATABASE_URL=database) as service, psycopg.connect(database) as blocker:
+        assert service.http.get("/ready").status_code == 200
+        blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
+        with connect(service) as connection:
+            connection.sendall(request("POST", "/departments", {"name": "Research"}))
+            until(lambda: service.sessions_in_transaction() > 0)
+            connection.sendall(request("GET", "/live") * 1000)
+            assert everything(connection) == b""
+        blocker.rollback()
+        until(lambda: service.sessions_in_transaction() == 0)
+        assert service.post("/departments", name="Research").status_code == 200
+        assert service.stop() == 0
+        assert service.log.read_text() == ""
 
 
 def test_the_bounds_are_where_they_are_said_to_be(service: Service) -> None:
@@ -216,8 +233,8 @@ def test_who_takes_long_is_disconnected(impatient: Service, what: str) -> None:
         def closed() -> bool:
             nonlocal received
             try:
-                connection.sendall(trickle)
                 if not select([connection], [], [], 0.1)[0]:
+                    connection.sendall(trickle)
                     return False
                 data = connection.recv(65536)
             except (ConnectionResetError, BrokenPipeError):
@@ -227,7 +244,8 @@ def test_who_takes_long_is_disconnected(impatient: Service, what: str) -> None:
 
         until(closed)
         until(lambda: connections(impatient) == 0)
-    assert received.count(b"HTTP/1.1") == ("answer" in what)
+    assert received.startswith(b"HTTP/1.1 ") == ("answer" in what)
+    assert received.count(b"\r\n\r\n") == ("answer" in what)
 
 
 def test_bodies_that_nobody_asked_for_are_not_kept(service: Service) -> None:
@@ -318,7 +336,7 @@ def test_2000_at_once(database: str) -> None:
         until(lambda: both_serve(service))
         before = memory(service)
         statuses = asyncio.run(at_once(service))
-        assert set(statuses) == {200, 201, 503}
+        assert set(statuses) <= {200, 201, 503}
         # Two workers with 8 connections and 512 that wait for one.
         assert statuses[200] + statuses[201] <= 2 * (8 + 512)
         assert statuses.total() == CONNECTIONS
@@ -378,14 +396,22 @@ def test_busy_is_ready(service: Service) -> None:
 
 def test_stuck_is_not_ready(database: str) -> None:
     with (
-        serving(DATABASE_URL=database, WORKERS="2", POOL_SIZE="1", POOL_QUEUE="1") as service,
+        serving(
+            DATABASE_URL=database, POOL_SIZE="1", POOL_QUEUE="1", RETRY_DEADLINE="3600"
+        ) as service,
         psycopg.connect(database) as blocker,
+        ThreadPoolExecutor(2) as threads,
     ):
+        assert service.http.get("/ready").status_code == 200
         blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
-        answers = [service.http.get("/ready") for _ in range(2)]
+        # One has the connection, and one waits for it.
+        posts = [threads.submit(service.post, "/departments", name="stuck") for _ in range(2)]
+        until(lambda: service.sessions_in_transaction() > 0)
+        answers = [service.http.get("/ready").status_code for _ in range(2)]
         blocker.rollback()
-        assert [answer.status_code for answer in answers] == [503, 503]
-        until(lambda: service.http.get("/ready").status_code == 200)
+        assert answers == [503, 503]
+        assert sorted(post.result().status_code for post in posts) == [200, 201]
+        assert service.http.get("/ready").status_code == 200
 
 
 def test_few_files(database: str) -> None:

@@ -74,7 +74,7 @@ class Connection(HttpToolsProtocol):
         self._watch = self.loop.call_later(CHECK, self._check)
         excess = len(self.connections) - max_connections()
         if excess > max_connections():
-            self.abandon()
+            self.transport.abort()
         elif excess > 0:
             self._refuse(unavailable("Too many connections."))
 
@@ -82,7 +82,10 @@ class Connection(HttpToolsProtocol):
         """Forget it."""
         self._watch.cancel()
         _behind.pop(self, None)
-        self._disconnect()
+        if self._answering is not None:
+            # uvicorn tells only the last of several: the others would write to what is closed.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -98,7 +101,7 @@ class Connection(HttpToolsProtocol):
             if self._unproductive > MAX_HEAD or len(self.headers or ()) > MAX_HEADERS:
                 self._refuse(problem(431, f"Over {MAX_HEAD} bytes or {MAX_HEADERS} headers."))
             elif len(self.pipeline) > MAX_PIPELINED:
-                self.abandon()
+                self.transport.abort()
 
     def on_headers_complete(self) -> None:
         """Start the request."""
@@ -133,7 +136,7 @@ class Connection(HttpToolsProtocol):
         while sum(one.transport.get_write_buffer_size() for one in _behind) > MAX_UNREAD:
             slowest = next(iter(_behind))
             del _behind[slowest]
-            slowest.abandon()
+            slowest.transport.abort()
 
     def resume_writing(self) -> None:
         """Go on."""
@@ -150,7 +153,7 @@ class Connection(HttpToolsProtocol):
         self._watch.cancel()
         grace = self.config.timeout_graceful_shutdown
         assert grace is not None
-        self._watch = self.loop.call_later(grace - CHECK / 2, self.abandon)
+        self._watch = self.loop.call_later(grace - CHECK / 2, self.transport.abort)
 
     def _check(self) -> None:
         """Is it the client's turn, and for too long?"""
@@ -166,7 +169,7 @@ class Connection(HttpToolsProtocol):
         else:
             limit = HEAD_TIMEOUT
         if self.loop.time() - self._since > limit:
-            self.abandon()
+            self.transport.abort()
 
     def _refuse(self, response: Response) -> None:
         """Answer, unless another answer is due, and close."""
@@ -174,7 +177,7 @@ class Connection(HttpToolsProtocol):
             return
         self._refused = True
         if self._is_answering():
-            self.abandon()
+            self.transport.abort()
             return
         self._unset_keepalive_if_required()
         headers = [
@@ -189,17 +192,6 @@ class Connection(HttpToolsProtocol):
 
     def _is_answering(self) -> bool:
         return self._answering is not None and not self._answering.response_complete
-
-    def abandon(self) -> None:
-        """Close it without an answer."""
-        self._disconnect()
-        self.transport.abort()
-
-    def _disconnect(self) -> None:
-        """Tell the application, which would write to a closed connection and log an error."""
-        if self._answering is not None:
-            self._answering.disconnected = True
-            self._answering.message_event.set()
 
 
 @cache

@@ -126,7 +126,7 @@ def end_in_order(drain: float) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         for connection in list(server.server_state.connections):
             assert isinstance(connection, Connection)
-            connection.abandon()
+            connection.transport.abort()
         server.force_exit = True
         end()
 
