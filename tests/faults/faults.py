@@ -62,7 +62,7 @@ def network_cut(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def network_delayed(scene: Scene) -> Iterator[None]:
-    scene.proxy.delay = 0.01
+    scene.proxy.delay = 0.005
     scene.struck += 1
     yield
     scene.proxy.delay = 0
@@ -92,7 +92,7 @@ def callers_gone(scene: Scene) -> Iterator[None]:
 @contextmanager
 def pool_used_up(scene: Scene) -> Iterator[None]:
     with psycopg.connect(scene.database) as connection:
-        connection.execute("LOCK TABLE departments, employees IN ACCESS EXCLUSIVE MODE")
+        connection.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
         scene.struck += 1
         yield
 
