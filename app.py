@@ -44,12 +44,16 @@ from db.transaction import (
     read,
     serializable,
 )
-from web import inspection, openapi
+from web import inspection, metrics, openapi
 from web.log import log_to_stderr, printable
+from web.metrics import FOLDER as METRICS_FOLDER
+from web.metrics import Metrics
+from web.observation import Observe
 from web.problem import client_gone, defect, http_exception, problem, unavailable
 from web.serving import end_in_order, is_draining, serve
 from web.token import RequireToken
-from web.traffic import Traffic, traffic_folder
+from web.traffic import FOLDER as TRAFFIC_FOLDER
+from web.traffic import Traffic, shared_folder
 from web.validation import (
     Invalid,
     from_body,
@@ -150,6 +154,7 @@ async def create(resource: Resource, request: Request) -> Response:
         started = perf_counter()
         row, copies, created = await found_or_created(resource, request, key, attempts)
         request.state.traffic.count("created" if created else "existing")
+        request.state.metrics.row(resource.name, created=created)
     except tuple(ERROR_HANDLERS) as error:
         response = await on_error(request, error)
     else:
@@ -162,6 +167,7 @@ async def create(resource: Resource, request: Request) -> Response:
             response.headers["Duplicates"] = str(copies)
     if attempts.retried:
         request.state.traffic.count("retried", len(attempts.retried))
+    request.state.metrics.transaction("POST", resource.name, attempts)
     milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
     response.headers["Server-Timing"] = (
         f'db;dur={milliseconds:.1f};desc="attempts={attempts.begun}"'
@@ -249,14 +255,17 @@ async def delete(resource: Resource, request: Request) -> Response:
         # Not prepared: psycopg would answer a ROLLBACK by DEALLOCATE ALL, the pipeline's included.
         return await (await connection.execute(query, [id_], prepare=False)).fetchone()
 
+    attempts = Attempts()
     try:
         deleted = await serializable(
-            request.state.pool, work, seconds=settings.retry_deadline, attempts=Attempts()
+            request.state.pool, work, seconds=settings.retry_deadline, attempts=attempts
         )
     except psycopg.DatabaseError as error:
         if not is_refusal(error):
             raise
         return problem(409, "Rows of another table refer to this one, or a trigger protects it.")
+    finally:
+        request.state.metrics.transaction("DELETE", resource.name, attempts)
     if deleted is None:
         raise HTTPException(404, "There is no row with this id.")
     return Response(status_code=204)
@@ -315,9 +324,17 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
             await check_ready(pool)
         except Unavailable as error:
             log.warning("not ready: %s", error)  # serve all the same: it may come
-        with traffic_folder() as folder:
-            traffic = Traffic(folder)
-            yield {"pool": pool, "inspection_pool": inspection_pool, "traffic": traffic}
+        with shared_folder(TRAFFIC_FOLDER) as folder, shared_folder(METRICS_FOLDER):
+            counts = Metrics()
+            async with counts.watching(pool):
+                log.info("worker %d begins", os.getpid())
+                yield {
+                    "pool": pool,
+                    "inspection_pool": inspection_pool,
+                    "traffic": Traffic(folder),
+                    "metrics": counts,
+                }
+                log.info("worker %d ends", os.getpid())
 
 
 # What a handler may raise, and who answers it.
@@ -330,10 +347,15 @@ ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
 QUEUE_FULL_PAUSE = 0.25
 
 
-async def on_unavailable(_request: Request, error: Exception) -> Response:
-    """Answer any Unavailable."""
-    if isinstance(error, QueueFull):
+async def on_unavailable(request: Request, error: Exception) -> Response:
+    """Answer any Unavailable, and tell the log what was given up, and for what."""
+    request.state.metrics.unavailable(error)
+    if isinstance(error, QueueFull):  # of these there may be thousands a second, all alike
         await asyncio.sleep(QUEUE_FULL_PAUSE)
+    else:
+        cause = getattr(error.__cause__, "sqlstate", None) or type(error.__cause__).__name__
+        where = f"{request.method} {request.url.path}, id {request.state.request_id}"
+        log.warning("given up: %s: %s (%s)", where, error, cause)
     return unavailable(str(error))
 
 
@@ -397,8 +419,12 @@ app = Starlette(
         Route("/ready", ready),
         openapi.route(RESOURCES, Id, token=bool(TOKENS)),
         *inspection.ROUTES,
+        *metrics.ROUTES,
     ],
-    middleware=[Middleware(RequireToken, TOKENS)] if TOKENS else [],
+    middleware=[
+        Middleware(Observe, log_requests=settings.log_requests),
+        *([Middleware(RequireToken, TOKENS)] if TOKENS else []),
+    ],
     lifespan=lifespan,
     exception_handlers={**ERROR_HANDLERS, Exception: defect},
 )
@@ -408,7 +434,11 @@ app.router.redirect_slashes = False  # a path is there or it is not
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C, on the embedded server where there is no DATABASE_URL."""
     unwind_on_signals()
-    with database_url(settings) as url, traffic_folder():
+    with (
+        database_url(settings) as url,
+        shared_folder(TRAFFIC_FOLDER),
+        shared_folder(METRICS_FOLDER),
+    ):
         if settings.database_url is None:
             apply_schema(url)
         os.environ["DATABASE_URL"] = url  # for the workers, which import this module anew

@@ -47,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     # Several, with commas between, while one takes over from another.
     api_token: Annotated[str, Meta(pattern=f"^{_TOKEN}(,{_TOKEN})*\\Z")] | None = None
     allow_anonymous: bool = False
+    log_requests: bool = False
 
     @property
     def connections(self) -> int:

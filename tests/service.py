@@ -25,7 +25,7 @@ LIMIT = 60.0
 # The variables that a developer's shell may have set.
 OURS = re.compile(
     "DATABASE_URL|DATA_DIR|HOST|PORT|WORKERS|POOL_.*|RETRY_.*|PIPELINE|MAX_BODY|DRAIN_.*|ALLOW_.*"
-    "|API_.*|PG.*"
+    "|API_.*|LOG_.*|PROMETHEUS_.*|PG.*"
 )
 
 
@@ -72,6 +72,11 @@ class Service:
         self.port = int(found[1])
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, timeout=LIMIT, trust_env=False)
+
+    def complaints(self) -> list[str]:
+        """The lines of the log but for those that tell that a worker begins or ends."""
+        lines = self.log.read_text().splitlines()
+        return [line for line in lines if " INFO onerow: worker " not in line]
 
     def post(self, path: str, **body: Any) -> httpx.Response:
         return self.http.post(path, json=body)

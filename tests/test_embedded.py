@@ -102,7 +102,7 @@ def test_it_prints_one_line(data_dir: Path) -> None:
         service.stop()
         assert service.process.stdout is not None
         assert service.process.stdout.read() == ""
-        assert service.log.read_text() == ""
+        assert service.complaints() == []
 
 
 def test_the_password_is_not_printed(database: str) -> None:

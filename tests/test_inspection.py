@@ -652,17 +652,25 @@ def test_without_the_shared_folder_a_worker_counts_alone(trouble: str, tmp_path:
 
 def test_the_service_outlives_the_folder_of_the_counts(new_database: Callable[[], str]) -> None:
     with (
-        tempfile.TemporaryDirectory() as temporary,
-        serving(DATABASE_URL=new_database(), WORKERS="2", TMPDIR=temporary) as service,
+        tempfile.TemporaryDirectory() as traffic,
+        tempfile.TemporaryDirectory() as metrics,
+        serving(
+            DATABASE_URL=new_database(),
+            WORKERS="2",
+            ONEROW_TRAFFIC=traffic,
+            PROMETHEUS_MULTIPROC_DIR=metrics,
+        ) as service,
     ):
-        (folder,) = Path(temporary).glob("onerow-traffic-*")
-        shutil.rmtree(folder)
+        for folder in (traffic, metrics):
+            shutil.rmtree(folder)
         for worker in psutil.Process(service.process.pid).children():
             if "spawn_main" in " ".join(worker.cmdline()):
                 worker.kill()
         until(lambda: service_answers(service))
         assert service.post("/departments", name="Research").status_code == 201
         assert service.http.get("/inspect/traffic").status_code == 200
+        assert 'outcome="created"' in service.http.get("/metrics").text
+        Path(traffic).mkdir()  # which is taken away again at the end
 
 
 def service_answers(service: Service) -> bool:

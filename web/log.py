@@ -14,6 +14,7 @@ def log_to_stderr() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter(FORMAT))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("onerow").setLevel(logging.INFO)
 
 
 class Formatter(logging.Formatter):

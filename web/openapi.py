@@ -229,10 +229,12 @@ def _other_paths() -> dict[str, Json]:
         for status in ("live", "ready")
     )
     this = response(200, "OpenAPI 3.1", json({"type": "object"}))
+    counts = response(200, "Prometheus' text format", {"text/plain": {"schema": TEXT}})
     page = response(200, "A page", HTML)
     gets = {
         "/live": operation("health", "live", "Does the process answer?", live),
         "/ready": operation("health", "ready", "Would a POST be served?", ready, problems(503)),
+        "/metrics": operation("about", "metrics", "Counts, all workers together", counts),
         "/openapi.json": operation("about", "openapi", "This document", this),
         "/inspect": operation("inspect", "inspect", "List the questions", page),
     }

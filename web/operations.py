@@ -68,6 +68,7 @@ HEADERS: dict[str, tuple[str, Json, str | int]] = {
         'db;dur=3.8;desc="attempts=1"',
     ),
     "WWW-Authenticate": ("How to give a token", TEXT, 'Bearer realm="onerow"'),
+    "X-Request-Id": ("The one that was sent, or one made for this request", TEXT, "a1b2c3d4-7"),
 }
 
 
@@ -110,13 +111,15 @@ def response(
     links: Mapping[str, Json] | None = None,
 ) -> dict[str, Json]:
     """Return one of an operation's responses, with the headers it always and sometimes has."""
-    described: Json = {"description": description}
-    if headers or optional:
-        described["headers"] = {
+    headers = {*headers, "X-Request-Id"}
+    described: Json = {
+        "description": description,
+        "headers": {
             name: {"description": text, "required": name in headers, "schema": schema, "example": e}
             for name, (text, schema, e) in HEADERS.items()
             if name in (*headers, *optional)
-        }
+        },
+    }
     if content:
         described["content"] = content
     if links:

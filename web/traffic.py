@@ -20,19 +20,22 @@ _RECORD = 1 + len(KINDS)
 # The variable that tells the workers where.
 FOLDER = "ONEROW_TRAFFIC"
 
+# Memory, which is not full when the disk is; elsewhere than on Linux, where temporary files go.
+_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
 
 @contextmanager
-def traffic_folder() -> Iterator[Path]:
-    """The folder where each worker counts in a file of its own; made by the first to enter."""
-    if FOLDER in os.environ:
-        yield Path(os.environ[FOLDER])
+def shared_folder(variable: str) -> Iterator[Path]:
+    """The folder where each worker counts in files of its own; made by the first to enter."""
+    if variable in os.environ:
+        yield Path(os.environ[variable])
         return
-    with tempfile.TemporaryDirectory(prefix="onerow-traffic-") as folder:
-        os.environ[FOLDER] = folder
+    with tempfile.TemporaryDirectory(prefix="onerow-", dir=_MEMORY) as folder:
+        os.environ[variable] = folder
         try:
             yield Path(folder)
         finally:
-            del os.environ[FOLDER]
+            del os.environ[variable]
 
 
 class Traffic:

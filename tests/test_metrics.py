@@ -1,0 +1,163 @@
+"""What /metrics says is what clients counted, whichever worker served and whichever is asked."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.service import ROOT, Service, serving, until
+from tests.test_concurrency import connection_to
+
+REQUESTS = 10_000
+CLIENTS = 32
+
+# One name in so many requests is new: most clients ask for the same name at the same time.
+TIMES = 20
+
+
+def samples(service: Service) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """All samples, by name and labels."""
+    text = service.http.get("/metrics").text
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(service: Service, name: str, **labels: str) -> float:
+    """The sum of the samples of this name that have these labels."""
+    return sum(
+        number
+        for (sample, found), number in samples(service).items()
+        if sample == name and labels.items() <= dict(found).items()
+    )
+
+
+async def post_all(service: Service, counted: Counter[str]) -> None:
+    numbers = iter(range(REQUESTS))
+
+    async def client() -> None:
+        async with connection_to(service) as http:
+            for number in numbers:
+                if number % 100 == 99:
+                    answer = await http.get(f"/departments/{number}")
+                else:
+                    name = f"name {number // TIMES}"
+                    answer = await http.post("/departments", json={"name": name})
+                    attempts = re.search(r"attempts=(\d+)", answer.headers["server-timing"])
+                    assert attempts is not None
+                    counted["attempts"] += int(attempts[1])
+                counted[f"{answer.request.method} {answer.status_code}"] += 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(CLIENTS):
+            group.create_task(client())
+
+
+def test_counts_are_what_clients_counted_over_ten_thousand_requests(database: str) -> None:
+    counted: Counter[str] = Counter()
+    with serving(DATABASE_URL=database, WORKERS="2") as service:
+        asyncio.run(post_all(service, counted))
+        posts = counted["POST 200"] + counted["POST 201"]
+        assert posts + counted["GET 404"] + counted["GET 200"] == REQUESTS
+        assert counted["attempts"] > posts, "no retry: nothing to count"
+
+        for what in ("POST 200", "POST 201"):
+            method, status = what.split()
+            labels = {"method": method, "route": "/departments", "status": status}
+            answered = value(service, "onerow_http_request_duration_seconds_count", **labels)
+            assert answered == counted[what]
+        of_ids = {"method": "GET", "route": "/departments/{id}"}
+        gets = counted["GET 200"] + counted["GET 404"]
+        assert value(service, "onerow_http_request_duration_seconds_count", **of_ids) == gets
+        created = value(service, "onerow_rows_total", resource="departments", outcome="created")
+        assert created == counted["POST 201"]
+        existing = value(service, "onerow_rows_total", resource="departments", outcome="existing")
+        assert existing == counted["POST 200"]
+        attempts = {"method": "POST", "resource": "departments"}
+        assert value(service, "onerow_transaction_attempts_count", **attempts) == posts
+        assert value(service, "onerow_transaction_attempts_sum", **attempts) == counted["attempts"]
+        retries = value(service, "onerow_transaction_retries_total", sqlstate="40001")
+        assert retries == counted["attempts"] - posts
+        assert value(service, "onerow_pool_size") == 16
+
+
+def test_a_worker_that_was_killed_leaves_its_counts_and_not_its_pool(database: str) -> None:
+    with serving(DATABASE_URL=database, WORKERS="2") as service:
+        until(lambda: value(service, "onerow_pool_size") == 16)
+        service.post("/departments", name="Ada")
+        (killed, *_) = map(int, re.findall(r"worker (\d+) begins", service.log.read_text()))
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: len(re.findall("worker (\\d+) begins", service.log.read_text())) == 3)
+        until(lambda: value(service, "onerow_pool_size") == 16)
+        assert value(service, "onerow_rows_total", outcome="created") == 1
+
+
+def test_requests_that_are_given_up_are_counted_and_told_to_the_log(database: str) -> None:
+    with serving(DATABASE_URL=database, RETRY_DEADLINE="0.4") as service:
+        service.sql("ALTER TABLE departments RENAME TO elsewhere")
+        headers = {"X-Request-Id": "given-1"}
+        answer = service.http.post("/departments", json={"name": "Ada"}, headers=headers)
+        assert answer.status_code == 503
+        assert answer.headers["x-request-id"] == "given-1"
+        assert value(service, "onerow_unavailable_total", reason="schema_missing") == 1
+        (line,) = [line for line in service.log.read_text().splitlines() if "given up" in line]
+        assert "POST /departments, id given-1" in line
+        assert "42P01" in line
+
+
+def test_a_request_id_that_could_do_harm_is_replaced(shared_service: Service) -> None:
+    for given in ("", "a b", "x" * 129, "<script>"):
+        answer = shared_service.http.get("/live", headers={"X-Request-Id": given})
+        assert re.fullmatch(r"[0-9a-f]{16}-[0-9a-f]+", answer.headers["x-request-id"])
+
+
+def test_routes_that_are_none_are_one_label(shared_service: Service) -> None:
+    for path in ("/nope", "/departmentss", "/inspect/a/b/c"):
+        shared_service.http.get(path)
+    routes = {dict(labels).get("route") for _, labels in samples(shared_service)}
+    assert "" in routes
+    assert not any("nope" in str(route) for route in routes)
+
+
+def test_a_line_for_each_request_only_when_asked_for(database: str) -> None:
+    for asked in ("0", "1"):
+        with serving(DATABASE_URL=database, LOG_REQUESTS=asked) as service:
+            service.http.post("/departments?secret=x", json={"name": "Ada"})
+            service.stop()
+            lines = [line for line in service.log.read_text().splitlines() if "POST" in line]
+        assert len(lines) == int(asked)
+        assert not any("secret" in line or "Ada" in line for line in lines)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: prometheus)")
+def test_promtool_finds_nothing_to_say(shared_service: Service) -> None:
+    shared_service.post("/departments", name="promtool")
+    text = shared_service.http.get("/metrics").text
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: prometheus)")
+def test_the_rules_of_the_readme_are_rules_about_metrics_that_are_there(
+    shared_service: Service, tmp_path: Path
+) -> None:
+    rules = (ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
+    file = tmp_path / "rules.yml"
+    file.write_text(rules)
+    done = subprocess.run(["promtool", "check", "rules", file], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shared_service.post("/departments", name="rules")
+    help_lines = shared_service.http.get("/metrics").text
+    for metric in set(re.findall(r"onerow_\w+", rules)) - {"onerow_transaction_retries_total"}:
+        assert re.search(rf"^{metric}\b", help_lines, re.MULTILINE), metric

@@ -1,0 +1,160 @@
+"""/metrics for Prometheus: all workers together, whichever of them is asked."""
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from db.pool import Pool
+from db.transaction import Attempts, Unavailable
+
+# The variable by which prometheus_client knows the folder where each worker has its files.
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+# Seconds between two looks at the pool: a fraction of the time between two scrapes.
+POOL_INTERVAL = 1.0
+
+# Seconds, from a request that finds its row to the default deadline and some.
+DURATIONS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+ATTEMPTS = (1, 2, 3, 5, 8, 13, 21)
+
+
+def _snake(kind: type[Exception]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+_KINDS: list[type[Exception]] = [Unavailable, *Unavailable.__subclasses__()]
+REASONS = [_snake(kind) for kind in _KINDS]
+
+
+class Metrics:
+    """What one worker counts, in files of its own."""
+
+    def __init__(self) -> None:
+        # Imported here, for it reads FOLDER when it is imported.
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+        Path(os.environ[FOLDER]).mkdir(exist_ok=True)  # someone may have tidied it away
+        registry = CollectorRegistry()  # the files are what is asked, not this
+        self._requests = Histogram(
+            "onerow_http_request_duration_seconds",
+            "From a request's headers to its answer's end; route is empty where there is none.",
+            ["method", "route", "status"],
+            buckets=DURATIONS,
+            registry=registry,
+        )
+        self._rows = Counter(
+            "onerow_rows",
+            "Rows that POSTs were answered with, by whether they were created or existing.",
+            ["resource", "outcome"],
+            registry=registry,
+        )
+        self._attempts = Histogram(
+            "onerow_transaction_attempts",
+            "Attempts that the transaction of a POST or DELETE took.",
+            ["method", "resource"],
+            buckets=ATTEMPTS,
+            registry=registry,
+        )
+        self._retries = Counter(
+            "onerow_transaction_retries",
+            "Attempts of POSTs and DELETEs that were run again, by SQLSTATE.",
+            ["sqlstate"],
+            registry=registry,
+        )
+        self._unavailable = Counter(
+            "onerow_unavailable",
+            "Requests answered with 503, by what was not available.",
+            ["reason"],
+            registry=registry,
+        )
+
+        def pool_gauge(name: str, text: str) -> Gauge:
+            return Gauge(name, text, multiprocess_mode="livesum", registry=registry)
+
+        self._pool_size = pool_gauge("onerow_pool_size", "Database connections, all workers'.")
+        self._pool_in_use = pool_gauge("onerow_pool_in_use", "Of those, how many a request has.")
+        self._pool_waiting = pool_gauge("onerow_pool_waiting", "Requests waiting for a connection.")
+
+        # A file is made with the first of its kind: now, and not while a request waits.
+        for reason in REASONS:
+            self._unavailable.labels(reason)
+        self._requests.labels("GET", "/metrics", 200)
+
+        # Finding a metric by its labels costs as much as counting.
+        self._request = cache(self._requests.labels)
+        self._row = cache(self._rows.labels)
+        self._transaction = cache(self._attempts.labels)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._request(method, route, status).observe(seconds)
+
+    def row(self, resource: str, *, created: bool) -> None:
+        """Count a row that a POST found or made."""
+        self._row(resource, "created" if created else "existing").inc()
+
+    def transaction(self, method: str, resource: str, attempts: Attempts) -> None:
+        """Count what a transaction took, however it ended."""
+        if attempts.begun:
+            self._transaction(method, resource).observe(attempts.begun)
+        for sqlstate in attempts.retried:
+            self._retries.labels(sqlstate).inc()
+
+    def unavailable(self, error: Exception) -> None:
+        """Count an answer of 503."""
+        self._unavailable.labels(_snake(type(error))).inc()
+
+    @asynccontextmanager
+    async def watching(self, pool: Pool) -> AsyncIterator[None]:
+        """Keep the pool's gauges up to date while the block runs, until this process ends."""
+        from prometheus_client.values import close_all_multiprocess_files
+
+        task = asyncio.create_task(self._watch(pool))
+        try:
+            yield
+        finally:
+            task.cancel()
+            close_all_multiprocess_files()  # type: ignore[no-untyped-call]
+
+    async def _watch(self, pool: Pool) -> None:
+        while True:
+            stats = pool.get_stats()
+            self._pool_size.set(stats["pool_size"])
+            self._pool_in_use.set(stats["pool_size"] - stats["pool_available"])
+            self._pool_waiting.set(stats.get("requests_waiting", 0))
+            await asyncio.sleep(POOL_INTERVAL)
+
+
+async def metrics(_request: Request) -> Response:
+    """Sum up the files of all workers, and those of workers that have ended."""
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    _forget_the_pools_of_dead_workers()
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _forget_the_pools_of_dead_workers() -> None:
+    from prometheus_client.multiprocess import mark_process_dead
+
+    for file in Path(os.environ[FOLDER]).glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            with suppress(FileNotFoundError):  # another worker did it first
+                mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
+ROUTES = [Route("/metrics", metrics)]
