@@ -223,29 +223,44 @@ SLOW = {
 }
 
 
-@pytest.mark.parametrize("what", SLOW)
-def test_who_takes_long_is_disconnected(impatient: Service, what: str) -> None:
-    start, trickle = SLOW[what]
-    with connect(impatient) as connection:
+def test_who_takes_long_is_disconnected(impatient: Service) -> None:
+    with ThreadPoolExecutor(len(SLOW)) as threads:  # all at once, for each takes a second
+        received = dict(
+            zip(
+                SLOW,
+                threads.map(lambda slow: trickle(impatient, *slow), SLOW.values()),
+                strict=True,
+            )
+        )
+    for what, answer in received.items():
+        answers = int("answer" in what)
+        assert answer.count(b"\r\n\r\n") == answers, what
+        assert answer.startswith(b"HTTP/1.1 ") == answers, what
+
+
+def trickle(service: Service, start: bytes, rest: bytes) -> bytes:
+    """Send a request that never ends, until the service closes; return what came."""
+    received = bytearray()
+
+    with connect(service) as connection:
         connection.sendall(start)
-        received = b""
 
         def closed() -> bool:
-            nonlocal received
             try:
                 if not select([connection], [], [], 0.1)[0]:
-                    connection.sendall(trickle)
+                    connection.sendall(rest)
                     return False
                 data = connection.recv(65536)
             except (ConnectionResetError, BrokenPipeError):
                 return True
-            received += data
+            received.extend(data)
             return not data
 
         until(closed)
-        until(lambda: connections(impatient) == 0)
-    assert received.startswith(b"HTTP/1.1 ") == ("answer" in what)
-    assert received.count(b"\r\n\r\n") == ("answer" in what)
+        # Not only in one direction.
+        port = connection.getsockname()[1]
+        until(lambda: port not in clients(service))
+    return bytes(received)
 
 
 def test_bodies_that_nobody_asked_for_are_not_kept(service: Service) -> None:
@@ -290,7 +305,7 @@ def test_who_does_not_read_the_answer_is_disconnected(impatient: Service) -> Non
     with connect(impatient, receive_buffer=1) as reader:
         reader.sendall(PAGE)
         reader.recv(1)
-        until(lambda: connections(impatient) == 0)
+        until(lambda: len(clients(impatient)) == 0)
         assert len(everything(reader)) < PAGE_SIZE
 
 
@@ -305,17 +320,18 @@ def test_unread_answers_are_bounded_together(service: Service) -> None:
             reader.recv(1)
         # A worker keeps 64 MB, of 200 and more, and has eight answers in the making.
         assert memory(service) - before < 2 * 64 * 2**20
-        assert connections(service) < len(readers)
+        assert len(clients(service)) < len(readers)
         assert service.http.get("/live").status_code == 200
 
 
-def connections(service: Service) -> int:
-    """How many the workers have with clients."""
-    return sum(
-        connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == service.port
+def clients(service: Service) -> set[int]:
+    """The ports of those whom the workers have connections with."""
+    return {
+        connection.raddr.port
         for worker in workers(service)
         for connection in worker.net_connections("tcp")
-    )
+        if connection.status != psutil.CONN_LISTEN and connection.laddr.port == service.port
+    }
 
 
 # More than it can do
@@ -326,7 +342,7 @@ def test_idle_connections_cost_little_and_keep_nobody_out(service: Service) -> N
     with ExitStack() as stack:
         for _ in range(CONNECTIONS):
             stack.enter_context(connect(service))
-        until(lambda: connections(service) >= CONNECTIONS)
+        until(lambda: len(clients(service)) >= CONNECTIONS)
         assert memory(service) - before < GROWTH
         assert service.post("/departments", name="among the idle").status_code == 201
 
@@ -424,7 +440,7 @@ def test_few_files(database: str) -> None:
         told = [caller for caller in select(callers, [], [], 0)[0] if everything(caller)]
         assert len(told) >= 40
         stack.close()
-        until(lambda: connections(service) <= 1)
+        until(lambda: len(clients(service)) <= 1)
         assert service.post("/departments", name="after that").status_code == 201
         assert service.http.get("/inspect").status_code == 200
         assert service.log.read_text() == ""
