@@ -25,7 +25,7 @@ def backends_killed(scene: Scene) -> Iterator[None]:
 
     def killer() -> None:
         with psycopg.connect(scene.database, autocommit=True) as connection:
-            while not lifted.wait(0.003):
+            while not lifted.wait(0.003):  # and what it takes to kill one
                 scene.struck += len(connection.execute(kill).fetchall())
 
     with ThreadPoolExecutor(1) as thread:
@@ -62,7 +62,7 @@ def network_cut(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def network_delayed(scene: Scene) -> Iterator[None]:
-    scene.proxy.delay = 0.005
+    scene.proxy.delay = 0.005  # each way, as between two regions
     scene.struck += 1
     yield
     scene.proxy.delay = 0
@@ -121,8 +121,11 @@ def disk_full_for_the_log(scene: Scene) -> Iterator[None]:
         yield
 
 
-# All that a caller may be told while nothing can be served.
+# What a caller may be told while nothing can be served.
 OUTAGE = (503,)
+
+# For a new cluster, which takes 50 MB, and the log of the requests.
+SMALL = "256m"
 
 FAULTS = (
     Fault("a backend killed every few milliseconds", backends_killed),
@@ -138,6 +141,6 @@ FAULTS = (
     Fault("cut before COMMIT is answered", partial(cut_at_commit, lose=Lose.ANSWER), proxied=True),
     Fault("callers gone", callers_gone, (None,)),
     Fault("pool used up", pool_used_up, OUTAGE, down=True),
-    Fault("disk full", disk_full, OUTAGE, disk="256m"),
-    Fault("disk full, and PostgreSQL down", disk_full_for_the_log, OUTAGE, down=True, disk="256m"),
+    Fault("disk full", disk_full, OUTAGE, disk=SMALL),
+    Fault("disk full, and PostgreSQL down", disk_full_for_the_log, OUTAGE, down=True, disk=SMALL),
 )

@@ -19,7 +19,7 @@ from tests.service import LIMIT, Service, serving, until
 
 T = TypeVar("T")
 
-# Seconds; short, so that an outage of three is longer.
+# Seconds; short, so that what begins with an outage ends in it.
 RETRY_DEADLINE = 2.0
 
 WORKERS = 2

@@ -120,7 +120,8 @@ class Traffic:
         self.probes: list[Probe] = []
         self.answered = 0
         self.refused = 0
-        self.longest = 0.0  # seconds that any caller waited
+        self.longest = 0.0  # seconds that a caller waited
+        self.slowest: Call | None = None  # whose call it was
         self.leaving = 0.0  # this part of the callers do not wait for their answer
         self.left = 0
         self.over = False
@@ -187,7 +188,8 @@ class Traffic:
                 )
             end = monotonic()
             self.calls.append(call)
-            self.longest = max(self.longest, end - start)
+            if end - start > self.longest:
+                self.longest, self.slowest = end - start, call
             if not call.answered:
                 self.refused += 1
                 await asyncio.sleep(rng.uniform(0, PAUSE))

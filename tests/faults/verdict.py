@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
@@ -71,14 +70,16 @@ def judge(
     result.broken += [*result.lost, *result.doubled]
     if struck == 0:
         result.broken.append("the fault did not strike")
-    if traffic.longest > RETRY_DEADLINE + LATE:
-        result.broken.append(f"a caller waited for {traffic.longest:.2f} s")
+    if traffic.slowest and traffic.longest > RETRY_DEADLINE + LATE:
+        result.broken.append(
+            f"a caller waited for {traffic.longest:.2f} s:\n{history([traffic.slowest])}"
+        )
     refused = [call for call in traffic.calls if not call.answered]
     if needless := [call for call in refused if call.status not in fault.costs]:
         result.broken.append(f"in vain, and needlessly:\n{history(needless)}")
-    for strike, following in pairwise([*strikes, None]):
-        assert strike
-        calm, end = strike.lifted + READY, following.began if following else inf
+    ends = [*(strike.began for strike in strikes[1:]), inf]
+    for strike, end in zip(strikes, ends, strict=True):
+        calm = strike.lifted + READY
         if late := [call for call in refused if calm < call.start and call.end < end]:
             result.broken.append(f"in vain, after the fault:\n{history(late)}")
         if fault.down:
