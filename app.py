@@ -154,7 +154,6 @@ async def create(resource: Resource, request: Request) -> Response:
         started = perf_counter()
         row, copies, created = await found_or_created(resource, request, key, attempts)
         request.state.traffic.count("created" if created else "existing")
-        request.state.metrics.row(resource.name, created=created)
     except tuple(ERROR_HANDLERS) as error:
         response = await on_error(request, error)
     else:
@@ -162,6 +161,7 @@ async def create(resource: Resource, request: Request) -> Response:
             response = problem(412, f"{copies} rows have this key.")
         else:
             response = answer(row, 201 if created else 200)
+            request.state.metrics.row(resource.name, created=created)
         response.headers["Location"] = f"/{resource.name}/{row['id']}"
         if copies > 1:
             response.headers["Duplicates"] = str(copies)
@@ -303,13 +303,13 @@ async def ready(request: Request) -> Response:
 async def check_ready(pool: Pool) -> None:
     """Raise Unavailable if a POST would find no usable database."""
     work = partial(check_usable, resources=[resource.name for resource in RESOURCES])
-    deadline, returned = monotonic() + READY_DEADLINE, pool.returned
+    deadline, served = monotonic() + READY_DEADLINE, pool.served
     try:
         await read(pool, work, seconds=READY_DEADLINE)
     except (QueueFull, NoConnection):
         # Busy is ready, as long as others are through with theirs: without this instance, the load
         # would only be on the rest.
-        while pool.returned == returned:
+        while pool.served == served:
             if monotonic() > deadline:
                 raise
             await asyncio.sleep(READY_DEADLINE / 20)
@@ -354,7 +354,7 @@ async def on_unavailable(request: Request, error: Exception) -> Response:
         await asyncio.sleep(QUEUE_FULL_PAUSE)
     else:
         cause = getattr(error.__cause__, "sqlstate", None) or type(error.__cause__).__name__
-        where = f"{request.method} {request.url.path}, id {request.state.request_id}"
+        where = f"{request.method} {request.scope['path']}, id {request.state.request_id}"
         log.warning("given up: %s: %s (%s)", where, error, cause)
     return unavailable(str(error))
 

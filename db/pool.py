@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from psycopg.types.numeric import Int8Dumper
-from psycopg_pool import AsyncConnectionPool, TooManyRequests
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from db.settings import Settings
 
@@ -91,7 +91,7 @@ class Pool(AsyncConnectionPool[Connection]):
         super().__init__(conninfo, connection_class=Connection, **options)
         self._queue = queue
         self._queued = 0
-        self.returned = 0  # how often a connection came back in working order
+        self.served = 0  # how often a request was through with its connection, and not refused
 
     async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
         """Take a connection, waiting for one up to `timeout` seconds.
@@ -103,13 +103,21 @@ class Pool(AsyncConnectionPool[Connection]):
         self._queued += 1
         try:
             return await super().getconn(timeout)
+        except PoolTimeout:
+            # Else they stay until a connection comes back, which in an outage none does.
+            while self._waiting and self._waiting[0].error:
+                self._waiting.popleft()
+            raise
         finally:
             self._queued -= 1
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a connection."""
+        return self._queued
+
     async def putconn(self, conn: Connection) -> None:
         """Give a connection back, which goes on if the caller is cancelled meanwhile."""
-        if not conn.closed:
-            self.returned += 1
         await asyncio.shield(super().putconn(conn))
 
 

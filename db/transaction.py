@@ -129,7 +129,9 @@ async def _until_done(
             connection.deadline = deadline
             try:
                 attempts.begun += 1
-                return await attempt(connection)
+                result = await attempt(connection)
+                pool.served += 1
+                return result
             finally:
                 broken = connection.closed
                 connection.deadline = inf

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from select import select
+from threading import Event
 from typing import Any
 
 import psutil
@@ -428,6 +429,33 @@ def test_stuck_is_not_ready(database: str) -> None:
         assert answers == [503, 503]
         assert sorted(post.result().status_code for post in posts) == [200, 201]
         assert service.http.get("/ready").status_code == 200
+
+
+def test_connections_that_come_back_from_nothing_are_no_sign_of_life(database: str) -> None:
+    # Each attempt waits half a second for the lock, and gives up; more requests wait behind it.
+    settings = {"POOL_SIZE": "1", "POOL_QUEUE": "4", "RETRY_DEADLINE": "1"}
+    over = Event()
+    with (
+        serving(DATABASE_URL=database, **settings) as service,
+        psycopg.connect(database) as blocker,
+        ThreadPoolExecutor(8) as threads,
+    ):
+
+        def post_until_over() -> set[int]:
+            statuses = set()
+            while not over.is_set():
+                statuses.add(service.post("/departments", name="stuck").status_code)
+            return statuses
+
+        blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
+        posters = [threads.submit(post_until_over) for _ in range(8)]
+        until(lambda: service.sessions_in_transaction() > 0)
+        try:
+            answers = {service.http.get("/ready").status_code for _ in range(8)}
+        finally:
+            over.set()
+        assert answers == {503}
+        assert set().union(*(poster.result() for poster in posters)) == {503}
 
 
 def test_few_files(database: str) -> None:

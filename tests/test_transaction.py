@@ -413,6 +413,7 @@ async def test_who_gave_up_waiting_is_not_counted_as_waiting(database: str) -> N
         for _ in range(5):
             with pytest.raises(NoConnection):
                 await run(pool, department("Ada"), seconds=0.05)
+        assert pool.get_stats()["requests_waiting"] == 0, "nor kept in memory"
         await pool.putconn(connection)
         assert (await run(pool, department("Ada"))).created
 

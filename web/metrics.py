@@ -71,7 +71,7 @@ class Metrics:
         )
         self._unavailable = Counter(
             "onerow_unavailable",
-            "Requests answered with 503, by what was not available.",
+            "Requests that the database could not serve, by what was not available.",
             ["reason"],
             registry=registry,
         )
@@ -80,7 +80,10 @@ class Metrics:
             return Gauge(name, text, multiprocess_mode="livesum", registry=registry)
 
         self._pool_size = pool_gauge("onerow_pool_size", "Database connections, all workers'.")
-        self._pool_in_use = pool_gauge("onerow_pool_in_use", "Of those, how many a request has.")
+        self._pool_in_use = pool_gauge(
+            "onerow_pool_in_use",
+            "Of those, how many are not idle: a request has it, or it is being made.",
+        )
         self._pool_waiting = pool_gauge("onerow_pool_waiting", "Requests waiting for a connection.")
 
         # A file is made with the first of its kind: now, and not while a request waits.
@@ -129,7 +132,7 @@ class Metrics:
             stats = pool.get_stats()
             self._pool_size.set(stats["pool_size"])
             self._pool_in_use.set(stats["pool_size"] - stats["pool_available"])
-            self._pool_waiting.set(stats.get("requests_waiting", 0))
+            self._pool_waiting.set(pool.waiting)
             await asyncio.sleep(POOL_INTERVAL)
 
 
@@ -152,7 +155,7 @@ def _forget_the_pools_of_dead_workers() -> None:
         pid = int(file.stem.rpartition("_")[2])
         try:
             os.kill(pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # or the number is someone else's now
             with suppress(FileNotFoundError):  # another worker did it first
                 mark_process_dead(pid)  # type: ignore[no-untyped-call]
 

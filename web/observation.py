@@ -36,7 +36,7 @@ class Observe:
         if not REQUEST_ID.fullmatch(id_):
             id_ = b"%s-%x" % (_worker, next(_numbers))
         state["request_id"] = id_.decode()
-        status = 500  # what ServerErrorMiddleware answers where an exception passes by here
+        status = 0  # no answer: the task was cancelled at the end of the process
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -47,6 +47,9 @@ class Observe:
 
         try:
             await self.app(scope, receive, send_with_id)
+        except Exception:
+            status = 500  # by ServerErrorMiddleware, outside of this one
+            raise
         finally:
             seconds = perf_counter() - started
             route = getattr(scope.get("route"), "path", "")
