@@ -6,6 +6,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from time import monotonic
 from typing import NamedTuple
@@ -105,6 +106,10 @@ def request(method: str, path: str, content: object) -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: onerow\r\n{fields}\r\n".encode() + body
 
 
+# In the place of a status.
+NO_ANSWER = 0
+
+
 class Probe(NamedTuple):
     """An answer of /ready, and when it came."""
 
@@ -149,10 +154,9 @@ class Traffic:
             client = Client(self._port)  # each a new connection, and so to either worker
             answer = await client.ask("GET", "/ready")
             client.close()
-            if answer:
-                self.probes.append(Probe(monotonic(), answer.status))
-                if answer.status == 200:
-                    self._ready.append(self.probes[-1].time)
+            self.probes.append(Probe(monotonic(), answer.status if answer else NO_ANSWER))
+            if answer and answer.status == 200:
+                self._ready.append(self.probes[-1].time)
             await asyncio.sleep(PROBE)
 
     async def _names(self) -> None:
@@ -187,6 +191,8 @@ class Traffic:
                     answer.number(rb"attempts=(\d+)", 1),
                 )
             end = monotonic()
+            if call.status is None:
+                call = replace(call, end=end)
             self.calls.append(call)
             if end - start > self.longest:
                 self.longest, self.slowest = end - start, call

@@ -17,6 +17,9 @@ class Extent(NamedTuple):
     strikes: int
 
 
+# Seconds for which a fault lasts on where /ready has to say so.
+DOWN = 1.0
+
 FULL = Extent(10_000, 5)
 SHORT = Extent(800, 1)
 
@@ -59,7 +62,7 @@ def strike(fault: Fault, scene: Scene, extent: Extent) -> Strike:
     with fault.strikes(scene):
         struck, ended = monotonic(), len(traffic.calls) + share
         if fault.down:
-            scene.wait(lambda: traffic.probes[-1].time > struck + READY)
+            scene.wait(lambda: traffic.probes[-1].time > struck + READY + DOWN)
         else:
             scene.wait(lambda: len(traffic.calls) >= ended)
         lifting = monotonic()

@@ -77,6 +77,8 @@ def judge(
     refused = [call for call in traffic.calls if not call.answered]
     if needless := [call for call in refused if call.status not in fault.costs]:
         result.broken.append(f"in vain, and needlessly:\n{history(needless)}")
+    if early := [call for call in refused if call.end < strikes[0].began]:
+        result.broken.append(f"in vain, before the fault:\n{history(early)}")
     ends = [*(strike.began for strike in strikes[1:]), inf]
     for strike, end in zip(strikes, ends, strict=True):
         calm = strike.lifted + READY
