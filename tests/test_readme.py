@@ -19,6 +19,7 @@ VARYING = [
     (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME"),
     (r"content-length: \d+", "content-length: N"),  # a time may end in zeros, which are left out
     (r"dur=[\d.]+", "dur=MS"),
+    (r"x-request-id: .*", "x-request-id: ID"),
     # Of a hundred creators it is not always the one that drew the first id who wins.
     (r'"id":\d+,"department_id"', '"id":ID,"department_id"'),
 ]

@@ -315,7 +315,8 @@ async def test_cancelled_tasks_leave_no_transaction_and_lose_no_connection(
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             ends.add(type(result).__name__)
-    assert ends == {"CancelledError", "Outcome"}
+    assert "CancelledError" in ends
+    assert ends <= {"CancelledError", "Outcome"}
     assert sql(database, "SELECT FROM departments GROUP BY name HAVING count(*) > 1") == []
     await nothing_left_behind(pool)
 
