@@ -21,6 +21,7 @@ defaults
     timeout connect 1s
     timeout client 30s
     timeout server 30s
+    timeout check 2s
 listen onerow
     bind 127.0.0.1:{port}
     option httpchk GET /ready
