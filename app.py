@@ -3,7 +3,6 @@
 A request from top to bottom: its types, its handler, its route. `python app.py` serves it.
 """
 
-import asyncio
 import logging
 import math
 import os
@@ -24,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -32,25 +31,19 @@ from db.change import apply_schema
 from db.embedded import database_url, unwind_on_signals
 from db.inspection import open_inspection_pool
 from db.pipeline import get_or_create as get_or_create_in_pipeline
-from db.pool import Connection, Pool, Row, open_pool
-from db.queries import QUERIES, Outcome, check_usable, get_or_create, look_up, select
+from db.pool import Connection, Row, open_pool
+from db.queries import QUERIES, Outcome, get_or_create, look_up, select
 from db.settings import read_settings
-from db.transaction import (
-    Attempts,
-    NoConnection,
-    QueueFull,
-    Unavailable,
-    in_pipeline,
-    read,
-    serializable,
-)
-from web import inspection, metrics, openapi
+from db.transaction import Attempts, Unavailable, in_pipeline, serializable
+from web import health, inspection, metrics, openapi
+from web.errors import ERROR_HANDLERS, is_refusal, on_error
+from web.health import check_ready
 from web.log import log_to_stderr, printable
 from web.metrics import FOLDER as METRICS_FOLDER
 from web.metrics import Metrics
 from web.observation import Observe
-from web.problem import client_gone, defect, http_exception, problem, unavailable
-from web.serving import end_in_order, is_draining, serve
+from web.problem import defect, problem
+from web.serving import end_in_order, serve
 from web.token import RequireToken
 from web.traffic import FOLDER as TRAFFIC_FOLDER
 from web.traffic import Traffic, shared_folder
@@ -59,10 +52,8 @@ from web.validation import (
     from_body,
     from_path,
     from_query,
-    invalid_input,
     json_body,
     prefers_strict,
-    unprocessable,
     wrong,
 )
 
@@ -139,6 +130,7 @@ RESOURCES = (
     Resource("departments", DepartmentKey, DepartmentFilter),
     Resource("employees", EmployeeKey, EmployeeFilter, "departments", "department_id"),
 )
+NAMES = [resource.name for resource in RESOURCES]
 
 
 # What answers them. Each handler validates, transacts, answers.
@@ -281,47 +273,13 @@ def answer(content: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
 
-# Health.
-
-# Seconds: a probe must have its answer before it gives up, which is often after two.
-READY_DEADLINE = 1.0
-
-
-async def live(_request: Request) -> Response:
-    """Tell that the process answers."""
-    return answer({"status": "live"})
-
-
-async def ready(request: Request) -> Response:
-    """Tell whether a POST would find connection, tables and a server that takes writes."""
-    if is_draining():
-        return unavailable("The service is about to end.")
-    await check_ready(request.state.pool)
-    return answer({"status": "ready"})
-
-
-async def check_ready(pool: Pool) -> None:
-    """Raise Unavailable if a POST would find no usable database."""
-    work = partial(check_usable, resources=[resource.name for resource in RESOURCES])
-    deadline, served = monotonic() + READY_DEADLINE, pool.served
-    try:
-        await read(pool, work, seconds=READY_DEADLINE)
-    except (QueueFull, NoConnection):
-        # Busy is ready, as long as others are through with theirs: without this instance, the load
-        # would only be on the rest.
-        while pool.served == served:
-            if monotonic() > deadline:
-                raise
-            await asyncio.sleep(READY_DEADLINE / 20)
-
-
 @asynccontextmanager
 async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
     """Hold the pools and the traffic's counts for as long as the worker serves."""
     end_in_order(settings.drain_seconds)
     async with open_pool(settings) as pool, open_inspection_pool(settings) as inspection_pool:
         try:
-            await check_ready(pool)
+            await check_ready(pool, NAMES)
         except Unavailable as error:
             log.warning("not ready: %s", error)  # serve all the same: it may come
         with shared_folder(TRAFFIC_FOLDER) as folder, shared_folder(METRICS_FOLDER):
@@ -335,63 +293,6 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
                     "metrics": counts,
                 }
                 log.info("worker %d ends", os.getpid())
-
-
-# What a handler may raise, and who answers it.
-
-ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
-
-
-# Seconds. Clients that ask again at once, whatever Retry-After says, would take the processor for
-# being refused: with 2,000 of them, a twentieth of the usual number was served, and now half of it.
-QUEUE_FULL_PAUSE = 0.25
-
-
-async def on_unavailable(request: Request, error: Exception) -> Response:
-    """Answer any Unavailable, and tell the log what was given up, and for what."""
-    request.state.metrics.unavailable(error)
-    if isinstance(error, QueueFull):  # of these there may be thousands a second, all alike
-        await asyncio.sleep(QUEUE_FULL_PAUSE)
-    else:
-        cause = getattr(error.__cause__, "sqlstate", None) or type(error.__cause__).__name__
-        where = f"{request.method} {request.scope['path']}, id {request.state.request_id}"
-        log.warning("given up: %s: %s (%s)", where, error, cause)
-    return unavailable(str(error))
-
-
-async def on_refusal(_request: Request, error: Exception) -> Response:
-    """Answer an error of the database if it is_refusal()."""
-    if not is_refusal(error):
-        raise error
-    return unprocessable(wrong("", "is refused by the table"))
-
-
-def is_refusal(error: Exception) -> bool:
-    """Tell whether someone else's constraint, trigger or column's type says no."""
-    return (
-        isinstance(
-            error, psycopg.IntegrityError | psycopg.DataError | psycopg.errors.RaiseException
-        )
-        # A trigger's own SQLSTATE, which psycopg has no class for.
-        or type(error) is psycopg.DatabaseError
-    )
-
-
-ERROR_HANDLERS: dict[type[Exception], ErrorHandler] = {
-    HTTPException: http_exception,
-    Invalid: invalid_input,
-    Unavailable: on_unavailable,
-    psycopg.DatabaseError: on_refusal,
-    ClientDisconnect: client_gone,
-}
-
-
-async def on_error(request: Request, error: Exception) -> Response:
-    """Answer an exception of ERROR_HANDLERS."""
-    for kind, handler in ERROR_HANDLERS.items():
-        if isinstance(error, kind):
-            return await handler(request, error)
-    raise error
 
 
 # The routes, one for each path, so that a 405 lists all that the path allows.
@@ -415,8 +316,7 @@ app = Starlette(
     routes=[
         *(route(f"/{each.name}", each, GET=list_, POST=create) for each in RESOURCES),
         *(route(f"/{each.name}/{{id}}", each, GET=get, DELETE=delete) for each in RESOURCES),
-        Route("/live", live),
-        Route("/ready", ready),
+        *health.routes(NAMES),
         openapi.route(RESOURCES, Id, token=bool(TOKENS)),
         *inspection.ROUTES,
         *metrics.ROUTES,

@@ -90,7 +90,7 @@ class Pool(AsyncConnectionPool[Connection]):
     def __init__(self, conninfo: str, *, queue: int, **options: Any) -> None:
         super().__init__(conninfo, connection_class=Connection, **options)
         self._queue = queue
-        self._queued = 0
+        self.waiting = 0  # requests, for a connection
         self.served = 0  # how often a request was through with its connection, and not refused
 
     async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
@@ -98,9 +98,9 @@ class Pool(AsyncConnectionPool[Connection]):
 
         Raises PoolTimeout, or TooManyRequests if as many as may are waiting already.
         """
-        if self._queued >= self._queue:
+        if self.waiting >= self._queue:
             raise TooManyRequests
-        self._queued += 1
+        self.waiting += 1
         try:
             return await super().getconn(timeout)
         except PoolTimeout:
@@ -109,12 +109,7 @@ class Pool(AsyncConnectionPool[Connection]):
                 self._waiting.popleft()
             raise
         finally:
-            self._queued -= 1
-
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for a connection."""
-        return self._queued
+            self.waiting -= 1
 
     async def putconn(self, conn: Connection) -> None:
         """Give a connection back, which goes on if the caller is cancelled meanwhile."""

@@ -198,7 +198,7 @@ NEITHER = [
     "ALTER SYSTEM SET fsync = off",
     "SET session_replication_role = replica",
     "COPY (SELECT 1) TO PROGRAM 'true'",
-    "COPY departments TO '/tmp/departments'",
+    "COPY departments TO '/departments'",
     "SELECT pg_read_file('PG_VERSION')",
     "SELECT pg_reload_conf()",
     "SELECT rolpassword FROM pg_authid",

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from statistics import median
-from typing import NamedTuple
 
 import msgspec
 
@@ -123,43 +122,41 @@ def _line(words: tuple[str, ...]) -> str:
     return " ".join((words[0].ljust(WIDTHS[0]), *padded))
 
 
-class _Results(NamedTuple):
-    """The summaries, to be asked by cell and side."""
-
-    known: dict[tuple[str, str], Summary]
-
-    def ratio(
-        self, target: float, cell: plan.Cell, base: plan.Cell, base_side: str
-    ) -> Iterator[Ratio]:
-        """This service's rate to another: at least `target`."""
-        one, other = self.known.get((cell.name, plan.THIS)), self.known.get((base.name, base_side))
-        if one and other:
-            value = one.rate / max(other.rate, 0.001)
-            where = cell.name if base is cell else f"{cell.name} / {base.name}"
-            text = f"{where}: {plan.THIS} / {base_side}, at least"
-            met = value >= target
-            yield Ratio(text, value, target, met, "" if met else _budget(one, target * other.rate))
+Known = dict[tuple[str, str], Summary]
 
 
 def ratios(results: list[Summary], memory: list[float]) -> Iterator[Ratio]:
     """What was measured of what is to be reached."""
-    asked = _Results({(each.cell, each.side): each for each in results})
+    known = {(each.cell, each.side): each for each in results}
     faster = [
         (12, plan.FLASK), (5, plan.FASTAPI), (5, plan.DJANGO), (1.3, plan.ASYNCPG),
         (1.3, plan.THIS_PLAIN),
     ]  # fmt: skip
     for target, side in faster:
         for cell in (plan.EXIST, plan.NEW):
-            yield from asked.ratio(target, cell, cell, side)
-    yield from asked.ratio(0.35, plan.EXIST, plan.EXIST, plan.NO_DATABASE)
+            yield from _ratio(known, target, cell, cell, side)
+    yield from _ratio(known, 0.35, plan.EXIST, plan.EXIST, plan.NO_DATABASE)
     steady = [(plan.INCREASING, plan.NEW), (plan.EMPTY, plan.NEW)]
     steady += [
         (plan.sized(plan.LARGE, cell), plan.sized(plan.MEDIUM, cell))
         for cell in (plan.EXIST, plan.NEW)
     ]
     for cell, base in steady:
-        yield from asked.ratio(0.8, cell, base, plan.THIS)
-    yield from _limits(asked.known, memory)
+        yield from _ratio(known, 0.8, cell, base, plan.THIS)
+    yield from _limits(known, memory)
+
+
+def _ratio(
+    known: Known, target: float, cell: plan.Cell, base: plan.Cell, base_side: str
+) -> Iterator[Ratio]:
+    """This service's rate to another: at least `target`."""
+    one, other = known.get((cell.name, plan.THIS)), known.get((base.name, base_side))
+    if one and other:
+        value = one.rate / max(other.rate, 0.001)
+        where = cell.name if base is cell else f"{cell.name} / {base.name}"
+        text = f"{where}: {plan.THIS} / {base_side}, at least"
+        met = value >= target
+        yield Ratio(text, value, target, met, "" if met else _budget(one, target * other.rate))
 
 
 def _budget(ours: Summary, rate: float) -> str:
@@ -172,7 +169,7 @@ def _budget(ours: Summary, rate: float) -> str:
     )
 
 
-def _limits(known: dict[tuple[str, str], Summary], memory: list[float]) -> Iterator[Ratio]:
+def _limits(known: Known, memory: list[float]) -> Iterator[Ratio]:
     """What must stay below something."""
     this = plan.THIS
     for target, cell in ((0.01, plan.NEW), (0.01, plan.INCREASING), (0.05, plan.EMPTY)):

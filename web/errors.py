@@ -1,0 +1,70 @@
+"""What a handler may raise, and who answers it."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import psycopg
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from db.transaction import QueueFull, Unavailable
+from web.problem import client_gone, http_exception, unavailable
+from web.validation import Invalid, invalid_input, unprocessable, wrong
+
+log = logging.getLogger("onerow")
+
+ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+# Seconds. Clients that ask again at once, whatever Retry-After says, would take the processor for
+# being refused: with 2,000 of them, a twentieth of the usual number was served, and now half of it.
+QUEUE_FULL_PAUSE = 0.25
+
+
+async def on_unavailable(request: Request, error: Exception) -> Response:
+    """Answer any Unavailable, and tell the log what was given up, and for what."""
+    request.state.metrics.unavailable(error)
+    if isinstance(error, QueueFull):  # of these there may be thousands a second, all alike
+        await asyncio.sleep(QUEUE_FULL_PAUSE)
+    else:
+        cause = getattr(error.__cause__, "sqlstate", None) or type(error.__cause__).__name__
+        where = f"{request.method} {request.scope['path']}, id {request.state.request_id}"
+        log.warning("given up: %s: %s (%s)", where, error, cause)
+    return unavailable(str(error))
+
+
+async def on_refusal(_request: Request, error: Exception) -> Response:
+    """Answer an error of the database if it is_refusal()."""
+    if not is_refusal(error):
+        raise error
+    return unprocessable(wrong("", "is refused by the table"))
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether someone else's constraint, trigger or column's type says no."""
+    return (
+        isinstance(
+            error, psycopg.IntegrityError | psycopg.DataError | psycopg.errors.RaiseException
+        )
+        # A trigger's own SQLSTATE, which psycopg has no class for.
+        or type(error) is psycopg.DatabaseError
+    )
+
+
+ERROR_HANDLERS: dict[type[Exception], ErrorHandler] = {
+    HTTPException: http_exception,
+    Invalid: invalid_input,
+    Unavailable: on_unavailable,
+    psycopg.DatabaseError: on_refusal,
+    ClientDisconnect: client_gone,
+}
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answer an exception of ERROR_HANDLERS."""
+    for kind, handler in ERROR_HANDLERS.items():
+        if isinstance(error, kind):
+            return await handler(request, error)
+    raise error

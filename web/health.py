@@ -1,0 +1,50 @@
+"""/live and /ready, for whoever restarts the service and whoever sends it requests."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from time import monotonic
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from db.pool import Pool
+from db.queries import check_usable
+from db.transaction import NoConnection, QueueFull, read
+from web.problem import unavailable
+from web.serving import is_draining
+
+# Seconds: a probe must have its answer before it gives up, which is often after two.
+READY_DEADLINE = 1.0
+
+
+def routes(resources: Sequence[str]) -> list[Route]:
+    """Return the routes; `resources` are the tables without which it is not ready."""
+
+    async def ready(request: Request) -> Response:
+        if is_draining():
+            return unavailable("The service is about to end.")
+        await check_ready(request.state.pool, resources)
+        return JSONResponse({"status": "ready"})
+
+    return [Route("/live", live), Route("/ready", ready)]
+
+
+async def live(_request: Request) -> Response:
+    """Tell that the process answers."""
+    return JSONResponse({"status": "live"})
+
+
+async def check_ready(pool: Pool, resources: Sequence[str]) -> None:
+    """Raise Unavailable if a POST would not find connection, tables and a server that writes."""
+    deadline, served = monotonic() + READY_DEADLINE, pool.served
+    try:
+        await read(pool, partial(check_usable, resources=resources), seconds=READY_DEADLINE)
+    except (QueueFull, NoConnection):
+        # Busy is ready, as long as others are through with theirs: without this instance, the load
+        # would only be on the rest.
+        while pool.served == served:
+            if monotonic() > deadline:
+                raise
+            await asyncio.sleep(READY_DEADLINE / 20)
