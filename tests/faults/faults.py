@@ -10,7 +10,8 @@ from threading import Event
 import psycopg
 
 from tests.faults.proxy import Lose
-from tests.faults.scene import WORKERS, Fault, Scene
+from tests.faults.scene import POOL_SIZE, WORKERS, Fault, Scene
+from tests.faults.server import sessions
 from tests.service import sql
 
 
@@ -26,7 +27,7 @@ def backends_killed(scene: Scene) -> Iterator[None]:
     def killer() -> None:
         with psycopg.connect(scene.database, autocommit=True) as connection:
             while not lifted.wait(0.003):  # and what it takes to kill one
-                scene.struck += len(connection.execute(kill).fetchall())
+                scene.hits += len(connection.execute(kill).fetchall())
 
     with ThreadPoolExecutor(1) as thread:
         killing = thread.submit(killer)
@@ -38,7 +39,7 @@ def backends_killed(scene: Scene) -> Iterator[None]:
 @contextmanager
 def stopped(scene: Scene, how: signal.Signals) -> Iterator[None]:
     scene.server.stop(how)
-    scene.struck += 1
+    scene.hits += 1
     yield
     scene.server.start()
 
@@ -48,7 +49,7 @@ def worker_killed(scene: Scene) -> Iterator[None]:
     worker = scene.workers()[-1]
     worker.kill()
     scene.wait(lambda: worker not in scene.workers())
-    scene.struck += 1
+    scene.hits += 1
     yield
     scene.wait(lambda: len(scene.workers()) == WORKERS)
 
@@ -63,7 +64,6 @@ def network_cut(scene: Scene) -> Iterator[None]:
 @contextmanager
 def network_delayed(scene: Scene) -> Iterator[None]:
     scene.proxy.delay = 0.005  # each way, as between two regions
-    scene.struck += 1
     yield
     scene.proxy.delay = 0
 
@@ -95,7 +95,9 @@ def pool_used_up(scene: Scene) -> Iterator[None]:
         # Both, for with one of them requests about the other get through, and /ready says so.
         while not _locked(connection):
             connection.rollback()
-        scene.struck += 1
+        size = WORKERS * POOL_SIZE
+        scene.wait(lambda: sessions(scene.database, "wait_event_type = 'Lock'") == size)
+        scene.hits += size
         yield
 
 
@@ -115,7 +117,7 @@ def disk_full(scene: Scene) -> Iterator[None]:
             pass
     refused = scene.traffic.refused
     scene.wait(lambda: scene.traffic.refused > refused)  # before, there is room in its own files
-    scene.struck += 1
+    scene.hits += 1
     yield
     ballast.unlink()
     scene.server.start()  # it may have ended itself
@@ -137,20 +139,36 @@ OUTAGE = (503,)
 # For a new cluster, which takes 50 MB, and the log of the requests.
 SMALL = "256m"
 
+
+def stop(name: str, how: signal.Signals) -> Fault:
+    return Fault(name, partial(stopped, how=how), OUTAGE, down=True, breaks_commits=True)
+
+
+def cut(name: str, lose: Lose) -> Fault:
+    return Fault(name, partial(cut_at_commit, lose=lose), breaks_commits=True, proxied=True)
+
+
 FAULTS = (
-    Fault("a backend killed every few milliseconds", backends_killed),
-    Fault("PostgreSQL stopped, fast", partial(stopped, how=signal.SIGINT), OUTAGE, down=True),
-    Fault("PostgreSQL stopped, immediate", partial(stopped, how=signal.SIGQUIT), OUTAGE, down=True),
-    Fault("kill -9 of PostgreSQL", partial(stopped, how=signal.SIGKILL), OUTAGE, down=True),
+    Fault("a backend killed every few milliseconds", backends_killed, breaks_commits=True),
+    stop("PostgreSQL stopped, fast", signal.SIGINT),
+    stop("PostgreSQL stopped, immediate", signal.SIGQUIT),
+    stop("kill -9 of PostgreSQL", signal.SIGKILL),
     Fault("kill -9 of a worker", worker_killed, (None,), kills_workers=True),
-    Fault("network cut", network_cut, OUTAGE, down=True, proxied=True),
+    Fault("network cut", network_cut, OUTAGE, down=True, breaks_commits=True, proxied=True),
     Fault("network delayed", network_delayed, proxied=True),
     Fault("network stalled", partial(silent, lost=False), OUTAGE, down=True, proxied=True),
     Fault("network a black hole", partial(silent, lost=True), OUTAGE, down=True, proxied=True),
-    Fault("cut before COMMIT arrives", partial(cut_at_commit, lose=Lose.COMMIT), proxied=True),
-    Fault("cut before COMMIT is answered", partial(cut_at_commit, lose=Lose.ANSWER), proxied=True),
+    cut("cut before COMMIT arrives", Lose.COMMIT),
+    cut("cut before COMMIT is answered", Lose.ANSWER),
     Fault("callers gone", callers_gone, (None,)),
     Fault("pool used up", pool_used_up, OUTAGE, down=True),
-    Fault("disk full", disk_full, OUTAGE, disk=SMALL),
-    Fault("disk full, and PostgreSQL down", disk_full_for_the_log, OUTAGE, down=True, disk=SMALL),
+    Fault("disk full", disk_full, OUTAGE, breaks_commits=True, disk=SMALL),
+    Fault(
+        "disk full, and PostgreSQL down",
+        disk_full_for_the_log,
+        OUTAGE,
+        down=True,
+        breaks_commits=True,
+        disk=SMALL,
+    ),
 )

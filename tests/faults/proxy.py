@@ -73,6 +73,7 @@ class Link:
         self.client = client
         self.server = server
         self.flowing = asyncio.Event()
+        self.over = asyncio.Event()
 
     def cut(self) -> None:
         """Reset the service's side; the server reads what it was sent, and then the end."""
@@ -88,7 +89,7 @@ class Proxy:
     def __init__(self, database: str, rng: random.Random) -> None:
         self.delay = 0.0  # seconds, of all that is sent, either way
         self.lose: Lose | None = None
-        self.struck = 0  # connections
+        self.struck = 0  # connections, and what was delayed
         self._database = database
         self._rng = rng
         self._port = 0
@@ -136,12 +137,13 @@ class Proxy:
         self._held = None
 
     async def close(self) -> None:
-        """Be gone, with all connections."""
+        """Be gone, when all connections are."""
         assert self._listener is not None
         self._listener.close()
         for link in list(self._links):
             link.flowing.set()
             link.cut()
+            await link.over.wait()
 
     def _cut(self, link: Link) -> None:
         self.struck += 1
@@ -168,6 +170,7 @@ class Proxy:
             pass  # either side is gone, by its own doing or ours
         finally:
             self._links.discard(link)
+            link.over.set()
             client.close()
             server.close()
 
@@ -182,6 +185,7 @@ class Proxy:
         """Pass on what comes, and cut the connection where it is time."""
         while data := await source.read(2**16):
             if self.delay:
+                self.struck += 1
                 await asyncio.sleep(self.delay)
             await link.flowing.wait()
             complete = messages.split(data)
@@ -196,4 +200,5 @@ class Proxy:
                         return
             sink.write(b"".join(complete))
             await sink.drain()
+        await link.flowing.wait()  # an end is no more let through than the rest
         sink.close()

@@ -13,7 +13,7 @@ import psutil
 import uvloop
 
 from tests.faults.proxy import Proxy
-from tests.faults.server import Server, sessions
+from tests.faults.server import Server
 from tests.faults.traffic import Traffic
 from tests.service import LIMIT, Service, serving, until
 
@@ -40,7 +40,12 @@ class Scene:
     traffic: Traffic
     going: Future[None]  # the traffic's end
     start: Callable[[Coroutine[Any, Any, None]], Future[None]]
-    struck: int = 0  # how often, where neither proxy nor traffic count
+    hits: int = 0  # of the fault, where neither proxy nor traffic count them
+
+    @property
+    def struck(self) -> int:
+        """How often the fault has struck, in its own measure."""
+        return self.hits + self.proxy.struck + self.traffic.left
 
     def do(self, step: Coroutine[Any, Any, None]) -> None:
         """Take a step of the proxy's."""
@@ -52,11 +57,14 @@ class Scene:
         if self.going.done():
             self.going.result()
 
-    def end(self) -> None:
-        """End the traffic, and wait until the service is through with it."""
+    def end(self) -> int:
+        """End the traffic, and then the service, which must be through with it; return its status.
+
+        Who is gone may have left a request that still waits for its connection.
+        """
         self.traffic.over = True
         self.going.result(LIMIT)
-        until(lambda: sessions(self.database, "xact_start IS NOT NULL") == 0)
+        return self.service.stop()
 
     def workers(self) -> list[psutil.Process]:
         """Return the service's workers."""
@@ -81,6 +89,7 @@ class Fault(NamedTuple):
     strikes: Callable[[Scene], AbstractContextManager[None]]  # its end lifts the fault
     costs: tuple[int | None, ...] = ()  # what callers may be told in vain: 503, None for no answer
     down: bool = False  # nothing can be served, and /ready must say so
+    breaks_commits: bool = False  # who is asked again may find the row that it made itself
     proxied: bool = False
     kills_workers: bool = False
     disk: str = ""  # the size of a file system that its server has for itself

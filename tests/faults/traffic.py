@@ -179,6 +179,7 @@ class Traffic:
                 await client.leave(sent[: rng.choice((len(sent), -1))], rng.uniform(0, 0.005))
                 self.left += 1
             elif answer := await client.ask(*http(method, target)):
+                assert answer.status != 503 or answer.number(rb"\r\nretry-after: (\d+)", 0) > 0
                 call = Call(
                     number,
                     method,

@@ -41,11 +41,13 @@ def trial(
         strikes = [strike(fault, scene, extent) for _ in range(extent.strikes)]
         scene.wait(lambda: scene.traffic.answered >= extent.requests)
         scene.wait(lambda: connections(fault, scene) == POOL_SIZE * WORKERS)  # none was forgotten
-        scene.end()
-        struck = scene.struck + scene.proxy.struck + scene.traffic.left
-        result = judge(fault, struck, strikes, scene.traffic, tables(scene.database))
-        if scene.workers() != workers and not fault.kills_workers:
+        replaced = scene.workers() != workers
+        status = scene.end()
+        result = judge(fault, strikes, scene.traffic, tables(scene.database))
+        if replaced and not fault.kills_workers:
             result.broken.append("a worker was replaced")
+        if status != 0:
+            result.broken.append(f"the service ended with status {status}")
         log = scene.service.log.read_text()
         if "Traceback" in log:
             result.broken.append(f"the service logged\n{log}")
@@ -54,7 +56,7 @@ def trial(
 
 def strike(fault: Fault, scene: Scene, extent: Extent) -> Strike:
     """Strike once, in the midst of calm."""
-    traffic = scene.traffic
+    traffic, before = scene.traffic, scene.struck
     share = extent.requests // (2 * extent.strikes)
     calm = traffic.answered + share
     scene.wait(lambda: traffic.answered >= calm)
@@ -71,7 +73,7 @@ def strike(fault: Fault, scene: Scene, extent: Extent) -> Strike:
     served = traffic.served(lifted)
     assert served is not None
     scene.wait(lambda: traffic.probes[-1].time > lifted + READY)
-    return Strike(began, struck, lifting, lifted, served)
+    return Strike(scene.struck - before, began, struck, lifting, lifted, served)
 
 
 def connections(fault: Fault, scene: Scene) -> int:

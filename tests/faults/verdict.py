@@ -20,6 +20,7 @@ READY = 2.0
 class Strike(NamedTuple):
     """When a fault began, was there, began to end, was over; and when all was served again."""
 
+    hits: int  # in the fault's own measure
     began: float
     struck: float
     lifting: float
@@ -27,9 +28,20 @@ class Strike(NamedTuple):
     served: float
 
 
+class Verdict(NamedTuple):
+    """A row of the table; times in seconds."""
+
+    name: str
+    requests: int
+    lost: int
+    doubled: int
+    longest_wait: float
+    recovery: float
+
+
 @dataclass
 class Result:
-    """What came of a fault: a row of the table, and the promises that were broken."""
+    """What came of a fault, and the promises that were broken."""
 
     fault: str
     struck: int  # how often, in the fault's own measure
@@ -40,6 +52,18 @@ class Result:
     recovery: float  # seconds until all was served again, the longest of all strikes
     broken: list[str] = field(default_factory=list)
 
+    @property
+    def verdict(self) -> Verdict:
+        """The row of the table."""
+        return Verdict(
+            self.fault,
+            len(self.calls),
+            len(self.lost),
+            len(self.doubled),
+            self.longest,
+            self.recovery,
+        )
+
     def __str__(self) -> str:
         statuses = Counter(call.status for call in self.calls)
         retried = sum(call.attempts > 1 for call in self.calls)
@@ -49,13 +73,11 @@ class Result:
         )
 
 
-def judge(
-    fault: Fault, struck: int, strikes: list[Strike], traffic: Traffic, after: list[Row]
-) -> Result:
+def judge(fault: Fault, strikes: list[Strike], traffic: Traffic, after: list[Row]) -> Result:
     """Judge the traffic, by the rows that are there when it is over."""
     result = Result(
         fault.name,
-        struck,
+        sum(strike.hits for strike in strikes),
         traffic.calls,
         lost(traffic.calls, set(after)),
         doubled(after),
@@ -64,11 +86,11 @@ def judge(
     )
     look = Call(-1, "TABLE", None, inf, inf, 200, tuple(after))
     try:
-        check([*traffic.calls, look], [], broken_commits=True)
+        check([*traffic.calls, look], [], broken_commits=fault.breaks_commits)
     except NotLinearizable as error:
         result.broken.append(str(error))
     result.broken += [*result.lost, *result.doubled]
-    if struck == 0:
+    if not all(strike.hits for strike in strikes):
         result.broken.append("the fault did not strike")
     if traffic.slowest and traffic.longest > RETRY_DEADLINE + LATE:
         result.broken.append(
