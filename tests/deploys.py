@@ -1,36 +1,26 @@
-"""Overload and rolling restarts under traffic, with a verdict: `python -m tests.deploys`."""
+"""Overload and rolling restarts under traffic, with a verdict."""
 
 import asyncio
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from time import perf_counter
-from typing import NamedTuple
 
-from db.change import apply_schema
-from db.embedded import embedded_server, unwind_on_signals
-from tests.haproxy import HAPROXY, HAProxy, balancing, free_port
+from tests.faults.verdict import Verdict
+from tests.haproxy import HAProxy, balancing, free_port
 from tests.linearizability import Call, Key, Row, check
 from tests.raw import Caller
-from tests.service import Service, serving, sql, temporary_data_dir, until
+from tests.service import Service, serving, sql, until
+
+# The rows of the table.
+OVERLOAD = "2,000 connections"
+ROLLING_RESTART = "rolling restart behind HAProxy"
 
 # Requests for one key, which come one after the other from whatever client is free.
 SAME_KEY = 16
-
-
-class Verdict(NamedTuple):
-    """A row of the table; times in seconds."""
-
-    name: str
-    requests: int
-    lost: int
-    doubled: int
-    longest_wait: float
-    recovery: float
 
 
 @dataclass
@@ -58,6 +48,7 @@ class Traffic:
                 self.calls.append(Call(number, "POST", key, start))
                 await caller.close()
                 continue
+            assert answer.status != 503 or int(answer.headers["retry-after"]) > 0
             rows: tuple[Row, ...] = ()
             if answer.status in (200, 201):
                 rows = (Row(key.table, answer.json()["id"], answer.json()["name"]),)
@@ -76,6 +67,13 @@ class Traffic:
                 )
             )
         await caller.close()
+
+    def __str__(self) -> str:
+        told = ", ".join(
+            f"{number:,} answered with {status}" if status else f"{number:,} not answered"
+            for status, number in self.statuses.most_common()
+        )
+        return f"of {len(self.calls):,} requests {told}"
 
     @property
     def statuses(self) -> Counter[int | None]:
@@ -168,7 +166,7 @@ def rolling_restarts(
             return longest
 
         recovery = asyncio.run(run())
-        verdict = traffic.verdict("rolling restart behind HAProxy", database, recovery)
+        verdict = traffic.verdict(ROLLING_RESTART, database, recovery)
         refused = sum(status not in (200, 201, None) for status in traffic.statuses.elements())
         return traffic, verdict._replace(lost=verdict.lost + refused)
 
@@ -195,17 +193,4 @@ def overload(
         until(lambda: service.post("/departments", name="department 0").status_code == 200)
         recovery = perf_counter() - ended
         ratio = rate(32, seconds / 3) / usual
-        return traffic, traffic.verdict(f"{connections:,} connections", database, recovery), ratio
-
-
-if __name__ == "__main__":
-    unwind_on_signals(status=1)
-    with temporary_data_dir() as data_dir, embedded_server(data_dir) as url:
-        apply_schema(url)
-        traffic, verdict, ratio = overload(url)
-        print(verdict, dict(traffic.statuses), f"throughput afterwards {ratio:.2f} of before")
-        sql(url, "TRUNCATE departments, employees")
-        if HAPROXY is None:
-            sys.exit("haproxy is not installed")
-        traffic, verdict = rolling_restarts(url)
-        print(verdict, dict(traffic.statuses))
+        return traffic, traffic.verdict(OVERLOAD, database, recovery), ratio

@@ -1,57 +1,89 @@
-"""`make faults`: each fault under 10,000 requests, and a table of what came of it."""
+"""`make faults`: each row under 10,000 requests, and a table of what came of it."""
 
 import argparse
 import random
 import sys
+from collections.abc import Iterator
 
 from db.embedded import unwind_on_signals
+from db.settings import Settings
+from tests.deploys import OVERLOAD, ROLLING_RESTART, overload, rolling_restarts
 from tests.faults.faults import FAULTS
-from tests.faults.server import Skipped, running
+from tests.faults.server import Server, Skipped, running
 from tests.faults.trial import FULL, SHORT, trial
-from tests.faults.verdict import Result
+from tests.faults.verdict import LATE, Verdict
+from tests.haproxy import HAPROXY
 from tests.service import temporary_data_dir
+
+# Of the throughput before an overload: two turns of five seconds may differ by a tenth.
+AS_BEFORE = 0.8
 
 
 def main() -> None:
-    """Run the faults and print the table; exit 1 if a promise was broken."""
+    """Run what there is and print the table; exit 1 if a promise was broken."""
     options = arguments()
     unwind_on_signals(1)
     print(f"To draw the same requests again: python -m tests.faults --seed {options.seed}")
-    results: list[Result] = []
+    table, kept = [], True
     with temporary_data_dir() as data_dir, running(data_dir) as server:
-        for fault in FAULTS:
-            if options.part not in fault.name:
-                continue
-            try:
-                result = trial(fault, server, SHORT if options.short else FULL, options.seed)
-            except Skipped as reason:
-                print(f"{fault.name}: skipped, {reason}")
-                continue
-            print(f"{fault.name}: {result}", *result.broken, sep="\n", flush=True)
-            results.append(result)
-    print("\n" + table(results))
-    if any(result.broken for result in results):
+        for row, broken in rows(server, options):
+            print(*broken, sep="\n", end="\n" * bool(broken), flush=True)
+            table.append(row)
+            kept = kept and not (broken or row.lost or row.doubled)
+    print("\n" + markdown(table))
+    if not kept:
         sys.exit("A promise was broken.")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("part", nargs="?", default="", help="only faults with this in their name")
+    parser.add_argument("part", nargs="?", default="", help="only rows with this in their name")
     parser.add_argument("--short", action="store_true", help="as the tests run them")
     parser.add_argument("--seed", default=str(random.getrandbits(32)))
     return parser.parse_args()
 
 
-def table(results: list[Result]) -> str:
+def rows(server: Server, options: argparse.Namespace) -> Iterator[tuple[Verdict, list[str]]]:
+    """Yield each row when it is there, and which other promises were broken."""
+    extent = SHORT if options.short else FULL
+    for fault in FAULTS:
+        if options.part not in fault.name:
+            continue
+        try:
+            result = trial(fault, server, extent, options.seed)
+        except Skipped as reason:
+            print(f"{fault.name}: skipped, {reason}")
+            continue
+        print(f"{fault.name}: {result}")
+        yield result.verdict, result.broken
+    if options.part in OVERLOAD:
+        traffic, verdict, ratio = overload(server.new_database())
+        print(f"{verdict.name}: {traffic}; throughput afterwards {ratio:.2f} of that before")
+        broken = []
+        if ratio < AS_BEFORE:
+            broken.append("it did not recover")
+        if verdict.longest_wait > Settings().retry_deadline + LATE:
+            broken.append(f"a caller waited for {verdict.longest_wait:.2f} s")
+        yield verdict, broken
+    if options.part in ROLLING_RESTART:
+        if HAPROXY is None:
+            print(f"{ROLLING_RESTART}: skipped, HAProxy is not installed")
+            return
+        traffic, verdict = rolling_restarts(server.new_database(), requests=extent.requests)
+        print(f"{verdict.name}: {traffic}")
+        yield verdict, []
+
+
+def markdown(table: list[Verdict]) -> str:
     """Return the README's table."""
     lines = [
         "| fault | requests | lost | doubled | longest wait | time to recover |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {each.fault} | {len(each.calls):,} | {len(each.lost)} | {len(each.doubled)}"
-        f" | {each.longest:.2f} s | {each.recovery:.2f} s |"
-        for each in results
+        f"| {each.name} | {each.requests:,} | {each.lost} | {each.doubled}"
+        f" | {each.longest_wait:.2f} s | {each.recovery:.2f} s |"
+        for each in table
     ]
     return "\n".join(lines)
 
