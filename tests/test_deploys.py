@@ -89,6 +89,17 @@ def test_not_ready_then_closed_then_ended(database: str, number: str, signal_num
         assert "Traceback" not in service.log.read_text()
 
 
+def test_an_answer_in_flight_at_the_signal_is_the_last_on_its_connection(database: str) -> None:
+    with serving(DATABASE_URL=database, DRAIN_SECONDS=NEVER, RETRY_DEADLINE=NEVER) as service:
+        until(lambda: service.http.get("/ready").status_code == 200)
+        with in_flight(service) as (answer, blocker):
+            service.process.send_signal(signal.SIGTERM)
+            until(lambda: get(service, "/ready").status_code == 503)
+            blocker.rollback()
+            assert answer.result().headers["connection"] == "close"
+        until(lambda: ends_by_a_signal(service))
+
+
 @pytest.mark.parametrize("number", ["1", "2"])
 def test_a_second_signal_ends_it_at_once(number: str) -> None:
     with temporary_data_dir() as data_dir:

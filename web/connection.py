@@ -147,6 +147,11 @@ class Connection(HttpToolsProtocol):
         """Refuse what is not HTTP."""
         self._refuse(problem(400, "This is not HTTP/1.1."))
 
+    def drain(self) -> None:
+        """Let the last answer that it owes be the last on it, and say so."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
     def shutdown(self) -> None:
         """Close it when its answer is out, or else before the server gives up waiting for that."""
         super().shutdown()

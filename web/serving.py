@@ -130,11 +130,17 @@ def end_in_order(drain: float) -> None:
         server.force_exit = True
         end()
 
+    def drain_connections() -> None:
+        for connection in list(server.server_state.connections):
+            assert isinstance(connection, Connection)
+            connection.drain()
+
     def on_signal(*_: object) -> None:
         nonlocal begun
         if not Connection.draining:
             Connection.draining = True
             begun = monotonic()
+            loop.call_soon_threadsafe(drain_connections)
             loop.call_soon_threadsafe(loop.call_later, drain, end)
         elif parent is None and monotonic() - begun > SAME_SIGNAL:
             loop.call_soon_threadsafe(end_at_once)
