@@ -15,7 +15,7 @@ from tests.faults.verdict import LATE, Verdict
 from tests.haproxy import HAPROXY
 from tests.service import temporary_data_dir
 
-# Of the throughput before an overload: two turns of five seconds may differ by a tenth.
+# Of the throughput before an overload. Medians of the same service differ by up to a seventh.
 AS_BEFORE = 0.8
 
 
