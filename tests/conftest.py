@@ -51,9 +51,6 @@ def server() -> Iterator[str]:
     """The URL of a server of the tests' own, empty at the start and gone at the end."""
     with temporary_data_dir() as data_dir, embedded_server(data_dir) as url:
         with psycopg.connect(url, autocommit=True) as connection:
-            # A fifth of the time. What must outlive a crash, tests/faults asks of another server.
-            connection.execute("ALTER SYSTEM SET fsync = off")
-            connection.execute("SELECT pg_reload_conf()")
             connection.execute(f"CREATE DATABASE {TEMPLATE}")
         apply_schema(make_conninfo(url, dbname=TEMPLATE))
         yield url
