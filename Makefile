@@ -43,10 +43,10 @@ tests/bench/.venv/installed: tests/bench/requirements.txt
 # What holds /openapi.json against the service, apart for the same reason.
 tests/fuzz/.venv/installed: tests/fuzz/requirements.txt
 	$(PYTHON) -m venv tests/fuzz/.venv
-	tests/fuzz/.venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	tests/fuzz/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-# Both requirements.txt, from the short lists of pyproject.toml: every file of a release by its hash,
+# Each requirements.txt, from the short lists of pyproject.toml: every file of a release by its hash,
 # for each Python and system. Versions stay as they are; UPGRADE=1 takes the newest.
 lock:
 	@tools=$$(mktemp -d) && trap 'rm -r "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && \
@@ -54,13 +54,15 @@ lock:
 	lock="$$tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes" && \
 	export UV_CUSTOM_COMPILE_COMMAND='make lock' && \
 	$$lock $(if $(UPGRADE),--upgrade) --group dev pyproject.toml --output-file requirements.txt && \
-	$$lock $(if $(UPGRADE),--upgrade) --group bench --output-file tests/bench/requirements.txt
+	for group in bench fuzz; do \
+	$$lock $(if $(UPGRADE),--upgrade) --group $$group --output-file tests/$$group/requirements.txt || exit; \
+	done
 
-# Known vulnerabilities in either, by pip-audit. Fails for those, and not where it cannot be had.
+# Known vulnerabilities in any of them, by pip-audit. Fails for those, and not where it cannot be had.
 audit:
 	@tools=$$(mktemp -d) && trap 'rm -r "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && \
 	if "$$tools"/bin/pip install --quiet --disable-pip-version-check pip-audit; then \
-	"$$tools"/bin/python tests/audit.py requirements.txt tests/bench/requirements.txt; \
+	"$$tools"/bin/python tests/audit.py requirements.txt tests/bench/requirements.txt tests/fuzz/requirements.txt; \
 	else echo 'Not audited: pip-audit cannot be installed.'; fi
 
 .PHONY: run test psql stress faults bench fuzz lint lock audit

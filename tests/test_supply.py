@@ -13,6 +13,7 @@ LISTS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WANTED = {
     "requirements.txt": LISTS["project"]["dependencies"] + LISTS["dependency-groups"]["dev"],
     "tests/bench/requirements.txt": LISTS["dependency-groups"]["bench"],
+    "tests/fuzz/requirements.txt": LISTS["dependency-groups"]["fuzz"],
 }
 
 
