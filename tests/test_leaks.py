@@ -217,6 +217,7 @@ def send(service: Service, case: str) -> httpx.Response:
 def test_no_error_repeats_what_was_sent(case: str, service: Service) -> None:
     answer = send(service, case)
     assert answer.status_code >= 400
+    assert answer.headers["x-request-id"]
     assert SECRET not in (answer.text + str(answer.headers)).lower()
 
 

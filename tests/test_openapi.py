@@ -28,6 +28,7 @@ VALIDATOR = ROOT / "tests" / "fuzz" / ".venv" / "bin" / "openapi-spec-validator"
 # What HTTP itself and every page has, of which the contract says nothing.
 PLAIN_HEADERS = {
     "cache-control",
+    "connection",
     "content-length",
     "content-security-policy",
     "content-type",
@@ -143,6 +144,7 @@ def refusals(service: Service, paths: dict[str, Any]) -> Iterator[httpx.Response
         for method in item:
             target = path.format(id=1, name="duplicates")
             yield service.http.request(method, target)
+            yield service.http.request(method, target, headers={"X": "x" * 40_000})
 
     def ask(path: str, method: str) -> httpx.Response:
         target = path.format(id=1, name="duplicates")

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from web.observation import new_id
 from web.problem import problem, unavailable
 
 # Bytes of a request line with its headers, and their number: what HAProxy and others take, too. It
@@ -188,12 +189,15 @@ class Connection(HttpToolsProtocol):
         headers = [
             *self.server_state.default_headers,
             *response.raw_headers,
+            (b"x-request-id", new_id()),
             (b"connection", b"close"),
         ]
         head = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + response.body)
         self.transport.write_eof()
-        self._since = self.loop.time()
+        now = self.loop.time()
+        self.app_state["metrics"].answered("", "", response.status_code, now - self._since)
+        self._since = now
 
     def _is_answering(self) -> bool:
         return self._answering is not None and not self._answering.response_complete

@@ -18,6 +18,11 @@ _numbers = count(1)
 access_log = logging.getLogger("onerow.access")
 
 
+def new_id() -> bytes:
+    """Return an id for a request that came without one."""
+    return b"%s-%x" % (_worker, next(_numbers))
+
+
 class Observe:
     """ASGI middleware around all others."""
 
@@ -34,7 +39,7 @@ class Observe:
         state = scope["state"]
         id_ = dict(scope["headers"]).get(b"x-request-id", b"")
         if not REQUEST_ID.fullmatch(id_):
-            id_ = b"%s-%x" % (_worker, next(_numbers))
+            id_ = new_id()
         state["request_id"] = id_.decode()
         status = 0  # no answer: the task was cancelled at the end of the process
 

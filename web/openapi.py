@@ -35,7 +35,8 @@ DESCRIPTION = """\
 Get or create a row: one row for each key, under any concurrency. Keys compare exactly, character by
 character.
 
-A path that is not here is answered by 404, another method by 405 with `Allow`, each a problem."""
+A path that is not here is answered by 404, another method by 405 with `Allow`, what is not HTTP/1.1
+by 400, a connection too many by 503; each is a problem."""
 
 PREFER = {
     "name": "Prefer",
@@ -82,6 +83,7 @@ def document(resources: Sequence[Resource], id_type: Any, *, token: bool) -> Jso
     paths |= _other_paths()
     for path, item in paths.items():
         for each in item.values():
+            each["responses"] |= problems(431)
             if token and path not in OPEN:
                 each["responses"] |= problems(401)
                 each["security"] = [{"token": []}]

@@ -31,6 +31,7 @@ PROBLEMS = {
     413: ("The body is larger than MAX_BODY", "The body is over 16384 bytes."),
     415: ("The body has another media type", "The body must be application/json."),
     422: ("What was sent does not fit", "The request does not fit: see errors."),
+    431: ("The request line and the headers are too large", "Over 16384 bytes or 100 headers."),
     501: (
         "This server cannot answer the question",
         'This server cannot answer the question: relation "pg_stat_statements" does not exist.',

@@ -45,6 +45,9 @@ async def client_gone(_request: Request, _error: Exception) -> Response:
     return problem(400, "The body ended early.")
 
 
-async def defect(_request: Request, _error: Exception) -> Response:
+async def defect(request: Request, _error: Exception) -> Response:
     """Answer an exception that nothing expected; the server logs its trace."""
-    return problem(500, "This is a defect of the service.")
+    # Starlette answers it outside of all middleware, which adds the id to the others.
+    return problem(
+        500, "This is a defect of the service.", {"X-Request-Id": request.state.request_id}
+    )

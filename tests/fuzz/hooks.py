@@ -19,9 +19,6 @@ def filter_failure(
 ) -> bool:
     """Return False for what is no failure."""
     path, status = case.operation.path, response.status_code
-    if status == 431:
-        # By the connection, of a request that is too large for it to be anyone's yet.
-        return False
     if isinstance(failure, RejectedPositiveData):
         texts = {**(case.path_parameters or {}), **(case.query or {})}
         if any(isinstance(value, float) for value in texts.values()):
