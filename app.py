@@ -39,13 +39,11 @@ from web import health, inspection, metrics, openapi
 from web.errors import ERROR_HANDLERS, is_refusal, on_error
 from web.health import check_ready
 from web.log import log_to_stderr, printable
-from web.metrics import FOLDER as METRICS_FOLDER
 from web.metrics import Metrics
 from web.observation import Observe
 from web.problem import defect, problem
 from web.serving import end_in_order, serve
 from web.token import RequireToken
-from web.traffic import FOLDER as TRAFFIC_FOLDER
 from web.traffic import Traffic, shared_folder
 from web.validation import (
     Invalid,
@@ -282,7 +280,7 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
             await check_ready(pool, NAMES)
         except Unavailable as error:
             log.warning("not ready: %s", error)  # serve all the same: it may come
-        with shared_folder(TRAFFIC_FOLDER) as folder, shared_folder(METRICS_FOLDER):
+        with shared_folder() as folder:
             counts = Metrics()
             async with counts.watching(pool):
                 log.info("worker %d begins", os.getpid())
@@ -334,11 +332,7 @@ app.router.redirect_slashes = False  # a path is there or it is not
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C, on the embedded server where there is no DATABASE_URL."""
     unwind_on_signals()
-    with (
-        database_url(settings) as url,
-        shared_folder(TRAFFIC_FOLDER),
-        shared_folder(METRICS_FOLDER),
-    ):
+    with database_url(settings) as url, shared_folder():
         if settings.database_url is None:
             apply_schema(url)
         os.environ["DATABASE_URL"] = url  # for the workers, which import this module anew

@@ -652,17 +652,12 @@ def test_without_the_shared_folder_a_worker_counts_alone(trouble: str, tmp_path:
 
 def test_the_service_outlives_the_folder_of_the_counts(new_database: Callable[[], str]) -> None:
     with (
-        tempfile.TemporaryDirectory() as traffic,
-        tempfile.TemporaryDirectory() as metrics,
+        tempfile.TemporaryDirectory() as folder,
         serving(
-            DATABASE_URL=new_database(),
-            WORKERS="2",
-            ONEROW_TRAFFIC=traffic,
-            PROMETHEUS_MULTIPROC_DIR=metrics,
+            DATABASE_URL=new_database(), WORKERS="2", PROMETHEUS_MULTIPROC_DIR=folder
         ) as service,
     ):
-        for folder in (traffic, metrics):
-            shutil.rmtree(folder)
+        shutil.rmtree(folder)
         for worker in psutil.Process(service.process.pid).children():
             if "spawn_main" in " ".join(worker.cmdline()):
                 worker.kill()
@@ -670,7 +665,7 @@ def test_the_service_outlives_the_folder_of_the_counts(new_database: Callable[[]
         assert service.post("/departments", name="Research").status_code == 201
         assert service.http.get("/inspect/traffic").status_code == 200
         assert 'outcome="created"' in service.http.get("/metrics").text
-        Path(traffic).mkdir()  # which is taken away again at the end
+        Path(folder).mkdir(exist_ok=True)  # which is taken away again at the end
 
 
 def service_answers(service: Service) -> bool:

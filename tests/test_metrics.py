@@ -114,6 +114,30 @@ def test_requests_that_are_given_up_are_counted_and_told_to_the_log(database: st
         assert "42P01" in line
 
 
+def test_what_the_connection_refuses_is_counted_and_has_an_id(database: str) -> None:
+    with serving(DATABASE_URL=database) as service:
+        for _ in range(2):
+            answer = service.http.get("/live", headers={"X": "x" * 40_000})
+            assert answer.status_code == 431
+            assert answer.headers["x-request-id"]
+        labels = {"method": "", "route": "", "status": "431"}
+        assert value(service, "onerow_http_request_duration_seconds_count", **labels) == 2
+
+
+def test_probes_are_not_given_up_and_the_log_has_a_line_for_each_change(database: str) -> None:
+    with serving(DATABASE_URL=database) as service:
+        service.sql("ALTER TABLE departments RENAME TO elsewhere")
+        assert [service.http.get("/ready").status_code for _ in range(3)] == [503] * 3
+        service.sql("ALTER TABLE elsewhere RENAME TO departments")
+        assert [service.http.get("/ready").status_code for _ in range(3)] == [200] * 3
+        lines = [line.split(": ", 1)[1] for line in service.log.read_text().splitlines()]
+        assert [line for line in lines if "ready" in line] == [
+            "not ready: The tables, or rights on them, are missing: run `python -m db init`.",
+            "ready again",
+        ]
+        assert value(service, "onerow_unavailable_total") == 0
+
+
 def test_a_request_id_that_could_do_harm_is_replaced(shared_service: Service) -> None:
     for given in ("", "a b", "x" * 129, "<script>"):
         answer = shared_service.http.get("/live", headers={"X-Request-Id": given})

@@ -1,6 +1,7 @@
 """/live and /ready, for whoever restarts the service and whoever sends it requests."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
@@ -11,9 +12,11 @@ from starlette.routing import Route
 
 from db.pool import Pool
 from db.queries import check_usable
-from db.transaction import NoConnection, QueueFull, read
+from db.transaction import NoConnection, QueueFull, Unavailable, read
 from web.problem import unavailable
 from web.serving import is_draining
+
+log = logging.getLogger("onerow")
 
 # Seconds: a probe must have its answer before it gives up, which is often after two.
 READY_DEADLINE = 1.0
@@ -22,10 +25,22 @@ READY_DEADLINE = 1.0
 def routes(resources: Sequence[str]) -> list[Route]:
     """Return the routes; `resources` are the tables without which it is not ready."""
 
+    told = ""  # what the log was told last: why this process is not ready
+
     async def ready(request: Request) -> Response:
+        nonlocal told
         if is_draining():
             return unavailable("The service is about to end.")
-        await check_ready(request.state.pool, resources)
+        try:
+            await check_ready(request.state.pool, resources)
+        except Unavailable as error:
+            if told != str(error):
+                log.warning("not ready: %s", error)
+            told = str(error)
+            return unavailable(told)
+        if told:
+            log.info("ready again")
+        told = ""
         return JSONResponse({"status": "ready"})
 
     return [Route("/live", live), Route("/ready", ready)]

@@ -14,9 +14,7 @@ from starlette.routing import Route
 
 from db.pool import Pool
 from db.transaction import Attempts, Unavailable
-
-# The variable by which prometheus_client knows the folder where each worker has its files.
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+from web.traffic import FOLDER
 
 # Seconds between two looks at the pool: a fraction of the time between two scrapes.
 POOL_INTERVAL = 1.0
@@ -45,7 +43,7 @@ class Metrics:
         registry = CollectorRegistry()  # the files are what is asked, not this
         self._requests = Histogram(
             "onerow_http_request_duration_seconds",
-            "From a request's headers to its answer's end; route is empty where there is none.",
+            "From a request's headers to its answer's end; a label is empty where there is none.",
             ["method", "route", "status"],
             buckets=DURATIONS,
             registry=registry,

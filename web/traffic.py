@@ -17,25 +17,26 @@ _RING = WINDOW + 2
 # A second's record: which second it is of, and how many of each kind; 8 bytes a number.
 _RECORD = 1 + len(KINDS)
 
-# The variable that tells the workers where.
-FOLDER = "ONEROW_TRAFFIC"
+# The variable that tells the workers where: prometheus_client's, for it has its files there, too.
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+SUFFIX = ".traffic"
 
 # Memory, which is not full when the disk is; elsewhere than on Linux, where temporary files go.
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 @contextmanager
-def shared_folder(variable: str) -> Iterator[Path]:
+def shared_folder() -> Iterator[Path]:
     """The folder where each worker counts in files of its own; made by the first to enter."""
-    if variable in os.environ:
-        yield Path(os.environ[variable])
+    if FOLDER in os.environ:
+        yield Path(os.environ[FOLDER])
         return
     with tempfile.TemporaryDirectory(prefix="onerow-", dir=_MEMORY) as folder:
-        os.environ[variable] = folder
+        os.environ[FOLDER] = folder
         try:
             yield Path(folder)
         finally:
-            del os.environ[variable]
+            del os.environ[FOLDER]
 
 
 class Traffic:
@@ -50,7 +51,7 @@ class Traffic:
         self._file: Path | None = None
         size = _RING * _RECORD * 8
         try:
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            with tempfile.NamedTemporaryFile(dir=folder, suffix=SUFFIX, delete=False) as file:
                 self._file = Path(file.name)
                 # Not truncate(), whose holes have no room on the disk yet: to write into one where
                 # the disk is full ends the process.
@@ -84,6 +85,6 @@ class Traffic:
 
     def _others(self) -> Iterator[list[int]]:
         with suppress(OSError):
-            for file in self._folder.iterdir():
+            for file in self._folder.glob(f"*{SUFFIX}"):
                 if file != self._file:
                     yield memoryview(file.read_bytes()).cast("Q").tolist()
