@@ -120,7 +120,11 @@ def main() -> None:
     if given.command == "merge" and given.limit and not (given.apply or given.undo):
         parser.error("--limit goes with --apply or --undo")
     unwind_on_signals(status=1)
-    with database_url(read_settings()) as url:
+    settings = read_settings()
+    if settings.pooler:
+        # Locks of a session, and CREATE INDEX CONCURRENTLY, are none of a pooler's transactions.
+        sys.exit("POOLER=1 is for the service: give this command the server's own DATABASE_URL")
+    with database_url(settings) as url:
         try:
             well = given.run(url, given)
             sys.stdout.flush()

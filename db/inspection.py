@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
@@ -145,8 +145,9 @@ def open_inspection_pool(settings: Settings) -> Pool:
     """Make the pool of the questions' connections; each is made when it is first needed."""
     service = conninfo(settings)
     options = str(conninfo_to_dict(service)["options"])
-    # The service's own avoid sequential scans, at any price.
-    options += f" -c statement_timeout={STATEMENT_TIMEOUT}s -c enable_seqscan=on"
+    if not settings.pooler:
+        # The service's own avoid sequential scans, at any price.
+        options += f" -c statement_timeout={STATEMENT_TIMEOUT}s -c enable_seqscan=on"
     return Pool(
         make_conninfo(service, fallback_application_name="onerow inspect", options=options),
         queue=QUEUE,
@@ -158,14 +159,18 @@ def open_inspection_pool(settings: Settings) -> Pool:
             "row_factory": tuple_row,
             "prepare_threshold": None,
         },
-        configure=_configure,
-        reset=_reset,
+        configure=partial(_configure, settings),
+        # Behind a pooler it would be another session that is reset.
+        reset=None if settings.pooler else _reset,
         open=False,
         name="onerow inspect",
     )
 
 
-async def _configure(connection: Connection) -> None:
+async def _configure(settings: Settings, connection: Connection) -> None:
+    if settings.pooler:
+        limit = f"{STATEMENT_TIMEOUT}s"
+        connection.settings = [limit, limit, limit, "on"]
     await connection.set_read_only(True)
     # SERIALIZABLE would take predicate locks, and so disturb what is looked at.
     await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
@@ -221,9 +226,10 @@ async def ask(pool: Pool, question: Question, values: list[str | None]) -> Answe
     Raises ValueRefused, CannotAnswer, or Unavailable.
     """
 
-    async def work(connection: AsyncConnection[Any]) -> Answer:
+    async def work(connection: Connection) -> Answer:
         try:
             async with connection.transaction():
+                await connection.apply_settings()
                 if question.lookup:
                     await connection.execute(QUERIES["no_sequential_scan"])
                 return await _answer(connection, question, values)

@@ -18,8 +18,7 @@ from psycopg.pq.abc import PGconn, PGresult
 from db.pool import Connection
 from db.queries import QUERIES, Outcome
 
-BEGIN = b"BEGIN ISOLATION LEVEL SERIALIZABLE"
-COMMIT = b"COMMIT"
+STATEMENTS = {"begin": b"BEGIN ISOLATION LEVEL SERIALIZABLE", "commit": b"COMMIT", **QUERIES}
 
 
 async def get_or_create(connection: Connection, resource: str, key: Sequence[int | str]) -> Outcome:
@@ -29,9 +28,7 @@ async def get_or_create(connection: Connection, resource: str, key: Sequence[int
     """
     parameters = [str(value).encode() for value in key]
     try:
-        found, inserted = await connection.wait(
-            _transaction(connection.pgconn, connection.prepared, resource, parameters)
-        )
+        found, inserted = await connection.wait(_transaction(connection, resource, parameters))
     except (errors.InvalidSqlStatementName, errors.FeatureNotSupported):
         # Prepared, but gone by DEALLOCATE ALL, or from before a change of the table.
         connection.pgconn.finish()
@@ -46,33 +43,37 @@ async def get_or_create(connection: Connection, resource: str, key: Sequence[int
 
 
 def _transaction(
-    pgconn: PGconn, prepared: set[str], resource: str, key: list[bytes]
+    connection: Connection, resource: str, key: list[bytes]
 ) -> PQGen[tuple[PGresult, PGresult | None]]:
     """Return what was found, and what was inserted if that was nothing."""
+    pgconn = connection.pgconn
     select, insert = f"{resource}/select", f"{resource}/insert"
-    for name in {"begin", "commit", select, insert} - prepared:
-        yield from _prepare(pgconn, name)
-        prepared.add(name)
+    if connection.prepares:
+        for name in {"begin", "commit", select, insert} - connection.prepared:
+            yield from _prepare(pgconn, name)
+            connection.prepared.add(name)
     pgconn.enter_pipeline_mode()
-    pgconn.send_query_prepared(b"begin", None)
-    pgconn.send_query_prepared(select.encode(), key)
+    _send(connection, "begin")
+    if connection.settings:
+        _send(connection, "settings", [value.encode() for value in connection.settings])
+    _send(connection, select, key)
     # A sync and not a flush: the server counts idle_in_transaction_session_timeout from it.
     pgconn.pipeline_sync()
-    begun, found, _ = yield from _results(pgconn, 3)
+    *begun, found, _ = yield from _results(pgconn, 4 if connection.settings else 3)
     missing = found.status == ExecStatus.TUPLES_OK and found.ntuples == 0
     if missing:
-        pgconn.send_query_prepared(insert.encode(), key)
+        _send(connection, insert, key)
     # After a failure the server passes over the rest, up to here. COMMIT it does run, as ROLLBACK
     # then, so that the transaction is over in any case.
     pgconn.pipeline_sync()
-    pgconn.send_query_prepared(b"commit", None)
+    _send(connection, "commit")
     pgconn.pipeline_sync()
     *inserted, _, committed, _ = yield from _results(pgconn, 4 if missing else 3)
     # A server that is told to end the connection may do so in the place of the last sync's answer.
     # What it has said before holds, and the pool closes the connection.
     with suppress(psycopg.OperationalError):
         pgconn.exit_pipeline_mode()
-    for result in (begun, found, *inserted, committed):
+    for result in (*begun, found, *inserted, committed):
         if result.status == ExecStatus.FATAL_ERROR:
             raise errors.error_from_result(result)
     if committed.command_status != b"COMMIT":
@@ -81,11 +82,17 @@ def _transaction(
 
 
 def _prepare(pgconn: PGconn, name: str) -> PQGen[None]:
-    statement = {"begin": BEGIN, "commit": COMMIT}.get(name) or QUERIES[name]
-    pgconn.send_prepare(name.encode(), statement)
+    pgconn.send_prepare(name.encode(), STATEMENTS[name])
     result, *_ = yield from generators.execute(pgconn)
     if result.status != ExecStatus.COMMAND_OK:
         raise errors.error_from_result(result)
+
+
+def _send(connection: Connection, name: str, parameters: list[bytes] | None = None) -> None:
+    if connection.prepares:
+        connection.pgconn.send_query_prepared(name.encode(), parameters)
+    else:
+        connection.pgconn.send_query_params(STATEMENTS[name], parameters)
 
 
 def _results(pgconn: PGconn, number: int) -> PQGen[list[PGresult]]:

@@ -3,8 +3,10 @@
 import asyncio
 import os
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from math import inf
+from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -19,6 +21,8 @@ from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from db.settings import Settings
+
+SETTINGS = (Path(__file__).parent.parent / "sql" / "settings.sql").read_bytes()
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -46,6 +50,8 @@ class Connection(AsyncConnection[Row]):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.prepared: set[str] = set()  # what db.pipeline has prepared, by name
+        self.prepares = True
+        self.settings: list[str] = []  # of each transaction, where start-up options say nothing
 
     async def wait(
         self,
@@ -66,6 +72,11 @@ class Connection(AsyncConnection[Row]):
             if monotonic() >= self.deadline:
                 await self._abandon()
             raise
+
+    async def apply_settings(self) -> None:
+        """Set for this transaction what start-up options could not."""
+        if self.settings:
+            await self.execute(SETTINGS, self.settings)
 
     async def cancel_safe(self, *, timeout: float = CANCEL_TIMEOUT) -> None:  # noqa: ASYNC109
         """Ask the server to cancel; psycopg itself asks for longer where it does so."""
@@ -117,7 +128,7 @@ class Pool(AsyncConnectionPool[Connection]):
 
 
 class FiniteTimestamp(Loader):
-    """Loads what datetime cannot hold, as 'infinity', as None instead of failing."""
+    """Loads a timestamp in UTC; what datetime cannot hold, as 'infinity', as None."""
 
     def __init__(self, oid: int, context: Any = None) -> None:
         super().__init__(oid, context)
@@ -130,7 +141,7 @@ class FiniteTimestamp(Loader):
             value: datetime = self._load(data)
         except psycopg.DataError:
             return None
-        return value
+        return value.astimezone(UTC)  # behind a pooler a session may have another time zone
 
 
 def open_pool(settings: Settings) -> Pool:
@@ -147,9 +158,10 @@ def open_pool(settings: Settings) -> Pool:
             "autocommit": True,
             "cursor_factory": AsyncRawCursor,  # $1, as in the files
             "row_factory": dict_row,
-            "prepare_threshold": 0,  # prepare each statement at its first use
+            # Prepare each statement at its first use, if the next one is in the same session.
+            "prepare_threshold": None if settings.pooler else 0,
         },
-        configure=_configure,
+        configure=partial(_configure, settings),
         open=False,
         name="onerow",
     )
@@ -160,7 +172,10 @@ async def _try_again(pool: AsyncConnectionPool[Any]) -> None:
         await pool.check()  # which finds no connection, and makes the pool grow
 
 
-async def _configure(connection: Connection) -> None:
+async def _configure(settings: Settings, connection: Connection) -> None:
+    if settings.pooler:
+        connection.prepares = False
+        connection.settings = list(_transaction_settings(settings).values())
     # Every BEGIN that psycopg sends says so: a SET TRANSACTION would end with its transaction, and
     # the next attempt would run at READ COMMITTED.
     await connection.set_isolation_level(IsolationLevel.SERIALIZABLE)
@@ -176,22 +191,15 @@ def conninfo(settings: Settings) -> str:
     given = conninfo_to_dict(settings.database_url)
     deadline = round(settings.retry_deadline * 1000)  # ms
     session = {
-        # No statement works on for a request that has been answered.
-        "statement_timeout": deadline,
-        # Half of it: who waits so long for a lock waits for DDL or a stuck writer, and the
-        # connection is worth more to the other requests.
-        "lock_timeout": deadline // 2,
-        # A worker that hangs between two statements must not hold locks, nor hold back VACUUM.
-        "idle_in_transaction_session_timeout": deadline,
-        # A sequential scan locks the whole table against all creators. On a small or a never
-        # analysed table the planner would prefer it to the lookup's index.
-        "enable_seqscan": "off",
+        **_transaction_settings(settings),
         # For the reads outside conn.transaction(), which would take predicate locks otherwise.
         "default_transaction_isolation": r"read\ committed",
         "timezone": "UTC",
     }
     inherited = given.get("options") or os.environ.get("PGOPTIONS")
     options = [inherited, *(f"-c {name}={value}" for name, value in session.items())]
+    if settings.pooler:
+        options = [inherited]
     return make_conninfo(
         "",
         **{
@@ -205,3 +213,20 @@ def conninfo(settings: Settings) -> str:
             "options": " ".join(str(option) for option in options if option),
         },
     )
+
+
+def _transaction_settings(settings: Settings) -> dict[str, str]:
+    """Return what each transaction needs, in the order of sql/settings.sql; times in ms."""
+    deadline = round(settings.retry_deadline * 1000)
+    return {
+        # No statement works on for a request that has been answered.
+        "statement_timeout": str(deadline),
+        # Half of it: who waits so long for a lock waits for DDL or a stuck writer, and the
+        # connection is worth more to the other requests.
+        "lock_timeout": str(deadline // 2),
+        # A worker that hangs between two statements must not hold locks, nor hold back VACUUM.
+        "idle_in_transaction_session_timeout": str(deadline),
+        # A sequential scan locks the whole table against all creators. On a small or a never
+        # analysed table the planner would prefer it to the lookup's index.
+        "enable_seqscan": "off",
+    }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from db.pool import Connection, Pool, Row
-from db.transaction import read
+from db.transaction import SettingsLost, read
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,12 +77,17 @@ async def look_up(pool: Pool, resource: str, id_: int, seconds: float) -> Row | 
 
 
 async def check_usable(connection: Connection, resources: Iterable[str]) -> None:
-    """Raise an error of psycopg if the server is read-only or a table cannot be read."""
+    """Raise an error if the server is read-only, or a table cannot be read, or a setting is lost.
+
+    It is one of psycopg's, or SettingsLost.
+    """
     # None is prepared. A plan from before a change of the table would fail; and where psycopg has
     # prepared anything, it answers the next ROLLBACK by DEALLOCATE ALL, the pipeline's included.
-    answer = await (await connection.execute(QUERIES["read_only"], prepare=False)).fetchone()
+    answer = await (await connection.execute(QUERIES["session"], prepare=False)).fetchone()
     if answer is None or answer["read_only"]:
         raise psycopg.errors.ReadOnlySqlTransaction
+    if answer["unset"] and not connection.settings:
+        raise SettingsLost
     for resource in resources:
         # No row has id 0.
         await connection.execute(QUERIES[f"{resource}/get"], [0], prepare=False)

@@ -40,6 +40,9 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     pool_queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
     retry_deadline: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0  # seconds
     pipeline: bool = True
+    # A pooler in transaction mode, as pgbouncer's, is between: each transaction may have another
+    # session, so that none is prepared for it, and start-up options reach none.
+    pooler: bool = False
     # Seconds between the signal to end and the end of listening. None are needed where nobody asks
     # /ready, and Ctrl-C should be quick.
     drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 0.0

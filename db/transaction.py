@@ -61,6 +61,10 @@ class ReadOnlyDatabase(Unavailable):
     """The database is read-only."""
 
 
+class SettingsLost(Unavailable):
+    """The session lacks its settings: behind a pooler the service needs POOLER=1."""
+
+
 class SchemaMissing(Unavailable):
     """The tables, or rights on them, are missing: run `python -m db init`."""
 
@@ -86,6 +90,7 @@ async def serializable(
 
     async def attempt(connection: Connection) -> T:
         async with connection.transaction():
+            await connection.apply_settings()
             result = await work(connection)
             if connection.closed:
                 # psycopg leaves the block without COMMIT, and without an error.

@@ -24,7 +24,7 @@ LIMIT = 60.0
 
 # The variables that a developer's shell may have set.
 OURS = re.compile(
-    "DATABASE_URL|DATA_DIR|HOST|PORT|WORKERS|POOL_.*|RETRY_.*|PIPELINE|MAX_BODY|DRAIN_.*|ALLOW_.*"
+    "DATABASE_URL|DATA_DIR|HOST|PORT|WORKERS|POOL_.*|RETRY_.*|PIPELINE|POOLER|MAX_BODY|DRAIN_.*|ALLOW_.*"
     "|API_.*|LOG_.*|PROMETHEUS_.*|PG.*"
 )
 

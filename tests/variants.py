@@ -25,6 +25,7 @@ import db.pool
 from db.embedded import unwind_on_signals
 from db.pool import Connection, Pool
 from db.queries import QUERIES, Outcome
+from db.settings import Settings
 from db.transaction import Attempts, serializable
 from web.serving import serve
 
@@ -38,8 +39,8 @@ def at(level: IsolationLevel) -> None:
     """Every transaction at a weaker level."""
     configure = db.pool._configure
 
-    async def weaker(connection: Connection) -> None:
-        await configure(connection)
+    async def weaker(settings: Settings, connection: Connection) -> None:
+        await configure(settings, connection)
         await connection.set_isolation_level(level)
 
     db.pool._configure = weaker
@@ -173,7 +174,7 @@ def created_flag_kept() -> None:
 
 def pipeline_at_repeatable_read() -> None:
     """The pipeline's BEGIN asks for less."""
-    db.pipeline.BEGIN = b"BEGIN ISOLATION LEVEL REPEATABLE READ"
+    db.pipeline.STATEMENTS["begin"] = b"BEGIN ISOLATION LEVEL REPEATABLE READ"
 
 
 # The service as it is, but for the pauses.

@@ -1,0 +1,77 @@
+"""pgbouncer, as the README configures it, before a test's server."""
+
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from db.embedded import _server_user
+from tests.haproxy import free_port
+from tests.service import LIMIT, ROOT, temporary_data_dir, until
+
+PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+
+
+@dataclass
+class PgBouncer:
+    """One that runs, or would if nobody had stopped it."""
+
+    url: str
+    _command: list[str | Path]
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        # It refuses to be root, as PostgreSQL does.
+        self._process = subprocess.Popen(self._command, **_server_user())
+        until(self._listens)
+
+    def stop(self) -> None:
+        """End it at once, with all connections."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(LIMIT)
+
+    def _listens(self) -> bool:
+        try:
+            psycopg.connect(self.url).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+@contextmanager
+def pooling(database: str, **settings: str) -> Iterator[PgBouncer]:
+    """Start it before the server of this URL; `settings` add to the README's."""
+    assert PGBOUNCER is not None
+    server = conninfo_to_dict(database)
+    port = free_port()
+    ini = (ROOT / "README.md").read_text().split("```ini\n")[1].split("```")[0]
+    # Its server is a Unix socket here, and trusts whoever comes.
+    ini = re.sub(
+        r"^onerow = .*",
+        f"* = host={server['host']} port={server['port']} user={server['user']}",
+        ini,
+        flags=re.MULTILINE,
+    )
+    ini = re.sub(r"^auth_.*\n", "", ini, flags=re.MULTILINE)
+    ini = ini.replace("listen_port = 6432", f"listen_port = {port}")
+    ini += "auth_type = any\nunix_socket_dir =\n"
+    ini += "".join(f"{name} = {value}\n" for name, value in settings.items())
+    with temporary_data_dir() as path:
+        file = path.with_name("pgbouncer.ini")
+        file.write_text(ini)
+        path.parent.chmod(0o755)
+        url = f"postgresql://postgres@127.0.0.1:{port}/{server['dbname']}"
+        pgbouncer = PgBouncer(url, [PGBOUNCER, "--quiet", file])
+        pgbouncer.start()
+        try:
+            yield pgbouncer
+        finally:
+            pgbouncer.stop()
