@@ -4,7 +4,6 @@ import asyncio
 import os
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -22,7 +21,9 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from db.settings import Settings
 
-SETTINGS = (Path(__file__).parent.parent / "sql" / "settings.sql").read_bytes()
+SQL = Path(__file__).parent.parent / "sql"
+SETTINGS = (SQL / "settings.sql").read_bytes()
+TIMELINE = (SQL / "timeline.sql").read_bytes()
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -144,8 +145,24 @@ class FiniteTimestamp(Loader):
         return value.astimezone(UTC)  # behind a pooler a session may have another time zone
 
 
+class FormerPrimary(psycopg.OperationalError):
+    """Another server was promoted in the place of this one."""
+
+
 def open_pool(settings: Settings) -> Pool:
     """Make the pool; `async with` opens it, without waiting for the database."""
+    latest = 0
+
+    async def configure(connection: Connection) -> None:
+        nonlocal latest
+        await _configure(settings, connection)
+        row = await (await connection.execute(TIMELINE, prepare=False)).fetchone()
+        assert row is not None
+        if row["timeline"] < latest:
+            # Back without having been told, it takes writes that nobody will ever see.
+            raise FormerPrimary("another server was promoted in the place of this one")
+        latest = row["timeline"]
+
     return Pool(
         conninfo(settings),
         queue=settings.pool_queue,
@@ -161,7 +178,7 @@ def open_pool(settings: Settings) -> Pool:
             # Prepare each statement at its first use, if the next one is in the same session.
             "prepare_threshold": None if settings.pooler else 0,
         },
-        configure=partial(_configure, settings),
+        configure=configure,
         open=False,
         name="onerow",
     )
@@ -206,6 +223,8 @@ def conninfo(settings: Settings) -> str:
             "fallback_application_name": "onerow",  # gives way to one in DATABASE_URL
             "target_session_attrs": "read-write",  # a standby refuses SERIALIZABLE
             "connect_timeout": CONNECT_TIMEOUT,
+            # Else the first host, if it is a former primary, would be all that is ever tried.
+            "load_balance_hosts": "random",
             # A network that has gone silent is noticed by when the request is over.
             "tcp_user_timeout": deadline,
             **given,
