@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel, waiting
+from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel, generators, waiting
 from psycopg.abc import PQGen
 from psycopg.adapt import Buffer, Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -39,6 +39,14 @@ CONNECT_TIMEOUT = 2
 # answers takes milliseconds; the caller waits for no longer than that behind its deadline.
 CANCEL_TIMEOUT = 0.5
 
+# Seconds for the statement to end by that. Longer, and the network is not there, or the server.
+ANSWER_TIMEOUT = 0.2
+
+# Seconds after which an idle connection is tried by the kernel, and between tries, so that one that
+# has died unseen is found before a request takes it: each would cost its whole deadline.
+KEEPALIVES_IDLE = 10
+KEEPALIVES_INTERVAL = 2
+
 
 class Connection(AsyncConnection[Row]):
     """A connection that closes where its user stops waiting: at the deadline, or cancelled.
@@ -52,6 +60,7 @@ class Connection(AsyncConnection[Row]):
         super().__init__(*arguments, **options)
         self.prepared: set[str] = set()  # what db.pipeline has prepared, by name
         self.prepares = True
+        self.silent = False  # nothing was heard of it when its user stopped waiting
         self.settings: list[str] = []  # of each transaction, where start-up options say nothing
 
     async def wait(
@@ -86,9 +95,14 @@ class Connection(AsyncConnection[Row]):
     async def _abandon(self) -> None:
         try:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.silent = True
                 with suppress(psycopg.Error):
                     # Before the end of this connection, by which a pooler finds the statement.
                     await self.cancel_safe()
+                    answer = generators.fetch(self.pgconn)
+                    limit = ANSWER_TIMEOUT
+                    await waiting.wait_async(answer, self.pgconn.socket, limit, limit)
+                    self.silent = False
         finally:
             self.pgconn.finish()
 
@@ -125,7 +139,13 @@ class Pool(AsyncConnectionPool[Connection]):
 
     async def putconn(self, conn: Connection) -> None:
         """Give a connection back, which goes on if the caller is cancelled meanwhile."""
-        await asyncio.shield(super().putconn(conn))
+        await asyncio.shield(self._put(conn))
+
+    async def _put(self, conn: Connection) -> None:
+        await super().putconn(conn)
+        if conn.silent:
+            # The others may have died in the same silence, and each would cost a request.
+            await self.drain()
 
 
 class FiniteTimestamp(Loader):
@@ -151,11 +171,15 @@ class FormerPrimary(psycopg.OperationalError):
 
 def open_pool(settings: Settings) -> Pool:
     """Make the pool; `async with` opens it, without waiting for the database."""
+    url = conninfo(settings)
+    several_hosts = "," in str(conninfo_to_dict(url).get("host") or os.environ.get("PGHOST"))
     latest = 0
 
     async def configure(connection: Connection) -> None:
         nonlocal latest
         await _configure(settings, connection)
+        if not several_hosts:
+            return
         row = await (await connection.execute(TIMELINE, prepare=False)).fetchone()
         assert row is not None
         if row["timeline"] < latest:
@@ -164,7 +188,7 @@ def open_pool(settings: Settings) -> Pool:
         latest = row["timeline"]
 
     return Pool(
-        conninfo(settings),
+        url,
         queue=settings.pool_queue,
         min_size=settings.pool_size,
         max_size=settings.pool_size,
@@ -227,6 +251,8 @@ def conninfo(settings: Settings) -> str:
             "load_balance_hosts": "random",
             # A network that has gone silent is noticed by when the request is over.
             "tcp_user_timeout": deadline,
+            "keepalives_idle": KEEPALIVES_IDLE,
+            "keepalives_interval": KEEPALIVES_INTERVAL,
             **given,
             "client_encoding": "UTF8",  # whatever the database's own
             "options": " ".join(str(option) for option in options if option),

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from db.settings import Settings
 from tests.faults.faults import FAULTS
-from tests.faults.scene import Fault
+from tests.faults.proxy import Proxy
+from tests.faults.scene import Fault, event_loop
 from tests.faults.server import Server, Skipped, running
 from tests.faults.trial import SHORT, trial
-from tests.service import temporary_data_dir
+from tests.service import LIMIT, serving, temporary_data_dir, until
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,19 @@ def test_nothing_is_lost_and_nothing_doubled(
         pytest.skip(str(reason))
     print(f"seed {seed}: {result}")
     assert result.broken == []
+
+
+def test_idle_connections_that_died_unseen_cost_one_request(faulty_server: Server) -> None:
+    proxy = Proxy(faulty_server.new_database(), random.Random())
+    with event_loop() as start:
+        start(proxy.listen()).result(LIMIT)
+        with serving(DATABASE_URL=proxy.url, RETRY_DEADLINE="1") as service:
+            until(lambda: proxy.flowing == Settings().pool_size)
+            start(proxy.hold()).result(LIMIT)
+            start(proxy.release(lost=True)).result(LIMIT)
+            posts = [service.post("/departments", name=f"number {each}") for each in range(3)]
+            assert [post.status_code for post in posts] == [503, 201, 201]
+        start(proxy.close()).result(LIMIT)
 
 
 # A variant of the service, the fault that shows what is wrong with it, and what the verdict says.
