@@ -115,6 +115,18 @@ def test_a_second_signal_ends_it_at_once(number: str) -> None:
         assert postmaster(data_dir) is None
 
 
+@pytest.mark.parametrize("phase", [0.05, 0.3])
+def test_a_second_signal_is_heard_whenever_it_comes(database: str, phase: float) -> None:
+    # The supervisor looks for signals every half second; the first may be seen with the second.
+    with serving(DATABASE_URL=database, WORKERS="2", DRAIN_SECONDS=NEVER) as service:
+        until(lambda: both_serve(service))
+        service.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            service.process.wait(SAME_SIGNAL + phase)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(LIMIT) == 0
+
+
 def ends_by_a_signal(service: Service) -> bool:
     """Send one more; wait for longer than it counts as the one before."""
     service.process.send_signal(signal.SIGTERM)

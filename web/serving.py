@@ -73,8 +73,6 @@ def serve(
         uvicorn.Server(config).run([sock])
     else:
         supervisor = Supervisor(config, [sock], drain + grace + CLOSING)
-        # The terminal was closed. uvicorn would restart the workers, and run on unseen.
-        signal.signal(signal.SIGHUP, lambda *_: supervisor.signal_queue.append(signal.SIGTERM))
         supervisor.run()
 
 
@@ -84,6 +82,14 @@ class Supervisor(Multiprocess):
     def __init__(self, config: uvicorn.Config, sockets: list[socket], limit: float) -> None:
         super().__init__(config, sockets)
         self._limit = limit
+        self._signalled: list[float] = []  # when
+        # SIGHUP too: the terminal was closed. uvicorn would restart the workers, and run on unseen.
+        for number in ENDING:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, *_: object) -> None:
+        self._signalled.append(monotonic())
+        self.signal_queue.append(signal.SIGTERM)
 
     def terminate_all(self) -> None:
         """Tell the workers to end, and leave the listening socket to them."""
@@ -95,10 +101,8 @@ class Supervisor(Multiprocess):
         """Wait for the workers to end; end them after the limit, or when a signal comes again."""
         begun = monotonic()
         while alive := [each for each in self.processes if each.process.is_alive()]:
-            again = ENDING.intersection(self.signal_queue)
-            self.signal_queue.clear()
-            waited = monotonic() - begun
-            if waited > self._limit or (again and waited > SAME_SIGNAL):
+            again = self._signalled and self._signalled[-1] - self._signalled[0] > SAME_SIGNAL
+            if again or monotonic() - begun > self._limit:
                 for each in alive:
                     each.kill()
             wait([each.process.sentinel for each in alive], 0.1)
