@@ -15,7 +15,7 @@ known from the answers that show its row, so a call that names one which no answ
 placed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import NamedTuple
@@ -81,10 +81,15 @@ class Object:
     before: set[Row] = field(default_factory=set)
 
 
-def check(calls: Iterable[Call], before: Iterable[Row], *, broken_commits: bool = False) -> None:
+def check(
+    calls: Iterable[Call],
+    before: Iterable[Row],
+    *,
+    broken_commits: Sequence[tuple[float, float]] = (),
+) -> None:
     """Raise NotLinearizable, with the history, unless some order explains it.
 
-    `broken_commits`: connections to the database may have broken while they committed.
+    `broken_commits`: from when to when connections may have broken while they committed.
     """
     for name, part in _objects(list(calls), set(before)).items():
         if not _explained(part, broken_commits):
@@ -173,11 +178,12 @@ def _touched(
     return [target.name]
 
 
-def _explained(part: Object, broken_commits: bool) -> bool:
+def _explained(part: Object, broken_commits: Sequence[tuple[float, float]]) -> bool:
     calls: list[Call] = []
     spent: list[int] = []  # for each, the calls after which it acts no more, as bits
     for call in sorted(part.calls, key=lambda call: call.start):
-        earlier = _earlier_attempts(call) if broken_commits else []
+        broken = any(call.start < end and call.end > start for start, end in broken_commits)
+        earlier = _earlier_attempts(call) if broken else []
         last = 1 << len(calls) + len(earlier)
         spent += [1 << len(calls) + i | last for i in range(len(earlier) + 1)]
         calls += [*earlier, call]

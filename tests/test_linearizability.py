@@ -1,5 +1,7 @@
 """The checker, on histories written by hand: the good are accepted, the bad are not."""
 
+from math import inf
+
 import pytest
 
 from tests.linearizability import Call, Key, NotLinearizable, Row, check, history
@@ -203,6 +205,9 @@ BAD_EVEN_SO = {
 }
 
 
+ALWAYS = [(-inf, inf)]
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_good_histories_are_accepted(name: str) -> None:
     calls, before = GOOD[name]
@@ -219,14 +224,14 @@ def test_bad_histories_are_rejected(name: str) -> None:
 @pytest.mark.parametrize("name", GOOD)
 def test_good_histories_are_accepted_with_broken_commits_too(name: str) -> None:
     calls, before = GOOD[name]
-    check(calls, before, broken_commits=True)
+    check(calls, before, broken_commits=ALWAYS)
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_histories_are_rejected_with_broken_commits_too(name: str) -> None:
     calls, before = BAD[name]
     with pytest.raises(NotLinearizable):
-        check(calls, before, broken_commits=True)
+        check(calls, before, broken_commits=ALWAYS)
 
 
 @pytest.mark.parametrize("name", GOOD_IF_BROKEN)
@@ -234,14 +239,16 @@ def test_what_broken_commits_explain_is_accepted_for_them_only(name: str) -> Non
     calls, before = GOOD_IF_BROKEN[name]
     with pytest.raises(NotLinearizable):
         check(calls, before)
-    check(calls, before, broken_commits=True)
+    check(calls, before, broken_commits=ALWAYS)
+    with pytest.raises(NotLinearizable):
+        check(calls, before, broken_commits=[(-2, -1), (1000, inf)])
 
 
 @pytest.mark.parametrize("name", BAD_EVEN_SO)
 def test_what_broken_commits_do_not_explain_is_rejected(name: str) -> None:
     calls, before = BAD_EVEN_SO[name]
     with pytest.raises(NotLinearizable):
-        check(calls, before, broken_commits=True)
+        check(calls, before, broken_commits=ALWAYS)
 
 
 def test_a_history_prints_a_line_a_call_in_time_order() -> None:

@@ -24,13 +24,16 @@ def main() -> None:
     options = arguments()
     unwind_on_signals(1)
     print(f"To draw the same requests again: python -m tests.faults --seed {options.seed}")
-    table, kept = [], True
+    table: list[Verdict] = []
+    kept = True
     with temporary_data_dir() as data_dir, running(data_dir) as server:
         for row, broken in rows(server, options):
             print(*broken, sep="\n", end="\n" * bool(broken), flush=True)
             table.append(row)
             kept = kept and not (broken or row.lost or row.doubled)
     print("\n" + markdown(table))
+    if not table:
+        sys.exit("There is no such row.")
     if not kept:
         sys.exit("A promise was broken.")
 
@@ -52,7 +55,7 @@ def rows(server: Server, options: argparse.Namespace) -> Iterator[tuple[Verdict,
         try:
             result = trial(fault, server, extent, options.seed)
         except Skipped as reason:
-            print(f"{fault.name}: skipped, {reason}")
+            print(f"{fault.name}: skipped, {reason}; the table is not whole")
             continue
         print(f"{fault.name}: {result}")
         yield result.verdict, result.broken
@@ -60,6 +63,8 @@ def rows(server: Server, options: argparse.Namespace) -> Iterator[tuple[Verdict,
         traffic, verdict, ratio = overload(server.new_database())
         print(f"{verdict.name}: {traffic}; throughput afterwards {ratio:.2f} of that before")
         broken = []
+        if set(traffic.statuses) != {200, 201, 503}:
+            broken.append("other answers than created, existing and refused")
         if ratio < AS_BEFORE:
             broken.append("it did not recover")
         if verdict.longest_wait > Settings().retry_deadline + LATE:
@@ -67,7 +72,7 @@ def rows(server: Server, options: argparse.Namespace) -> Iterator[tuple[Verdict,
         yield verdict, broken
     if options.part in ROLLING_RESTART:
         if HAPROXY is None:
-            print(f"{ROLLING_RESTART}: skipped, HAProxy is not installed")
+            print(f"{ROLLING_RESTART}: skipped, no HAProxy; the table is not whole")
             return
         traffic, verdict = rolling_restarts(server.new_database(), requests=extent.requests)
         print(f"{verdict.name}: {traffic}")

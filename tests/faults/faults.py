@@ -31,8 +31,10 @@ def backends_killed(scene: Scene) -> Iterator[None]:
 
     with ThreadPoolExecutor(1) as thread:
         killing = thread.submit(killer)
-        yield
-        lifted.set()
+        try:
+            yield
+        finally:
+            lifted.set()
         killing.result()
 
 
@@ -40,8 +42,10 @@ def backends_killed(scene: Scene) -> Iterator[None]:
 def stopped(scene: Scene, how: signal.Signals) -> Iterator[None]:
     scene.server.stop(how)
     scene.hits += 1
-    yield
-    scene.server.start()
+    try:
+        yield
+    finally:
+        scene.server.start()
 
 
 @contextmanager
@@ -160,7 +164,7 @@ FAULTS = (
     Fault("network a black hole", partial(silent, lost=True), OUTAGE, down=True, proxied=True),
     cut("cut before COMMIT arrives", Lose.COMMIT),
     cut("cut before COMMIT is answered", Lose.ANSWER),
-    Fault("callers gone", callers_gone, (None,)),
+    Fault("callers gone", callers_gone),
     Fault("pool used up", pool_used_up, OUTAGE, down=True),
     Fault("disk full", disk_full, OUTAGE, breaks_commits=True, disk=SMALL),
     Fault(

@@ -21,7 +21,7 @@ class Lose(Enum):
     """What is lost when a connection is cut at its COMMIT."""
 
     COMMIT = auto()  # it never reaches the server
-    ANSWER = auto()  # the server has carried it out, or is about to
+    ANSWER = auto()  # the server has carried it out
 
 
 class Messages:
@@ -129,7 +129,7 @@ class Proxy:
             link.flowing.clear()
 
     async def release(self, *, lost: bool) -> None:
-        """Let through what was held, but for connections from before if they are lost for ever."""
+        """Let through what was held, if it is not lost for ever."""
         assert self._held is not None
         for link in self._links:
             if not (lost and link in self._held):
@@ -160,6 +160,8 @@ class Proxy:
         link = Link(client, server)
         if self._held is None:
             link.flowing.set()
+        else:
+            self._held.add(link)
         self._links.add(link)
         try:
             await asyncio.gather(
@@ -190,14 +192,11 @@ class Proxy:
             await link.flowing.wait()
             complete = messages.split(data)
             for position, message in enumerate(complete):
-                if is_commit(message) and self.lose and self._rng.random() < SHARE:
-                    if sink is link.server:
-                        # An answer is lost on its way, or the server still works for it.
-                        sent = complete if self.lose is Lose.ANSWER else complete[:position]
-                        sink.write(b"".join(sent))
-                    if sink is link.server or self.lose is Lose.ANSWER:
-                        self._cut(link)
-                        return
+                here = Lose.COMMIT if sink is link.server else Lose.ANSWER
+                if is_commit(message) and self.lose is here and self._rng.random() < SHARE:
+                    sink.write(b"".join(complete[:position]))
+                    self._cut(link)
+                    return
             sink.write(b"".join(complete))
             await sink.drain()
         await link.flowing.wait()  # an end is no more let through than the rest

@@ -45,7 +45,7 @@ class Scene:
     @property
     def struck(self) -> int:
         """How often the fault has struck, in its own measure."""
-        return self.hits + self.proxy.struck + self.traffic.left
+        return self.hits + self.proxy.struck + len(self.traffic.left)
 
     def do(self, step: Coroutine[Any, Any, None]) -> None:
         """Take a step of the proxy's."""

@@ -5,7 +5,6 @@ import random
 import re
 from bisect import bisect_left
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from time import monotonic
@@ -82,10 +81,9 @@ class Client:
 
     async def leave(self, sent: bytes, after: float) -> None:
         """Send this and be gone so many seconds later."""
-        with suppress(OSError):
-            _, writer = await self._connected()
-            writer.write(sent)
-            await asyncio.sleep(after)
+        _, writer = await self._connected()
+        writer.write(sent)
+        await asyncio.sleep(after)
         self.close()
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -128,7 +126,7 @@ class Traffic:
         self.longest = 0.0  # seconds that a caller waited
         self.slowest: Call | None = None  # whose call it was
         self.leaving = 0.0  # this part of the callers do not wait for their answer
-        self.left = 0
+        self.left: list[Call] = []  # nobody waited for their answer
         self.over = False
         self._port = port
         self._seed = seed
@@ -143,6 +141,11 @@ class Traffic:
                 tasks.create_task(self._names())
             for _ in range(PROBERS):
                 tasks.create_task(self._probe())
+
+    @property
+    def first_ready(self) -> float:
+        """When /ready said 200 for the first time."""
+        return self._ready[0]
 
     def served(self, after: float) -> float | None:
         """Return when both a POST and /ready were served for the first time after this time."""
@@ -174,10 +177,10 @@ class Traffic:
             method, target = draw(rng, name, known)
             start = monotonic()
             call = Call(number, method, target, start)
-            if rng.random() < self.leaving:
+            leaves = rng.random() < self.leaving
+            if leaves:
                 sent = request(*http(method, target))
                 await client.leave(sent[: rng.choice((len(sent), -1))], rng.uniform(0, 0.005))
-                self.left += 1
             elif answer := await client.ask(*http(method, target)):
                 assert answer.status != 503 or answer.number(rb"\r\nretry-after: (\d+)", 0) > 0
                 call = Call(
@@ -195,6 +198,8 @@ class Traffic:
             if call.status is None:
                 call = replace(call, end=end)
             self.calls.append(call)
+            if leaves:
+                self.left.append(call)
             if end - start > self.longest:
                 self.longest, self.slowest = end - start, call
             if not call.answered:

@@ -40,7 +40,6 @@ def trial(
         workers = scene.workers()
         strikes = [strike(fault, scene, extent) for _ in range(extent.strikes)]
         scene.wait(lambda: scene.traffic.answered >= extent.requests)
-        scene.wait(lambda: connections(fault, scene) == POOL_SIZE * WORKERS)  # none was forgotten
         replaced = scene.workers() != workers
         status = scene.end()
         result = judge(fault, strikes, scene.traffic, tables(scene.database))
@@ -72,8 +71,10 @@ def strike(fault: Fault, scene: Scene, extent: Extent) -> Strike:
     scene.wait(lambda: traffic.served(lifted) is not None)
     served = traffic.served(lifted)
     assert served is not None
+    scene.wait(lambda: connections(fault, scene) == POOL_SIZE * WORKERS)
+    recovered = max(served, monotonic())
     scene.wait(lambda: traffic.probes[-1].time > lifted + READY)
-    return Strike(scene.struck - before, began, struck, lifting, lifted, served)
+    return Strike(scene.struck - before, began, struck, lifting, lifted, recovered)
 
 
 def connections(fault: Fault, scene: Scene) -> int:

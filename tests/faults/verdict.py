@@ -18,14 +18,14 @@ READY = 2.0
 
 
 class Strike(NamedTuple):
-    """When a fault began, was there, began to end, was over; and when all was served again."""
+    """When a fault began, was there, began to end, was over; and when all was as before."""
 
     hits: int  # in the fault's own measure
     began: float
     struck: float
     lifting: float
     lifted: float
-    served: float
+    recovered: float
 
 
 class Verdict(NamedTuple):
@@ -49,7 +49,7 @@ class Result:
     lost: list[str]
     doubled: list[str]
     longest: float  # seconds that a caller waited
-    recovery: float  # seconds until all was served again, the longest of all strikes
+    recovery: float  # seconds until all was as before, the longest of all strikes
     broken: list[str] = field(default_factory=list)
 
     @property
@@ -82,11 +82,14 @@ def judge(fault: Fault, strikes: list[Strike], traffic: Traffic, after: list[Row
         lost(traffic.calls, set(after)),
         doubled(after),
         traffic.longest,
-        max(strike.served - strike.lifted for strike in strikes),
+        max(strike.recovered - strike.lifted for strike in strikes),
     )
+    # What was refused before it began has done nothing.
+    begun = [call for call in traffic.calls if call.status != 503 or call.attempts > 0]
     look = Call(-1, "TABLE", None, inf, inf, 200, tuple(after))
+    broken = [(strike.began, strike.lifted + READY) for strike in strikes if fault.breaks_commits]
     try:
-        check([*traffic.calls, look], [], broken_commits=fault.breaks_commits)
+        check([*begun, look], [], broken_commits=broken)
     except NotLinearizable as error:
         result.broken.append(str(error))
     result.broken += [*result.lost, *result.doubled]
@@ -96,7 +99,8 @@ def judge(fault: Fault, strikes: list[Strike], traffic: Traffic, after: list[Row
         result.broken.append(
             f"a caller waited for {traffic.longest:.2f} s:\n{history([traffic.slowest])}"
         )
-    refused = [call for call in traffic.calls if not call.answered]
+    left = {id(call) for call in traffic.left}
+    refused = [call for call in traffic.calls if not call.answered and id(call) not in left]
     if needless := [call for call in refused if call.status not in fault.costs]:
         result.broken.append(f"in vain, and needlessly:\n{history(needless)}")
     if early := [call for call in refused if call.end < strikes[0].began]:
@@ -108,7 +112,10 @@ def judge(fault: Fault, strikes: list[Strike], traffic: Traffic, after: list[Row
             result.broken.append(f"in vain, after the fault:\n{history(late)}")
         if fault.down:
             result.broken += lies(traffic, strike.struck + READY, strike.lifting, 503)
+        elif not fault.kills_workers:  # who ask it are cut off
+            result.broken += lies(traffic, strike.began, strike.lifting, 200)
         result.broken += lies(traffic, calm, end, 200)
+    result.broken += lies(traffic, traffic.first_ready, strikes[0].began, 200)
     return result
 
 
