@@ -136,7 +136,7 @@ def two_instances(database: str) -> Iterator[Instances]:
     """Start two services and HAProxy before them."""
     with ExitStack() as stack:
         stacks = {free_port(): stack.enter_context(ExitStack()) for _ in range(2)}
-        haproxy = stack.enter_context(balancing(list(stacks)))
+        haproxy = stack.enter_context(balancing([f"127.0.0.1:{port}" for port in stacks]))
         instances = Instances(database, haproxy, stacks)
         for port in stacks:
             instances.start(port)

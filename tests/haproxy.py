@@ -20,7 +20,7 @@ defaults
     mode http
     timeout connect 1s
     timeout client 30s
-    timeout server 30s
+    timeout server 7s
     timeout check 2s
 listen onerow
     bind 127.0.0.1:{port}
@@ -37,6 +37,7 @@ class HAProxy:
 
     port: int
     folder: Path
+    pid: int = 0
 
     def up(self) -> int:
         """How many of the servers pass their checks."""
@@ -50,16 +51,17 @@ class HAProxy:
 
 
 @contextmanager
-def balancing(ports: list[int]) -> Iterator[HAProxy]:
+def balancing(addresses: list[str]) -> Iterator[HAProxy]:
     """Start HAProxy on a free port before these; end it, by its process id."""
     assert HAPROXY is not None
     with TemporaryDirectory(prefix="onerow-haproxy-") as name:
         folder = Path(name)
         haproxy = HAProxy(free_port(), folder)
-        servers = "\n".join(f"    server s{port} 127.0.0.1:{port}" for port in ports)
+        servers = "\n".join(f"    server {each} {each}" for each in addresses)
         file = folder / "haproxy.cfg"
         file.write_text(CONFIGURATION.format(folder=folder, port=haproxy.port, servers=servers))
         with subprocess.Popen([HAPROXY, "-db", "-q", "-f", file]) as process:
+            haproxy.pid = process.pid
             try:
                 until((folder / "stats").exists)
                 yield haproxy

@@ -66,7 +66,11 @@ class Call:
 
     @property
     def answered(self) -> bool:
-        return self.status is not None and self.status != 503
+        return self.status not in UNKNOWN
+
+
+# What tells nothing of what was done: no answer, and those of a proxy that has none either.
+UNKNOWN = (None, 502, 503, 504)
 
 
 class NotLinearizable(AssertionError):

@@ -67,10 +67,10 @@ class Service:
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.line)
+        found = re.search(r"(http://[\d.]+:(\d+))", self.line)
         assert found, f"{self.line}{self.log.read_text()}"
-        self.port = int(found[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = found[1]
+        self.port = int(found[2])
         self.http = httpx.Client(base_url=self.url, timeout=LIMIT, trust_env=False)
 
     def complaints(self) -> list[str]:

@@ -84,13 +84,14 @@ class Link:
 
 
 class Proxy:
-    """Forwards a loopback port to the server's Unix socket."""
+    """Forwards a port to the server's Unix socket."""
 
-    def __init__(self, database: str, rng: random.Random) -> None:
+    def __init__(self, database: str, rng: random.Random, address: str = "127.0.0.1") -> None:
         self.delay = 0.0  # seconds, of all that is sent, either way
         self.lose: Lose | None = None
         self.struck = 0  # connections, and what was delayed
         self._database = database
+        self._address = address
         self._rng = rng
         self._port = 0
         self._links: set[Link] = set()
@@ -102,7 +103,7 @@ class Proxy:
         """The database's URL, through the proxy."""
         # Without what libpq would ask for first: this server has neither.
         options = {"sslmode": "disable", "gssencmode": "disable"}
-        return make_conninfo(self._database, host="127.0.0.1", port=self._port, **options)
+        return make_conninfo(self._database, host=self._address, port=self._port, **options)
 
     @property
     def flowing(self) -> int:
@@ -111,7 +112,7 @@ class Proxy:
 
     async def listen(self) -> None:
         """Take connections, on the same port each time."""
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+        self._listener = await asyncio.start_server(self._accept, self._address, self._port)
         self._port = self._listener.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:

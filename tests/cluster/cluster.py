@@ -1,0 +1,73 @@
+"""Services on machines of their own, behind HAProxy, on a primary that has a standby."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from db.change import apply_schema
+from tests.cluster.network import Host, Network
+from tests.cluster.postgres import Node
+from tests.haproxy import HAProxy, balancing
+from tests.service import Service, serving, temporary_data_dir, until
+
+HOSTS = 3
+
+# Seconds, as in the faults: short, so that what begins with an outage ends in it.
+RETRY_DEADLINE = 2.0
+
+
+@dataclass
+class Cluster:
+    """All of it; this process is the client, and HAProxy's machine."""
+
+    network: Network
+    primary: Node
+    standby: Node
+    database: str  # the URL that has both
+    stack: ExitStack
+    machines: list[Host] = field(default_factory=list)
+    services: list[Service] = field(default_factory=list)
+
+    def serve(self, database: str, **settings: str) -> Service:
+        """Start the service on one more machine."""
+        machine = self.network.host()
+        service = self.stack.enter_context(
+            serving(
+                *machine.command(sys.executable, "app.py"),
+                HOST=machine.address,
+                ALLOW_ANONYMOUS="1",  # whoever reaches this network may use it
+                DATABASE_URL=database,
+                RETRY_DEADLINE=str(RETRY_DEADLINE),
+                **settings,
+            )
+        )
+        self.machines.append(machine)
+        self.services.append(service)
+        until(lambda: service.http.get("/ready").status_code == 200)
+        return service
+
+
+@contextmanager
+def cluster(network: Network) -> Iterator[Cluster]:
+    """Start both servers; the second is no standby yet."""
+    with ExitStack() as stack:
+        nodes = [Node(network.host(), stack.enter_context(temporary_data_dir())) for _ in range(2)]
+        primary, standby = nodes
+        for node in nodes:
+            stack.callback(node.stop)
+        primary.create()
+        primary.start()
+        apply_schema(primary.url)
+        addresses = ",".join(node.host.address for node in nodes)
+        database = f"postgresql://postgres@{addresses}/postgres?target_session_attrs=read-write"
+        with ExitStack() as services:
+            yield Cluster(network, primary, standby, database, services)
+
+
+@contextmanager
+def balanced(services: list[Service]) -> Iterator[HAProxy]:
+    """HAProxy before these."""
+    with balancing([service.url.removeprefix("http://") for service in services]) as haproxy:
+        until(lambda: haproxy.up() == len(services))
+        yield haproxy
