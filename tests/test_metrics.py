@@ -156,10 +156,12 @@ def test_a_line_for_each_request_only_when_asked_for(database: str) -> None:
     for asked in ("0", "1"):
         with serving(DATABASE_URL=database, LOG_REQUESTS=asked) as service:
             service.http.post("/departments?secret=x", json={"name": "Ada"})
+            service.http.get("/a%20200,%200.1%20ms,%20id%20forged")
             service.stop()
-            lines = [line for line in service.log.read_text().splitlines() if "POST" in line]
-        assert len(lines) == int(asked)
+            lines = [line for line in service.log.read_text().splitlines() if "access" in line]
+        assert len(lines) == 2 * int(asked)
         assert not any("secret" in line or "Ada" in line for line in lines)
+        assert not any("id forged" in line for line in lines), "a path has no space"
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: prometheus)")

@@ -24,9 +24,20 @@ def test_all_that_is_wanted_is_pinned_with_hashes(file: str) -> None:
         r"^([\w.-]+)==\S+.* \\\n(?:    --hash=sha256:[0-9a-f]{64}.*\n)+", text, re.M
     )
     assert len(pinned) == len(re.findall(r"^[^\s#]", text, re.M)), "and nothing else"
-    wanted = {re.split(r"[\[<>=]", requirement)[0].lower() for requirement in WANTED[file]}
+    wanted = {name_of(each) for each in WANTED[file]}
     assert wanted <= set(pinned)
     assert "://" not in text
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[\[<>=]", requirement)[0].lower()
+
+
+def test_the_readme_gives_a_reason_for_each() -> None:
+    section = (ROOT / "README.md").read_text().partition("## What it stands on")[2]
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", section, re.M)[1:]
+    given = [name for row in rows for name in row.lower().split(", ")]
+    assert sorted(given) == sorted({name_of(each) for wanted in WANTED.values() for each in wanted})
 
 
 # As pip-audit lists them.

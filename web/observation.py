@@ -61,5 +61,5 @@ class Observe:
             state["metrics"].answered(scope["method"], route, status, seconds)
             if self._log_requests:
                 line = "%s %s %d, %.1f ms, id %s"
-                path = scope["path"]
+                path = scope["raw_path"].decode()  # as sent: a space in it could be the line's own
                 access_log.info(line, scope["method"], path, status, seconds * 1000, id_.decode())
