@@ -16,6 +16,10 @@ stress: .venv/installed
 faults: .venv/installed
 	$(BIN)/python -m tests.faults
 
+# In a network of its own, which only root may make.
+cluster: .venv/installed
+	unshare --net $(BIN)/python -m tests.cluster
+
 # QUICK=1: the main figures, in under three minutes.
 bench: .venv/installed tests/bench/.venv/installed
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick,--json --svg)
@@ -65,4 +69,4 @@ audit:
 	"$$tools"/bin/python tests/audit.py requirements.txt tests/bench/requirements.txt tests/fuzz/requirements.txt; \
 	else echo 'Not audited: pip-audit cannot be installed.'; fi
 
-.PHONY: run test psql stress faults bench fuzz lint lock audit
+.PHONY: run test psql stress faults cluster bench fuzz lint lock audit

@@ -47,7 +47,7 @@ class PgBouncer:
 
 
 @contextmanager
-def pooling(database: str, **settings: str) -> Iterator[PgBouncer]:
+def pooling(database: str, address: str = "127.0.0.1", **settings: str) -> Iterator[PgBouncer]:
     """Start it before the server of this URL; `settings` add to the README's."""
     assert PGBOUNCER is not None
     server = conninfo_to_dict(database)
@@ -62,13 +62,14 @@ def pooling(database: str, **settings: str) -> Iterator[PgBouncer]:
     )
     ini = re.sub(r"^auth_.*\n", "", ini, flags=re.MULTILINE)
     ini = ini.replace("listen_port = 6432", f"listen_port = {port}")
+    ini = ini.replace("listen_addr = 127.0.0.1", f"listen_addr = {address}")
     ini += "auth_type = any\nunix_socket_dir =\n"
     ini += "".join(f"{name} = {value}\n" for name, value in settings.items())
     with temporary_data_dir() as path:
         file = path.with_name("pgbouncer.ini")
         file.write_text(ini)
         path.parent.chmod(0o755)
-        url = f"postgresql://postgres@127.0.0.1:{port}/{server['dbname']}"
+        url = f"postgresql://postgres@{address}:{port}/{server['dbname']}"
         pgbouncer = PgBouncer(url, [PGBOUNCER, "--quiet", file])
         pgbouncer.start()
         try:

@@ -5,12 +5,15 @@ import random
 import sys
 
 from db.embedded import unwind_on_signals
-from tests.cluster.cluster import HOSTS, cluster
+from tests.bench.load import CLIENT
+from tests.cluster.cluster import HOSTS, Cluster, cluster
+from tests.cluster.figures import fill, measure, model, report, standby_cost, ways
 from tests.cluster.network import network
 from tests.cluster.trials import TRIALS, trial
 from tests.faults.server import Skipped
 from tests.faults.verdict import Verdict
 from tests.haproxy import HAPROXY
+from tests.service import sql
 
 REQUESTS = 10_000
 SHORT = 900
@@ -29,18 +32,47 @@ def main() -> None:
     table: list[Verdict] = []
     try:
         with network() as machines, cluster(machines) as made:
-            made.standby.copy(made.primary)
             for _ in range(HOSTS):
-                made.serve(made.database)
+                made.serve()
+            if not options.short:
+                print_figures(made)
+            else:
+                made.standby.copy(made.primary)
             for name in TRIALS:
                 row, broken = trial(name, made, SHORT if options.short else REQUESTS, options.seed)
-                print(row, *broken, sep="\n", flush=True)
+                print(f"{name}: {row.requests:,} requests", *broken, sep="\n", flush=True)
                 table.append(row)
                 kept = kept and not (broken or row.lost or row.doubled)
     except Skipped as reason:
         sys.exit(f"Skipped: {reason}.")
+    print("\n" + markdown(table))
     if not kept:
         sys.exit("A promise was broken.")
+
+
+def print_figures(made: Cluster) -> None:
+    """Measure, and leave empty tables and a standby behind."""
+    fill(made.primary)
+    with ways(made) as (each, latencies):
+        found = measure(each, made.primary)
+    print(f"Load by {CLIENT}.\n\n{report(found)}\n\n{model(found, latencies)}\n", flush=True)
+    made.standby.copy(made.primary)
+    print(report(standby_cost(made)) + "\n", flush=True)
+    sql(made.primary.url, "TRUNCATE departments, employees")
+
+
+def markdown(table: list[Verdict]) -> str:
+    """Return the table of the trials."""
+    lines = [
+        "| | requests | lost | doubled | longest wait | without an answer |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {each.name} | {each.requests:,} | {each.lost} | {each.doubled}"
+        f" | {each.longest_wait:.2f} s | {each.recovery:.2f} s |"
+        for each in table
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -25,27 +25,29 @@ class Cluster:
     primary: Node
     standby: Node
     database: str  # the URL that has both
-    stack: ExitStack
-    machines: list[Host] = field(default_factory=list)
+    _stack: ExitStack
     services: list[Service] = field(default_factory=list)
+    machines: list[Host] = field(default_factory=list)  # theirs
 
-    def serve(self, database: str, **settings: str) -> Service:
+    def serve(self) -> None:
         """Start the service on one more machine."""
+        self.services.append(self._stack.enter_context(self.serving(self.database)))
+        self.machines.append(self.network.hosts[-1])
+
+    @contextmanager
+    def serving(self, database: str, **settings: str) -> Iterator[Service]:
+        """Start the service on a machine, which is the last one, until the end of the block."""
         machine = self.network.host()
-        service = self.stack.enter_context(
-            serving(
-                *machine.command(sys.executable, "app.py"),
-                HOST=machine.address,
-                ALLOW_ANONYMOUS="1",  # whoever reaches this network may use it
-                DATABASE_URL=database,
-                RETRY_DEADLINE=str(RETRY_DEADLINE),
-                **settings,
-            )
-        )
-        self.machines.append(machine)
-        self.services.append(service)
-        until(lambda: service.http.get("/ready").status_code == 200)
-        return service
+        with serving(
+            *machine.command(sys.executable, "app.py"),
+            HOST=machine.address,
+            ALLOW_ANONYMOUS="1",  # whoever reaches this network may use it
+            DATABASE_URL=database,
+            RETRY_DEADLINE=str(RETRY_DEADLINE),
+            **settings,
+        ) as service:
+            until(lambda: service.http.get("/ready").status_code == 200)
+            yield service
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from math import inf
 from time import monotonic
 from typing import NamedTuple
 
-from tests.cluster.cluster import Cluster, balanced
+from tests.cluster.cluster import HOSTS, Cluster, balanced
 from tests.faults.scene import event_loop
 from tests.faults.server import tables
 from tests.faults.traffic import Client, Traffic
@@ -46,13 +46,13 @@ def hosts_at_once(stage: Stage) -> None:
 
 
 def host_cut_off(stage: Stage) -> None:
-    machines = stage.cluster.machines
+    machine = stage.cluster.machines[0]
     stage.go_on()
-    machines[0].cut_off()
-    until(lambda: stage.haproxy.up() == len(machines) - 1)
+    machine.cut_off()
+    until(lambda: stage.haproxy.up() == HOSTS - 1)
     stage.go_on()
-    machines[0].connect()
-    until(lambda: stage.haproxy.up() == len(machines))
+    machine.connect()
+    until(lambda: stage.haproxy.up() == HOSTS)
     stage.go_on()
 
 
@@ -62,7 +62,7 @@ def primary_killed(stage: Stage) -> None:
     cluster.primary.kill()
     cluster.standby.promote()
     stage.go_on()
-    until(lambda: stage.haproxy.up() == len(cluster.machines))
+    until(lambda: stage.haproxy.up() == HOSTS)
     stage.go_on()
 
 

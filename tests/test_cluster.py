@@ -1,0 +1,35 @@
+"""`make cluster`, shortened: several machines, one of them cut off, and a failover."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.haproxy import HAPROXY
+from tests.service import ROOT, environment
+
+
+def missing() -> str:
+    """Why it cannot be had here, or nothing."""
+    if os.geteuid() != 0 or subprocess.run(["unshare", "--net", "true"]).returncode != 0:
+        return "only root may make network namespaces"
+    if shutil.which("ip") is None:
+        return "iproute2 is not installed"
+    return "" if HAPROXY else "HAProxy is not installed"
+
+
+def test_nothing_is_lost_and_nothing_doubled_between_machines() -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-m", "tests.cluster", "--short"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stdout.splitlines() if "| 0 | 0 |" in line]) == 4
