@@ -7,7 +7,7 @@ import logging
 import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from starlette.routing import Route
 
 from db.change import apply_schema
 from db.embedded import database_url, unwind_on_signals
+from db.engine import discover
 from db.inspection import open_inspection_pool
 from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Row, open_pool
@@ -336,6 +337,9 @@ def main() -> None:
         if settings.database_url is None:
             apply_schema(url)
         os.environ["DATABASE_URL"] = url  # for the workers, which import this module anew
+        if settings.engine is None:
+            with suppress(psycopg.Error):  # it may come
+                os.environ["ENGINE"] = discover(url)
         serve(
             "app:app",
             host=settings.host,

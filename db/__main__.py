@@ -6,10 +6,12 @@ import os
 import sys
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from db import adoption, doctor
 from db.change import Refused, apply_schema, connect
 from db.embedded import database_url, unwind_on_signals
+from db.engine import ENGINES, POSTGRESQL, discover
 from db.merge import SECONDS, merge, plan, undo
 from db.psql import psql
 from db.settings import read_settings
@@ -17,7 +19,7 @@ from db.transaction import Unavailable
 
 
 def _init(url: str, _: argparse.Namespace) -> bool:
-    apply_schema(url)
+    apply_schema(url, read_settings().engine)
     print("The tables and indexes of schema.sql are there.")
     return True
 
@@ -99,6 +101,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _refuse_other_engines(url: str) -> None:
+    name = read_settings().engine or discover(make_conninfo(url, target_session_attrs="any"))
+    engine = ENGINES[name]
+    if engine is not POSTGRESQL:
+        raise Refused(f"this is {engine.name}, and made for what only PostgreSQL has")
+
+
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -126,6 +135,8 @@ def main() -> None:
         sys.exit("POOLER=1 is for the service: give this command the server's own DATABASE_URL")
     with database_url(settings) as url:
         try:
+            if given.run in (_doctor, _guard, _merge, _enforce):
+                _refuse_other_engines(url)
             well = given.run(url, given)
             sys.stdout.flush()
         except (Refused, Unavailable, psycopg.Error) as error:

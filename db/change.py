@@ -9,8 +9,9 @@ from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 
+from db.engine import ENGINES, discover
 from db.pool import FiniteTimestamp, Row
-from db.queries import QUERIES, ROOT
+from db.queries import QUERIES
 
 Connection = psycopg.Connection[DictRow]
 
@@ -81,14 +82,18 @@ def _holders(connection: Connection, table: str) -> str:
     return "; ".join(holder["description"] for holder in holders) or "nobody any more"
 
 
-def apply_schema(database_url: str) -> None:
-    """Run schema.sql, which leaves alone what is there already.
+def apply_schema(database_url: str, engine_name: str | None = None) -> None:
+    """Run schema.sql, or the engine's own, which leaves alone what is there already.
 
     Raises Refused if the tables stay locked, or psycopg.Error if the database cannot be reached or
     the role lacks the rights.
     """
+    engine = ENGINES[engine_name or discover(database_url)]
     with connect(database_url, "init") as connection:
+        if engine.folder:
+            connection.execute(engine.schema.read_bytes())
+            return
         # Two starts at once would trip over each other's CREATE TABLE IF NOT EXISTS. And CREATE
         # INDEX IF NOT EXISTS locks the table even where it has nothing to do.
         turn = b"SELECT pg_advisory_xact_lock(hashtextextended('onerow schema', 0))"
-        change(connection, "departments", [turn, (ROOT / "schema.sql").read_bytes()])
+        change(connection, "departments", [turn, engine.schema.read_bytes()])

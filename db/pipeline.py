@@ -47,7 +47,7 @@ def _transaction(
 ) -> PQGen[tuple[PGresult, PGresult | None]]:
     """Return what was found, and what was inserted if that was nothing."""
     pgconn = connection.pgconn
-    select, insert = f"{resource}/select", f"{resource}/insert"
+    select, insert = f"{connection.engine.folder}{resource}/select", f"{resource}/insert"
     if connection.prepares:
         for name in {"begin", "commit", select, insert} - connection.prepared:
             yield from _prepare(pgconn, name)

@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
+from db.engine import ENGINES, POSTGRESQL, Engine
 from db.settings import Settings
 
 SQL = Path(__file__).parent.parent / "sql"
@@ -59,6 +60,7 @@ class Connection(AsyncConnection[Row]):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.prepared: set[str] = set()  # what db.pipeline has prepared, by name
+        self.engine = POSTGRESQL
         self.prepares = True
         self.silent = False  # nothing was heard of it when its user stopped waiting
         self.settings: list[str] = []  # of each transaction, where start-up options say nothing
@@ -172,13 +174,16 @@ class FormerPrimary(psycopg.OperationalError):
 def open_pool(settings: Settings) -> Pool:
     """Make the pool; `async with` opens it, without waiting for the database."""
     url = conninfo(settings)
-    several_hosts = "," in str(conninfo_to_dict(url).get("host") or os.environ.get("PGHOST"))
+    # Of those of a distributed engine each takes writes.
+    former_primaries = _engine(settings) is POSTGRESQL and "," in str(
+        conninfo_to_dict(url).get("host") or os.environ.get("PGHOST")
+    )
     latest = 0
 
     async def configure(connection: Connection) -> None:
         nonlocal latest
         await _configure(settings, connection)
-        if not several_hosts:
+        if not former_primaries:
             return
         row = await (await connection.execute(TIMELINE, prepare=False)).fetchone()
         assert row is not None
@@ -213,7 +218,12 @@ async def _try_again(pool: AsyncConnectionPool[Any]) -> None:
         await pool.check()  # which finds no connection, and makes the pool grow
 
 
+def _engine(settings: Settings) -> Engine:
+    return ENGINES[settings.engine or "postgresql"]
+
+
 async def _configure(settings: Settings, connection: Connection) -> None:
+    connection.engine = _engine(settings)
     if settings.pooler:
         connection.prepares = False
         connection.settings = list(_transaction_settings(settings).values())
@@ -237,6 +247,8 @@ def conninfo(settings: Settings) -> str:
         "default_transaction_isolation": r"read\ committed",
         "timezone": "UTC",
     }
+    if not _engine(settings).planner_settings:
+        del session["enable_seqscan"]
     inherited = given.get("options") or os.environ.get("PGOPTIONS")
     options = [inherited, *(f"-c {name}={value}" for name, value in session.items())]
     if settings.pooler:

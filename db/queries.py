@@ -1,28 +1,27 @@
 """The SQL files, and the one thing the service is about: get or create a row."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
 import psycopg
 
+from db.engine import ENGINES, ROOT
 from db.pool import Connection, Pool, Row
 from db.transaction import SettingsLost, read
-
-ROOT = Path(__file__).parent.parent
 
 # The questions of db.inspection, which come and go while the service runs.
 INSPECT = ROOT / "sql" / "inspect"
 
-# A script for psql, and no statement.
+# Scripts, and no statements.
 ROLES = ROOT / "sql" / "roles.sql"
+SCRIPTS = (ROLES, *(engine.schema for engine in ENGINES.values()))
 
 # "employees/select" to the file's bytes, which is what PostgreSQL gets.
 QUERIES = {
     path.relative_to(ROOT / "sql").with_suffix("").as_posix(): path.read_bytes()
     for path in sorted((ROOT / "sql").rglob("*.sql"))
-    if INSPECT not in path.parents and path != ROLES
+    if INSPECT not in path.parents and path not in SCRIPTS
 }
 
 
@@ -42,7 +41,8 @@ async def get_or_create(
     One row per key holds only inside a SERIALIZABLE transaction that has committed: call it
     through db.transaction.serializable().
     """
-    found = await (await connection.execute(QUERIES[f"{resource}/select"], key)).fetchone()
+    select = QUERIES[f"{connection.engine.folder}{resource}/select"]
+    found = await (await connection.execute(select, key)).fetchone()
     if found is not None:
         return Outcome(row=found, copies=found.pop("copies"), created=False)
     created = await (await connection.execute(QUERIES[f"{resource}/insert"], key)).fetchone()
@@ -86,7 +86,7 @@ async def check_usable(connection: Connection, resources: Iterable[str]) -> None
     answer = await (await connection.execute(QUERIES["session"], prepare=False)).fetchone()
     if answer is None or answer["read_only"]:
         raise psycopg.errors.ReadOnlySqlTransaction
-    if answer["unset"] and not connection.settings:
+    if answer["unset"] and connection.engine.planner_settings and not connection.settings:
         raise SettingsLost
     for resource in resources:
         # No row has id 0.

@@ -3,7 +3,7 @@
 import ipaddress
 import os
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import psycopg
@@ -47,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     # /ready, and Ctrl-C should be quick.
     drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 0.0
     max_body: Annotated[int, Meta(ge=64, le=2**30)] = 16384  # bytes
+    # Unset: what the server says that it is, when the service starts.
+    engine: Literal["postgresql", "yugabytedb", "cockroachdb"] | None = None
     # Several, with commas between, while one takes over from another.
     api_token: Annotated[str, Meta(pattern=f"^{_TOKEN}(,{_TOKEN})*\\Z")] | None = None
     allow_anonymous: bool = False

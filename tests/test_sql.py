@@ -10,11 +10,11 @@ from psycopg import AsyncConnection, RawCursor
 from psycopg.conninfo import make_conninfo
 
 from db.pool import open_pool
-from db.queries import QUERIES, ROLES
+from db.queries import QUERIES, SCRIPTS
 from db.settings import Settings
 from tests.service import ROOT, sql
 
-FILES = sorted({*(ROOT / "sql").rglob("*.sql")} - {ROLES})
+FILES = sorted({*(ROOT / "sql").rglob("*.sql")} - {*SCRIPTS})
 
 
 @pytest.fixture(scope="module")

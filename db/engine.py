@@ -1,0 +1,45 @@
+"""What the server is, by its own word, and what differs for it: nothing else asks."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+
+ROOT = Path(__file__).parent.parent
+
+
+class Engine(NamedTuple):
+    """What follows from the server's name."""
+
+    name: str
+    folder: str = ""  # in sql/, with its own schema.sql, and select.sql for each resource
+    planner_settings: bool = True  # enable_seqscan is known
+
+    @property
+    def schema(self) -> Path:
+        """The file that makes the tables."""
+        return ROOT / "sql" / self.folder / "schema.sql" if self.folder else ROOT / "schema.sql"
+
+
+POSTGRESQL = Engine("PostgreSQL")
+ENGINES = {
+    "postgresql": POSTGRESQL,
+    "yugabytedb": Engine("YugabyteDB", "distributed/"),
+    "cockroachdb": Engine("CockroachDB", "distributed/", planner_settings=False),
+}
+
+
+def discover(url: str) -> str:
+    """Return which of ENGINES the server says it is. Raises psycopg.Error."""
+    with psycopg.connect(url) as connection:
+        return named(connection.pgconn.parameter_status)
+
+
+def named(status: Callable[[bytes], bytes | None]) -> str:
+    """Return it from the parameters that the server sent when the connection began."""
+    if status(b"crdb_version"):
+        return "cockroachdb"
+    if b"-YB-" in (status(b"server_version") or b""):
+        return "yugabytedb"
+    return "postgresql"

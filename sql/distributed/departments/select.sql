@@ -1,0 +1,8 @@
+-- The department of this name, the lowest id where several share it, and how many do: id, name, created_at, copies. No row if there is none.
+-- $1 name text
+-- Engines that lock the keys they have looked at, and not pages of an index, need no hash of them.
+SELECT id, name, created_at, count(*) OVER () AS copies
+FROM departments
+WHERE name = $1
+ORDER BY id
+LIMIT 1;

@@ -1,0 +1,10 @@
+-- The employee of this key, the lowest id where several share it, and how many do: id, department_id, name, created_at, copies. No row if there is none.
+-- $1 department_id bigint
+-- $2 name text
+-- Engines that lock the keys they have looked at, and not pages of an index, need no hash of them.
+SELECT id, department_id, name, created_at, count(*) OVER () AS copies
+FROM employees
+WHERE department_id = $1
+  AND name = $2
+ORDER BY id
+LIMIT 1;

@@ -1,0 +1,79 @@
+"""Other engines: what they say they are, and their SQL, which PostgreSQL takes as well."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from db.change import apply_schema
+from db.engine import discover, named
+from tests.deploys import Traffic
+from tests.service import ROOT, environment, serving, sql
+
+# What the engines send, by their documentation.
+SAYINGS = {
+    "postgresql": {b"server_version": b"18.6"},
+    "yugabytedb": {b"server_version": b"15.2-YB-2.25.0.0-b0"},
+    "cockroachdb": {b"server_version": b"13.0.0", b"crdb_version": b"CockroachDB CCL v25.1.0"},
+}
+
+
+@pytest.mark.parametrize("name", SAYINGS)
+def test_an_engine_is_what_it_says(name: str) -> None:
+    assert named(SAYINGS[name].get) == name
+
+
+def test_postgresql_says_so(server: str) -> None:
+    assert discover(server) == "postgresql"
+
+
+@pytest.fixture
+def distributed(server: str) -> str:
+    """A database with the tables as the other engines have them."""
+    sql(server, "DROP DATABASE IF EXISTS distributed")
+    sql(server, "CREATE DATABASE distributed")
+    database = make_conninfo(server, dbname="distributed")
+    apply_schema(database, "yugabytedb")
+    return database
+
+
+@pytest.mark.parametrize("pipeline", ["1", "0"])
+@pytest.mark.parametrize("name", ["yugabytedb", "cockroachdb"])
+def test_each_key_gets_one_row_by_their_sql(name: str, pipeline: str, distributed: str) -> None:
+    settings = {"DATABASE_URL": distributed, "ENGINE": name, "PIPELINE": pipeline}
+    with serving(**settings, WORKERS="2") as service:
+        traffic = Traffic(service.port)
+        asyncio.run(traffic.clients(16, lambda: len(traffic.calls) >= 1000))
+        assert service.http.get("/ready").status_code == 200
+        assert service.complaints() == []
+    assert set(traffic.statuses) == {200, 201}
+    assert any(call.attempts > 1 for call in traffic.calls)
+    verdict = traffic.verdict(name, distributed, 0)
+    assert (verdict.lost, verdict.doubled) == (0, 0)
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["guard", "on"], ["merge"], ["enforce"]])
+def test_what_only_postgresql_has_is_refused(command: list[str], distributed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "db", *command],
+        cwd=ROOT,
+        env=environment(DATABASE_URL=distributed, ENGINE="cockroachdb"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "this is CockroachDB" in done.stderr
+
+
+def test_a_name_that_is_none(distributed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=ROOT,
+        env=environment(DATABASE_URL=distributed, ENGINE="oracle"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "ENGINE" in done.stderr
