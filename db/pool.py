@@ -174,10 +174,9 @@ class FormerPrimary(psycopg.OperationalError):
 def open_pool(settings: Settings) -> Pool:
     """Make the pool; `async with` opens it, without waiting for the database."""
     url = conninfo(settings)
-    # Of those of a distributed engine each takes writes.
-    former_primaries = _engine(settings) is POSTGRESQL and "," in str(
-        conninfo_to_dict(url).get("host") or os.environ.get("PGHOST")
-    )
+    hosts = str(conninfo_to_dict(url).get("host") or os.environ.get("PGHOST"))
+    # Of a distributed engine's hosts each takes writes.
+    former_primaries = "," in hosts and _engine(settings) is POSTGRESQL
     latest = 0
 
     async def configure(connection: Connection) -> None:

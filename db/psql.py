@@ -10,7 +10,7 @@ from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.embedded import BIN
-from db.queries import ROOT
+from db.engine import ROOT
 
 # The first psql with \bind, which gives a file its parameters.
 BIND = 16

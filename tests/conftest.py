@@ -1,7 +1,9 @@
 """One embedded server for all tests, and databases made from a template that schema.sql made."""
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from itertools import count
 
 import psycopg
@@ -19,6 +21,7 @@ from tests.roles import SERVICE, as_role, make_roles
 from tests.service import LIMIT, Service, serving, temporary_data_dir
 
 TEMPLATE = "template_onerow"
+OURS = r"^(template_onerow|onerow_\d+|distributed)$"
 
 
 def pytest_configure() -> None:
@@ -48,12 +51,31 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The URL of a server of the tests' own, empty at the start and gone at the end."""
-    with temporary_data_dir() as data_dir, embedded_server(data_dir) as url:
+    """The URL of a server of the tests' own, empty at the start and gone at the end.
+
+    Or that of TEST_DATABASE_URL, whose role may make databases and roles; databases of the tests
+    are dropped at the end.
+    """
+    with ExitStack() as stack:
+        url = os.environ.get("TEST_DATABASE_URL")
+        if url:
+            stack.callback(drop_databases, url)
+            drop_databases(url)  # those of a run that was killed
+        else:
+            data_dir = stack.enter_context(temporary_data_dir())
+            url = stack.enter_context(embedded_server(data_dir))
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {TEMPLATE}")
         apply_schema(make_conninfo(url, dbname=TEMPLATE))
         yield url
+
+
+def drop_databases(url: str) -> None:
+    """Drop all that the tests have made."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        made = connection.execute("SELECT datname FROM pg_database WHERE datname ~ %s", [OURS])
+        for (name,) in made.fetchall():
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")

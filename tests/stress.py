@@ -17,7 +17,7 @@ from hypothesis import given, seed, settings
 from psycopg.conninfo import make_conninfo
 
 from db.embedded import SIGNALS, embedded_server, signals_deferred
-from db.queries import ROOT
+from db.engine import ROOT
 from tests import profiles as profiles  # registers "stress"
 from tests.proof import CONTROLS, Catch, catch, running, verify
 from tests.service import sql, temporary_data_dir
