@@ -6,6 +6,7 @@ A request from top to bottom: its types, its handler, its route. `python app.py`
 import logging
 import math
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -143,7 +144,11 @@ async def create(resource: Resource, request: Request) -> Response:
         body = await json_body(request, settings.max_body, settings.retry_deadline)
         key = from_body(body, resource.key)
         started = perf_counter()
-        row, copies, created = await found_or_created(resource, request, key, attempts)
+        try:
+            row, copies, created = await found_or_created(resource, request, key, attempts)
+        finally:
+            request.state.traffic.count("retried", len(attempts.retried))
+            request.state.metrics.transaction("POST", resource.name, attempts)
         request.state.traffic.count("created" if created else "existing")
     except tuple(ERROR_HANDLERS) as error:
         response = await on_error(request, error)
@@ -156,9 +161,6 @@ async def create(resource: Resource, request: Request) -> Response:
         response.headers["Location"] = f"/{resource.name}/{row['id']}"
         if copies > 1:
             response.headers["Duplicates"] = str(copies)
-    if attempts.retried:
-        request.state.traffic.count("retried", len(attempts.retried))
-    request.state.metrics.transaction("POST", resource.name, attempts)
     milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
     response.headers["Server-Timing"] = (
         f'db;dur={milliseconds:.1f};desc="attempts={attempts.begun}"'
@@ -279,8 +281,10 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
     async with open_pool(settings) as pool, open_inspection_pool(settings) as inspection_pool:
         try:
             await check_ready(pool, NAMES)
-        except Unavailable as error:
-            log.warning("not ready: %s", error)  # serve all the same: it may come
+        except (Unavailable, psycopg.Error) as error:
+            # Serve all the same: it may come. The text of an error of psycopg's may quote a row.
+            told = error if isinstance(error, Unavailable) else type(error).__name__
+            log.warning("not ready: %s", told)
         with shared_folder() as folder:
             counts = Metrics()
             async with counts.watching(pool):
@@ -328,6 +332,10 @@ app = Starlette(
     exception_handlers={**ERROR_HANDLERS, Exception: defect},
 )
 app.router.redirect_slashes = False  # a path is there or it is not
+for each in app.router.routes:
+    assert isinstance(each, Route)
+    # Starlette's $ matches before a newline at the end, too.
+    each.path_regex = re.compile(each.path_regex.pattern.removesuffix("$") + r"\Z")
 
 
 def main() -> None:

@@ -264,7 +264,13 @@ def _role(server: Row) -> Check:
         "creates_roles": "may create roles",
         "creates_databases": "may create databases",
     }
+    if not server["superuser"]:  # which has them all
+        powers["replicates"] = "may replicate"
+        powers["creates_in_public"] = "may create tables in the schema public"
     has = [text for name, text in powers.items() if server[name]]
+    # Of this one the comment in sql/roles.sql says what it is for.
+    if member_of := [name for name in server["member_of"] if name != "pg_read_all_stats"]:
+        has.append(f"is a member of {', '.join(member_of)}")
     if has:
         return Check(
             ADVICE, "role", f"{server['role']} {', '.join(has)}: the service needs none of it"

@@ -13,8 +13,9 @@ class Engine(NamedTuple):
     """What follows from the server's name."""
 
     name: str
-    folder: str = ""  # in sql/, with its own schema.sql, and select.sql for each resource
-    planner_settings: bool = True  # enable_seqscan is known
+    folder: str = ""  # in sql/, with its own schema.sql, and what differs for each resource
+    planner_settings: bool = True  # enable_seqscan has an effect
+    settings: tuple[tuple[str, str], ...] = ()  # of its own, for each session
 
     @property
     def schema(self) -> Path:
@@ -25,7 +26,12 @@ class Engine(NamedTuple):
 POSTGRESQL = Engine("PostgreSQL")
 ENGINES = {
     "postgresql": POSTGRESQL,
-    "yugabytedb": Engine("YugabyteDB", "distributed/"),
+    "yugabytedb": Engine(
+        "YugabyteDB",
+        "distributed/",
+        # It would run a failed statement again by itself, without what the transaction read before.
+        settings=(("yb_max_query_layer_retries", "0"),),
+    ),
     "cockroachdb": Engine("CockroachDB", "distributed/", planner_settings=False),
 }
 

@@ -16,7 +16,7 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from db.pool import Connection
-from db.queries import QUERIES, Outcome
+from db.queries import QUERIES, Outcome, statement
 
 STATEMENTS = {"begin": b"BEGIN ISOLATION LEVEL SERIALIZABLE", "commit": b"COMMIT", **QUERIES}
 
@@ -47,7 +47,7 @@ def _transaction(
 ) -> PQGen[tuple[PGresult, PGresult | None]]:
     """Return what was found, and what was inserted if that was nothing."""
     pgconn = connection.pgconn
-    select, insert = f"{connection.engine.folder}{resource}/select", f"{resource}/insert"
+    select, insert = statement(connection, f"{resource}/select"), f"{resource}/insert"
     if connection.prepares:
         for name in {"begin", "commit", select, insert} - connection.prepared:
             yield from _prepare(pgconn, name)

@@ -119,6 +119,7 @@ class Pool(AsyncConnectionPool[Connection]):
         super().__init__(conninfo, connection_class=Connection, **options)
         self._queue = queue
         self.waiting = 0  # requests, for a connection
+        self.timeouts = 0  # how often a connection was waited for in vain
         self.served = 0  # how often a request was through with its connection, and not refused
 
     async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
@@ -132,6 +133,7 @@ class Pool(AsyncConnectionPool[Connection]):
         try:
             return await super().getconn(timeout)
         except PoolTimeout:
+            self.timeouts += 1
             # Else they stay until a connection comes back, which in an outage none does.
             while self._waiting and self._waiting[0].error:
                 self._waiting.popleft()
@@ -246,7 +248,9 @@ def conninfo(settings: Settings) -> str:
         "default_transaction_isolation": r"read\ committed",
         "timezone": "UTC",
     }
-    if not _engine(settings).planner_settings:
+    engine = _engine(settings)
+    session.update(engine.settings)
+    if not engine.planner_settings:
         del session["enable_seqscan"]
     inherited = given.get("options") or os.environ.get("PGOPTIONS")
     options = [inherited, *(f"-c {name}={value}" for name, value in session.items())]

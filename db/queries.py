@@ -25,6 +25,12 @@ QUERIES = {
 }
 
 
+def statement(connection: Connection, name: str) -> str:
+    """Return the name of the file for this connection's engine."""
+    of_engine = f"{connection.engine.folder}{name}"
+    return of_engine if of_engine in QUERIES else name
+
+
 class Outcome(NamedTuple):
     """What get_or_create() found or made."""
 
@@ -41,8 +47,8 @@ async def get_or_create(
     One row per key holds only inside a SERIALIZABLE transaction that has committed: call it
     through db.transaction.serializable().
     """
-    select = QUERIES[f"{connection.engine.folder}{resource}/select"]
-    found = await (await connection.execute(select, key)).fetchone()
+    select = statement(connection, f"{resource}/select")
+    found = await (await connection.execute(QUERIES[select], key)).fetchone()
     if found is not None:
         return Outcome(row=found, copies=found.pop("copies"), created=False)
     created = await (await connection.execute(QUERIES[f"{resource}/insert"], key)).fetchone()
@@ -56,7 +62,8 @@ async def select(pool: Pool, query: str, parameters: list[Any], seconds: float) 
     async def work(connection: Connection) -> list[Row]:
         # Not prepared: planned anew, a filter that is NULL is gone from the plan, and outside a
         # transaction nothing would clear a plan from before a change of the table.
-        cursor = await connection.execute(QUERIES[query], parameters, prepare=False)
+        text = QUERIES[statement(connection, query)]
+        cursor = await connection.execute(text, parameters, prepare=False)
         return await cursor.fetchall()
 
     return await read(pool, work, seconds=seconds)

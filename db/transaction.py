@@ -141,7 +141,11 @@ async def _until_done(
                 broken = connection.closed
                 connection.deadline = inf
                 await pool.putconn(connection)
-        except (errors.SerializationFailure, errors.DeadlockDetected) as error:
+        except (
+            errors.SerializationFailure,
+            errors.DeadlockDetected,
+            errors.StatementCompletionUnknown,  # of a COMMIT, from a distributed engine
+        ) as error:
             failure = error
         except errors.UniqueViolation as error:
             if key_constraint is None or error.diag.constraint_name != key_constraint:

@@ -47,6 +47,7 @@ FROM pg_proc
 WHERE oid IN (to_regprocedure('departments_guard()'), to_regprocedure('employees_guard()'))
 \gexec
 
+REVOKE ALL ON departments, employees, merged FROM onerow_service;
 GRANT SELECT, INSERT, DELETE ON departments, employees TO onerow_service;
 GRANT SELECT ON merged TO onerow_service;
 

@@ -22,7 +22,7 @@ def main(files: list[str]) -> int:
     if not done.stdout.strip():
         print(done.stderr)
         print("Not audited: see above.")
-        return 0
+        return 0 if "ConnectionError" in done.stderr or "ServiceError" in done.stderr else 1
     packages = json.loads(done.stdout)["dependencies"]
     vulnerable = found(packages)
     print("\n".join([*vulnerable, summary(packages)]))

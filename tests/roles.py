@@ -2,7 +2,9 @@
 
 import subprocess
 
-from psycopg.conninfo import make_conninfo
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.embedded import BIN
 from db.queries import ROLES
@@ -20,6 +22,16 @@ def make_roles(database: str) -> None:
         timeout=LIMIT,
         check=True,
     )
+    _give_password(database)
+
+
+def _give_password(database: str) -> None:
+    """Let the roles log in as the tests' own does, where a server asks for a password."""
+    if password := conninfo_to_dict(database).get("password"):
+        with psycopg.connect(database, autocommit=True) as connection:
+            for role in (SERVICE, OWNER):
+                statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
+                connection.execute(statement.format(sql.Identifier(role), sql.Literal(password)))
 
 
 def as_role(database: str, role: str) -> str:

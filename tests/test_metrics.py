@@ -7,8 +7,11 @@ import shutil
 import signal
 import subprocess
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
+import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -122,6 +125,38 @@ def test_what_the_connection_refuses_is_counted_and_has_an_id(database: str) -> 
             assert answer.headers["x-request-id"]
         labels = {"method": "", "route": "", "status": "431"}
         assert value(service, "onerow_http_request_duration_seconds_count", **labels) == 2
+
+
+def test_a_full_folder_costs_the_sum_and_not_the_service(database: str) -> None:
+    with serving(DATABASE_URL=database, PROMETHEUS_MULTIPROC_DIR="/dev/full") as service:
+        assert service.post("/departments", name="Ada").status_code == 201
+        assert value(service, "onerow_rows_total", outcome="created") == 1
+        assert "the metrics are each worker's own" in service.log.read_text()
+
+
+def test_a_post_that_meets_a_defect_is_counted(database: str) -> None:
+    with serving(DATABASE_URL=database) as service:
+        assert value(service, "onerow_defects_total") == 0
+        service.sql(
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$BEGIN RAISE SQLSTATE 'XX000'; END$$;"
+            "CREATE TRIGGER fail BEFORE INSERT ON departments"
+            " FOR EACH ROW EXECUTE FUNCTION fail()"
+        )
+        failed = httpx.post(f"{service.url}/departments", json={"name": "Ada"})  # then closed
+        assert failed.status_code == 500
+        assert value(service, "onerow_defects_total") == 1
+        assert value(service, "onerow_transaction_attempts_count", method="POST") == 1
+
+
+def test_waits_for_a_connection_in_vain_are_counted(database: str) -> None:
+    settings = {"POOL_SIZE": "1", "RETRY_DEADLINE": "0.5"}
+    with serving(DATABASE_URL=database, **settings) as service, ThreadPoolExecutor(6) as threads:
+        with psycopg.connect(database) as blocker:
+            blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
+            posts = [threads.submit(service.post, "/departments", name="Ada") for _ in range(6)]
+            assert {post.result().status_code for post in posts} == {503}
+        until(lambda: value(service, "onerow_pool_timeouts_total") >= 1)
 
 
 def test_probes_are_not_given_up_and_the_log_has_a_line_for_each_change(database: str) -> None:

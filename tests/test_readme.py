@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import tomllib
 
 import pytest
 
@@ -99,13 +98,3 @@ def test_every_variable_is_named() -> None:
     table = README.split("\n## Configuration\n")[1].split("\n## ")[0]
     for field in Settings.__struct_fields__:
         assert field.upper() in table
-
-
-def test_every_package_has_a_reason_and_every_reason_a_package() -> None:
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    requirements = wanted["project"]["dependencies"] + wanted["dependency-groups"]["dev"]
-    packages = {re.split(r"[\[<>=]", requirement)[0] for requirement in requirements}
-    table = README.split("\n## What it stands on\n")[1]
-    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", table, re.MULTILINE)
-    named = {name for row in rows[1:] for name in re.findall(r"[\w-]+", row)}
-    assert named == packages

@@ -140,7 +140,7 @@ def test_the_doctor_finds_no_right_too_many_nor_too_few(granted: str) -> None:
     assert {check.level for check in found} == {"ok"}
     found = list(doctor.checks(as_role(granted, OWNER), Settings()))
     owned = {check.subject for check in found if check.level != "ok"}
-    assert owned == {"departments", "employees", "merged"}
+    assert owned == {"departments", "employees", "merged", "role"}
 
 
 def test_of_others_the_pages_show_who_they_are_and_not_what_they_say(granted: str) -> None:

@@ -31,6 +31,7 @@ from db.inspection import (
     read_question,
 )
 from db.transaction import Unavailable
+from web.errors import on_unavailable
 from web.problem import RETRY_AFTER, problem
 from web.traffic import KINDS, WINDOW
 from web.validation import Invalid, query_texts, wrong
@@ -166,6 +167,7 @@ async def _page(request: Request, question: Question, texts: dict[str, str]) -> 
     except CannotAnswer as error:
         return _html(question.title, 501, **context, wrong=_short(str(error), CELL))
     except Unavailable as error:
+        await on_unavailable(request, error)  # for the log and the metrics
         response = _html(question.title, 503, **context, wrong=str(error))
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response

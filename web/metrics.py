@@ -1,12 +1,14 @@
 """/metrics for Prometheus: all workers together, whichever of them is asked."""
 
 import asyncio
+import logging
 import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +17,15 @@ from starlette.routing import Route
 from db.pool import Pool
 from db.transaction import Attempts, Unavailable
 from web.traffic import FOLDER
+
+# What a worker has, by kind. prometheus_client would make files with holes, and to write into one
+# where memory is full ends the process. 256 KB are some thousand series; it makes a file larger.
+KINDS = ("counter", "histogram", "gauge_livesum")
+FILE_SIZE = 2**18
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+log = logging.getLogger("onerow")
 
 # Seconds between two looks at the pool: a fraction of the time between two scrapes.
 POOL_INTERVAL = 1.0
@@ -32,15 +43,30 @@ _KINDS: list[type[Exception]] = [Unavailable, *Unavailable.__subclasses__()]
 REASONS = [_snake(kind) for kind in _KINDS]
 
 
+def _make_files() -> None:
+    """Make this worker's files. Raises OSError."""
+    folder = Path(os.environ[FOLDER])
+    folder.mkdir(exist_ok=True)  # someone may have tidied it away
+    for kind in KINDS:
+        file = folder / f"{kind}_{os.getpid()}.db"
+        begun = file.with_suffix(".begun")
+        begun.write_bytes(bytes(FILE_SIZE))
+        begun.rename(file)
+
+
 class Metrics:
     """What one worker counts, in files of its own."""
 
     def __init__(self) -> None:
+        try:
+            _make_files()
+        except OSError as error:
+            log.warning("the metrics are each worker's own: %s", type(error).__name__)
+            os.environ.pop(FOLDER, None)
         # Imported here, for it reads FOLDER when it is imported.
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-        Path(os.environ[FOLDER]).mkdir(exist_ok=True)  # someone may have tidied it away
-        registry = CollectorRegistry()  # the files are what is asked, not this
+        self.registry = registry = CollectorRegistry()
         self._requests = Histogram(
             "onerow_http_request_duration_seconds",
             "From a request's headers to its answer's end; a label is empty where there is none.",
@@ -74,6 +100,17 @@ class Metrics:
             registry=registry,
         )
 
+        self._defects = Counter(
+            "onerow_defects",
+            "Requests that were answered with 500.",
+            registry=registry,
+        )
+        self._pool_timeouts = Counter(
+            "onerow_pool_timeouts",
+            "Waits for a connection that were in vain.",
+            registry=registry,
+        )
+
         def pool_gauge(name: str, text: str) -> Gauge:
             return Gauge(name, text, multiprocess_mode="livesum", registry=registry)
 
@@ -97,6 +134,8 @@ class Metrics:
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request."""
         self._request(method, route, status).observe(seconds)
+        if status == 500:
+            self._defects.inc()
 
     def row(self, resource: str, *, created: bool) -> None:
         """Count a row that a POST found or made."""
@@ -126,24 +165,34 @@ class Metrics:
             close_all_multiprocess_files()  # type: ignore[no-untyped-call]
 
     async def _watch(self, pool: Pool) -> None:
+        timeouts = 0
         while True:
             stats = pool.get_stats()
+            self._pool_timeouts.inc(pool.timeouts - timeouts)
+            timeouts = pool.timeouts
             self._pool_size.set(stats["pool_size"])
             self._pool_in_use.set(stats["pool_size"] - stats["pool_available"])
             self._pool_waiting.set(pool.waiting)
             await asyncio.sleep(POOL_INTERVAL)
 
 
-async def metrics(_request: Request) -> Response:
+async def metrics(request: Request) -> Response:
+    """Answer with the counts, from a thread: each worker that has ended adds to the work."""
+    text = await asyncio.to_thread(_text, request.state.metrics.registry)
+    return Response(text, media_type=CONTENT_TYPE)
+
+
+def _text(own: Any) -> bytes:
     """Sum up the files of all workers, and those of workers that have ended."""
     from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
     from prometheus_client.multiprocess import MultiProcessCollector
 
+    if FOLDER not in os.environ:
+        return generate_latest(own)
     _forget_the_pools_of_dead_workers()
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    return generate_latest(registry)
 
 
 def _forget_the_pools_of_dead_workers() -> None:

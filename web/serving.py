@@ -29,6 +29,8 @@ KEEP_ALIVE = 75
 # for 2 MB a second over a line that takes 100 ms there and back.
 SEND_BUFFER = 2**18
 
+log = logging.getLogger("onerow")
+
 # Seconds for closing the two pools, five each at most, when all requests are through.
 CLOSING = 12
 
@@ -90,6 +92,14 @@ class Supervisor(Multiprocess):
     def _on_signal(self, *_: object) -> None:
         self._signalled.append(monotonic())
         self.signal_queue.append(signal.SIGTERM)
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace workers that have ended, and tell the log of each."""
+        for each in self.processes:
+            if not each.process.is_alive():
+                code = each.process.exitcode
+                log.warning("worker %s ended, with exit code %s", each.pid, code)
+        super().keep_subprocess_alive()
 
     def terminate_all(self) -> None:
         """Tell the workers to end, and leave the listening socket to them."""

@@ -20,7 +20,16 @@ SELECT
     rolsuper AS superuser,
     rolbypassrls AS bypasses_row_security,
     rolcreaterole AS creates_roles,
-    rolcreatedb AS creates_databases
+    rolcreatedb AS creates_databases,
+    rolreplication AS replicates,
+    has_schema_privilege('public', 'CREATE') AS creates_in_public,
+    ARRAY(
+        SELECT granted.rolname::text
+        FROM pg_auth_members
+        INNER JOIN pg_roles AS granted ON granted.oid = roleid
+        WHERE member = pg_roles.oid
+        ORDER BY granted.rolname
+    ) AS member_of
 FROM pg_roles
 INNER JOIN pg_database ON datname = current_database()
 WHERE rolname = current_user;

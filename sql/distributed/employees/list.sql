@@ -1,0 +1,12 @@
+-- The employees after an id, by id, one more than the limit if there are more: id, department_id, name, created_at.
+-- $1 after bigint
+-- $2 limit bigint
+-- $3 name text, or NULL for any
+-- $4 department_id bigint, or NULL for any
+SELECT id, department_id, name, created_at
+FROM employees
+WHERE id > $1
+  AND ($3::text IS NULL OR name = $3)
+  AND ($4::bigint IS NULL OR department_id = $4)
+ORDER BY id
+LIMIT $2::bigint + 1;
