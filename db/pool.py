@@ -64,6 +64,13 @@ class Connection(AsyncConnection[Row]):
         self.prepares = True
         self.silent = False  # nothing was heard of it when its user stopped waiting
         self.settings: list[str] = []  # of each transaction, where start-up options say nothing
+        self.replicated = True  # what it has committed, where that waits for a standby
+        self.add_notice_handler(self._notice)
+
+    def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        # By its source, for its text is in the server's language, and its SQLSTATE any warning's.
+        if notice.source_function == "SyncRepWaitForLSN":
+            self.replicated = False
 
     async def wait(
         self,

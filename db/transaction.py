@@ -65,6 +65,10 @@ class SettingsLost(Unavailable):
     """The session lacks its settings: behind a pooler the service needs POOLER=1."""
 
 
+class NotReplicated(Unavailable):
+    """The wait for a synchronous standby was cancelled: it may not have what was committed."""
+
+
 class SchemaMissing(Unavailable):
     """The tables, or rights on them, are missing: run `python -m db init`."""
 
@@ -132,9 +136,12 @@ async def _until_done(
             # Not pool.connection(), whose own COMMIT or ROLLBACK comes after an attempt's.
             connection = await pool.getconn(deadline - monotonic())
             connection.deadline = deadline
+            connection.replicated = True
             try:
                 attempts.begun += 1
                 result = await attempt(connection)
+                if not connection.replicated:
+                    raise NotReplicated  # a COMMIT as any other, for those who don't read warnings
                 pool.served += 1
                 return result
             finally:

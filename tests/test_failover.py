@@ -2,9 +2,11 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -63,5 +65,26 @@ def test_the_former_primary_is_not_written_to(primary: Server, standby: str) -> 
         assert len(sql(standby, "SELECT FROM departments")) == 7
         assert "another server was promoted" in service.log.read_text()
 
+
+@pytest.mark.parametrize("pipeline", "10")
+def test_a_commit_that_no_standby_has_is_not_acknowledged(primary: Server, pipeline: str) -> None:
+    def cancelled(request: Callable[[], httpx.Response]) -> int:
+        """Return the status of a request whose wait for the standby is cancelled."""
+        with ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(request)
+            until(lambda: sql(primary.url, f"SELECT pg_cancel_backend(pid) {WAITING}") != [])
+            return answer.result().status_code
+
+    with serving(DATABASE_URL=primary.url, PIPELINE=pipeline) as service:
+        assert service.post("/departments", name="before").status_code == 201
+        sql(primary.url, "ALTER SYSTEM SET synchronous_standby_names = nobody")
+        sql(primary.url, "SELECT pg_reload_conf()")
+        until(lambda: sql(primary.url, "SHOW synchronous_standby_names") == [("nobody",)])
+        assert cancelled(lambda: service.post("/departments", name="cancelled")) == 503
+        assert cancelled(lambda: service.http.delete("/departments/1")) == 503
+        assert service.post("/departments", name="cancelled").status_code == 200
+
+
+WAITING = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
 SESSIONS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'onerow'"

@@ -34,6 +34,12 @@ class Host:
         """Put it in again."""
         ip("link", "set", self._port, "up")
 
+    def lose_way_to(self, other: "Host") -> None:
+        ip("-n", self.namespace, "route", "add", "blackhole", other.address)
+
+    def find_way_to(self, other: "Host") -> None:
+        ip("-n", self.namespace, "route", "delete", "blackhole", other.address)
+
 
 @dataclass
 class Network:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tests.cluster.cluster import HOSTS, Cluster, balanced
 from tests.faults.scene import event_loop
 from tests.faults.server import tables
-from tests.faults.traffic import Client, Traffic
+from tests.faults.traffic import NAMES_AT_ONCE, Client, Traffic
 from tests.faults.verdict import Verdict, doubled, lost
 from tests.haproxy import HAProxy
 from tests.linearizability import Call, NotLinearizable, check
@@ -57,10 +57,18 @@ def host_cut_off(stage: Stage) -> None:
 
 
 def primary_killed(stage: Stage) -> None:
+    """The standby is behind when the primary dies: it must not lack what was acknowledged."""
     cluster = stage.cluster
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
     stage.go_on()
+    cluster.primary.host.lose_way_to(cluster.standby.host)
+    # There will be one for each name. Not until the deadline: then the service cancels the wait,
+    # and others see, and are told of, what is on the primary alone.
+    until(lambda: len(sql(cluster.primary.url, waiting)) >= NAMES_AT_ONCE // 2)
     cluster.primary.kill()
     cluster.standby.promote()
+    # Not before: the kernel would send what the dead has left.
+    cluster.primary.host.find_way_to(cluster.standby.host)
     stage.go_on()
     until(lambda: stage.haproxy.up() == HOSTS)
     stage.go_on()
