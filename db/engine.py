@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+# Seconds for each host to answer, in which the default deadline has time for a second host.
+CONNECT_TIMEOUT = 2
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,7 +42,9 @@ ENGINES = {
 
 def discover(url: str) -> str:
     """Return which of ENGINES the server says it is. Raises psycopg.Error."""
-    with psycopg.connect(url) as connection:
+    given = conninfo_to_dict(url)
+    timeout = given.get("connect_timeout", CONNECT_TIMEOUT)
+    with psycopg.connect(url, connect_timeout=timeout) as connection:
         return named(connection.pgconn.parameter_status)
 
 

@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from db.engine import ENGINES, POSTGRESQL, Engine
+from db.engine import CONNECT_TIMEOUT, ENGINES, POSTGRESQL, Engine
 from db.settings import Settings
 
 SQL = Path(__file__).parent.parent / "sql"
@@ -32,9 +32,6 @@ Row = dict[str, Any]
 # Seconds after which the pool tries once more to replace a lost connection. Then each request that
 # waits for one makes it try again, so that it is back at once when the database is.
 RECONNECT_TIMEOUT = 0.5
-
-# Seconds for each host to answer, in which the default deadline has time for a second host.
-CONNECT_TIMEOUT = 2
 
 # Seconds in which the server can be told that nobody waits for its statement any more. One that
 # answers takes milliseconds; the caller waits for no longer than that behind its deadline.

@@ -1,4 +1,4 @@
-"""HAProxy before two instances, as the README shows it, and their restart one after the other."""
+"""HAProxy before several instances, as in the README but that it looks at them more often."""
 
 import shutil
 import socket

@@ -17,6 +17,10 @@ FILES = [path.relative_to(ROOT) for path in sorted((ROOT / "sql").rglob("*.sql")
 # Values that any file can be run with, by the parameter's name or else its type.
 VALUES = {
     "resource": "employees",
+    "statement_timeout": "1s",
+    "lock_timeout": "1s",
+    "idle_in_transaction_session_timeout": "1s",
+    "enable_seqscan": "off",
     "bigint": "1",
     "text": "x",
     "text[]": "{}",
