@@ -171,7 +171,7 @@ def open_inspection_pool(settings: Settings) -> Pool:
 async def _configure(settings: Settings, connection: Connection) -> None:
     if settings.pooler:
         limit = f"{STATEMENT_TIMEOUT}s"
-        connection.settings = [limit, limit, limit, "on"]
+        connection.settings = [limit, limit, limit, "on", "warning"]
     await connection.set_read_only(True)
     # SERIALIZABLE would take predicate locks, and so disturb what is looked at.
     await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)

@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from db.engine import CONNECT_TIMEOUT, ENGINES, POSTGRESQL, Engine
+from db.engine import CONNECT_TIMEOUT, ENGINES, POSTGRESQL, Engine, named
 from db.settings import Settings
 
 SQL = Path(__file__).parent.parent / "sql"
@@ -192,12 +192,15 @@ def open_pool(settings: Settings) -> Pool:
             return
         row = await (await connection.execute(TIMELINE, prepare=False)).fetchone()
         assert row is not None
-        if row["timeline"] < latest:
+        seen, latest = latest, max(latest, row["timeline"])
+        if row["timeline"] < seen:
             # Back without having been told, it takes writes that nobody will ever see.
+            await connection.close()
             raise FormerPrimary("another server was promoted in the place of this one")
-        latest = row["timeline"]
+        if 0 < seen < latest:
+            await pool.drain()  # of connections to the former one
 
-    return Pool(
+    pool = Pool(
         url,
         queue=settings.pool_queue,
         min_size=settings.pool_size,
@@ -216,6 +219,7 @@ def open_pool(settings: Settings) -> Pool:
         open=False,
         name="onerow",
     )
+    return pool
 
 
 async def _try_again(pool: AsyncConnectionPool[Any]) -> None:
@@ -228,6 +232,11 @@ def _engine(settings: Settings) -> Engine:
 
 
 async def _configure(settings: Settings, connection: Connection) -> None:
+    if settings.engine is None:  # it could not be asked when the service started
+        engine = named(connection.pgconn.parameter_status)
+        if engine != "postgresql":
+            await connection.close()
+            raise psycopg.OperationalError(f"the server is another engine: set ENGINE={engine}")
     connection.engine = _engine(settings)
     if settings.pooler:
         connection.prepares = False
@@ -293,4 +302,6 @@ def _transaction_settings(settings: Settings) -> dict[str, str]:
         # A sequential scan locks the whole table against all creators. On a small or a never
         # analysed table the planner would prefer it to the lookup's index.
         "enable_seqscan": "off",
+        # By a warning a COMMIT tells that no standby has it.
+        "client_min_messages": "warning",
     }

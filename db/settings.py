@@ -70,6 +70,8 @@ def read_settings() -> Settings:
         settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(str(error).replace("`$.", "`")) from error
+    if settings.pooler and settings.engine == "yugabytedb":
+        raise SettingsError("POOLER=1 cannot pass on a setting that ENGINE=yugabytedb needs")
     if settings.database_url is not None:
         if _CUT_PASSWORD.match(settings.database_url):
             raise SettingsError("DATABASE_URL: in a password write @ as %40 and / as %2F")

@@ -20,8 +20,8 @@ from tests.pools import SECONDS, nothing_left_behind
 from tests.roles import SERVICE, as_role, make_roles
 from tests.service import LIMIT, Service, serving, temporary_data_dir
 
-TEMPLATE = "template_onerow"
-OURS = r"^(template_onerow|onerow_\d+|distributed)$"
+TEMPLATE = "onerow_test_template"
+OURS = "^onerow_test_"
 
 
 def pytest_configure() -> None:
@@ -84,7 +84,7 @@ def new_database(server: str) -> Callable[[], str]:
     numbers = count(1)
 
     def create() -> str:
-        name = f"onerow_{next(numbers)}"
+        name = f"onerow_test_{next(numbers)}"
         with psycopg.connect(server, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         return make_conninfo(server, dbname=name)

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ class PgBouncer:
     def stop(self) -> None:
         """End it at once, with all connections."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self._process.kill()
         self._process.wait(LIMIT)
 
     def _listens(self) -> bool:

@@ -1,8 +1,10 @@
 """Other engines: what they say they are, and their SQL, which PostgreSQL takes as well."""
 
 import asyncio
+import socket
 import subprocess
 import sys
+from time import monotonic
 
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -12,7 +14,7 @@ from db.engine import discover, named
 from db.pool import conninfo
 from db.settings import Settings
 from tests.deploys import Traffic
-from tests.service import ROOT, environment, serving, sql
+from tests.service import LIMIT, ROOT, environment, serving, sql
 
 # What the engines send, by their documentation.
 SAYINGS = {
@@ -34,9 +36,9 @@ def test_postgresql_says_so(server: str) -> None:
 @pytest.fixture
 def distributed(server: str) -> str:
     """A database with the tables as the other engines have them."""
-    sql(server, "DROP DATABASE IF EXISTS distributed")
-    sql(server, "CREATE DATABASE distributed")
-    database = make_conninfo(server, dbname="distributed")
+    sql(server, "DROP DATABASE IF EXISTS onerow_test_distributed")
+    sql(server, "CREATE DATABASE onerow_test_distributed")
+    database = make_conninfo(server, dbname="onerow_test_distributed")
     apply_schema(database, "yugabytedb")
     return database
 
@@ -73,6 +75,15 @@ def test_what_only_postgresql_has_is_refused(command: list[str], distributed: st
     )
     assert done.returncode == 1
     assert "this is CockroachDB" in done.stderr
+
+
+def test_a_server_that_cannot_be_asked_does_not_hold_up_the_start() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/"
+        begun = monotonic()
+        with serving(DATABASE_URL=url) as service:
+            assert service.http.get("/live").status_code == 200
+        assert monotonic() - begun < LIMIT  # psycopg's own patience is more than twice that
 
 
 def test_a_name_that_is_none(distributed: str) -> None:

@@ -54,6 +54,7 @@ def hosts(*urls: str) -> str:
 def test_the_former_primary_is_not_written_to(primary: Server, standby: str) -> None:
     with serving(DATABASE_URL=hosts(primary.url, standby)) as service:
         assert service.post("/departments", name="before").status_code == 201
+        until(lambda: sql(standby, "SELECT FROM departments") != [])
         primary.stop(signal.SIGKILL)
         sql(standby, "SELECT pg_promote()")
         until(lambda: service.post("/departments", name="after").status_code == 201)
@@ -86,5 +87,25 @@ def test_a_commit_that_no_standby_has_is_not_acknowledged(primary: Server, pipel
 
 
 WAITING = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+
+def test_connections_to_the_former_primary_end_when_one_leads_to_the_new(
+    primary: Server, standby: str
+) -> None:
+    end_one = f"SELECT pg_terminate_backend(pid) FROM ({SESSIONS} LIMIT 1)"
+    with serving(DATABASE_URL=hosts(primary.url, standby)) as service:
+        until(lambda: len(sql(primary.url, SESSIONS)) == 8)
+        sql(standby, "SELECT pg_promote()")
+
+        def one_is_at_the_new() -> bool:
+            sql(primary.url, end_one)
+            service.http.get("/ready")
+            return sql(standby, SESSIONS) != []
+
+        until(one_is_at_the_new)
+        until(lambda: sql(primary.url, SESSIONS) == [])
+        assert service.post("/departments", name="after").status_code == 201
+        assert sql(primary.url, "SELECT FROM departments") == []
+
 
 SESSIONS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'onerow'"

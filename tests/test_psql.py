@@ -21,6 +21,7 @@ VALUES = {
     "lock_timeout": "1s",
     "idle_in_transaction_session_timeout": "1s",
     "enable_seqscan": "off",
+    "client_min_messages": "warning",
     "bigint": "1",
     "text": "x",
     "text[]": "{}",
