@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -16,9 +17,10 @@ from db.embedded import embedded_server, unwind_on_signals
 from db.pool import Pool, open_pool
 from db.settings import Settings
 from tests import profiles as profiles  # loads one
+from tests.faults.server import Server
 from tests.pools import SECONDS, nothing_left_behind
 from tests.roles import SERVICE, as_role, make_roles
-from tests.service import LIMIT, Service, serving, temporary_data_dir
+from tests.service import LIMIT, Service, serving, sql, temporary_data_dir, until
 
 TEMPLATE = "onerow_test_template"
 OURS = "^onerow_test_"
@@ -64,10 +66,32 @@ def server() -> Iterator[str]:
         else:
             data_dir = stack.enter_context(temporary_data_dir())
             url = stack.enter_context(embedded_server(data_dir))
+            # Nothing of it needs to outlive a crash: not even its end, which would write it all.
+            stack.callback(Server(data_dir, url).stop, signal.SIGQUIT)
+            wait_for_the_disk(url, "off")
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {TEMPLATE}")
         apply_schema(make_conninfo(url, dbname=TEMPLATE))
         yield url
+
+
+def wait_for_the_disk(url: str, fsync: str) -> None:
+    """Takes a fifth of the time of all tests, and only doctor asks for it: see durable()."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET fsync = {fsync}")
+        connection.execute("SELECT pg_reload_conf()")
+    until(lambda: sql(url, "SHOW fsync") == [(fsync,)])
+
+
+@pytest.fixture(scope="module")
+def durable(server: str) -> Iterator[None]:
+    """Let the tests' server wait for the disk, as one that holds what matters does."""
+    if os.environ.get("TEST_DATABASE_URL"):
+        yield
+        return
+    wait_for_the_disk(server, "on")
+    yield
+    wait_for_the_disk(server, "off")
 
 
 def drop_databases(url: str) -> None:

@@ -26,6 +26,8 @@ UNGUARDED = (
     "no constraint, and the guard is {}: one row for a key only while all writers go through the"
     " service, or run `python -m db guard on`"
 )
+
+pytestmark = pytest.mark.usefixtures("durable")
 NULLABLE = "may be NULL, and rows where it is have no key: ALTER TABLE"
 LOOKUP = {
     "departments": "CREATE INDEX CONCURRENTLY departments_lookup"

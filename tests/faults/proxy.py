@@ -143,7 +143,8 @@ class Proxy:
         self._listener.close()
         for link in list(self._links):
             link.flowing.set()
-            link.cut()
+            for side in (link.client, link.server):
+                side.transport.abort()
             await link.over.wait()
 
     def _cut(self, link: Link) -> None:

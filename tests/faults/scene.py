@@ -126,12 +126,20 @@ def staged(
 @contextmanager
 def event_loop() -> Iterator[Callable[[Coroutine[Any, Any, T]], Future[T]]]:
     """Run an event loop in a thread of its own, and yield what starts a task in it."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        loop = runner.get_loop()
-        thread = Thread(target=loop.run_forever)
-        thread.start()
-        try:
-            yield lambda task: asyncio.run_coroutine_threadsafe(task, loop)
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
+    begun: Future[asyncio.AbstractEventLoop] = Future()
+
+    def run() -> None:
+        # uvloop's close() was seen to wait for ever where another thread had run the loop.
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            loop = runner.get_loop()
+            begun.set_result(loop)
+            loop.run_forever()
+
+    thread = Thread(target=run)
+    thread.start()
+    loop = begun.result(LIMIT)
+    try:
+        yield lambda task: asyncio.run_coroutine_threadsafe(task, loop)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
