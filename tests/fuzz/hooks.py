@@ -6,9 +6,10 @@ All of schemathesis' checks are on. It counts what is dropped here, and says how
 import schemathesis
 from schemathesis.core.failures import Failure
 from schemathesis.openapi.checks import (
-    AcceptedNegativeData,
     EnsureResourceAvailability,
+    MissingHeaders,
     RejectedPositiveData,
+    UndefinedStatusCode,
 )
 
 NO_SUCH_DEPARTMENT = [{"pointer": "#/department_id", "detail": "does not exist"}]
@@ -23,8 +24,8 @@ def filter_failure(
 ) -> bool:
     """Return False for what is no failure."""
     path, status = case.operation.path, response.status_code
-    if status == 431 and isinstance(failure, AcceptedNegativeData | RejectedPositiveData):
-        # A refusal by size alone, of good and of bad data: neither check knows it as one.
+    if status == 431 and not isinstance(failure, UndefinedStatusCode | MissingHeaders):
+        # A refusal by size alone, of good and of bad data: the checks know it as neither.
         return False
     if isinstance(failure, RejectedPositiveData):
         texts = {**(case.path_parameters or {}), **(case.query or {})}
