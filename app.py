@@ -147,7 +147,8 @@ async def create(resource: Resource, request: Request) -> Response:
         try:
             row, copies, created = await found_or_created(resource, request, key, attempts)
         finally:
-            request.state.traffic.count("retried", len(attempts.retried))
+            if attempts.retried:
+                request.state.traffic.count("retried", len(attempts.retried))
             request.state.metrics.transaction("POST", resource.name, attempts)
         request.state.traffic.count("created" if created else "existing")
     except tuple(ERROR_HANDLERS) as error:

@@ -14,7 +14,7 @@ from db.embedded import database_url, unwind_on_signals
 from db.engine import ENGINES, POSTGRESQL, discover
 from db.merge import SECONDS, merge, plan, undo
 from db.psql import psql
-from db.settings import read_settings
+from db.settings import Settings, read_settings
 from db.transaction import Unavailable
 
 
@@ -101,8 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _refuse_other_engines(url: str) -> None:
-    name = read_settings().engine or discover(make_conninfo(url, target_session_attrs="any"))
+def _refuse_other_engines(url: str, settings: Settings) -> None:
+    name = settings.engine or discover(make_conninfo(url, target_session_attrs="any"))
     engine = ENGINES[name]
     if engine is not POSTGRESQL:
         raise Refused(f"this is {engine.name}, and made for what only PostgreSQL has")
@@ -136,7 +136,7 @@ def main() -> None:
     with database_url(settings) as url:
         try:
             if given.run in (_doctor, _guard, _merge, _enforce):
-                _refuse_other_engines(url)
+                _refuse_other_engines(url, settings)
             well = given.run(url, given)
             sys.stdout.flush()
         except (Refused, Unavailable, psycopg.Error) as error:

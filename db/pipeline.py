@@ -48,7 +48,7 @@ def _transaction(
     """Return what was found, and what was inserted if that was nothing."""
     pgconn = connection.pgconn
     select, insert = statement(connection, f"{resource}/select"), f"{resource}/insert"
-    if connection.prepares:
+    if not connection.settings:
         for name in {"begin", "commit", select, insert} - connection.prepared:
             yield from _prepare(pgconn, name)
             connection.prepared.add(name)
@@ -89,10 +89,10 @@ def _prepare(pgconn: PGconn, name: str) -> PQGen[None]:
 
 
 def _send(connection: Connection, name: str, parameters: list[bytes] | None = None) -> None:
-    if connection.prepares:
-        connection.pgconn.send_query_prepared(name.encode(), parameters)
-    else:
+    if connection.settings:
         connection.pgconn.send_query_params(STATEMENTS[name], parameters)
+    else:
+        connection.pgconn.send_query_prepared(name.encode(), parameters)
 
 
 def _results(pgconn: PGconn, number: int) -> PQGen[list[PGresult]]:

@@ -5,7 +5,6 @@ import os
 from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf
-from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -19,12 +18,11 @@ from psycopg.rows import dict_row
 from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from db.engine import CONNECT_TIMEOUT, ENGINES, POSTGRESQL, Engine, named
+from db.engine import CONNECT_TIMEOUT, ENGINES, POSTGRESQL, ROOT, Engine, named
 from db.settings import Settings
 
-SQL = Path(__file__).parent.parent / "sql"
-SETTINGS = (SQL / "settings.sql").read_bytes()
-TIMELINE = (SQL / "timeline.sql").read_bytes()
+SETTINGS = (ROOT / "sql" / "settings.sql").read_bytes()
+TIMELINE = (ROOT / "sql" / "timeline.sql").read_bytes()
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -58,9 +56,10 @@ class Connection(AsyncConnection[Row]):
         super().__init__(*arguments, **options)
         self.prepared: set[str] = set()  # what db.pipeline has prepared, by name
         self.engine = POSTGRESQL
-        self.prepares = True
         self.silent = False  # nothing was heard of it when its user stopped waiting
-        self.settings: list[str] = []  # of each transaction, where start-up options say nothing
+        # Of each transaction, behind a pooler: start-up options say nothing there, and nothing is
+        # prepared.
+        self.settings: list[str] = []
         self.replicated = True  # what it has committed, where that waits for a standby
         self.add_notice_handler(self._notice)
 
@@ -239,7 +238,6 @@ async def _configure(settings: Settings, connection: Connection) -> None:
             raise psycopg.OperationalError(f"the server is another engine: set ENGINE={engine}")
     connection.engine = _engine(settings)
     if settings.pooler:
-        connection.prepares = False
         connection.settings = list(_transaction_settings(settings).values())
     # Every BEGIN that psycopg sends says so: a SET TRANSACTION would end with its transaction, and
     # the next attempt would run at READ COMMITTED.

@@ -39,13 +39,13 @@ def fill(database: str, employees: int, departments: int = 500) -> None:
 
 @contextmanager
 def start(
-    database: str, *words: str, stderr: int = subprocess.PIPE
+    database: str, *words: str, stderr: int = subprocess.PIPE, **settings: str
 ) -> Iterator[subprocess.Popen[str]]:
     """Start `python -m db` with these words, and wait for its end; after a failure, end it."""
     with subprocess.Popen(
         [sys.executable, "-m", "db", *words],
         cwd=ROOT,
-        env=environment(DATABASE_URL=database),
+        env=environment(DATABASE_URL=database, **settings),
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
@@ -57,9 +57,9 @@ def start(
             raise
 
 
-def run(database: str, *words: str) -> tuple[int, str, str]:
+def run(database: str, *words: str, **settings: str) -> tuple[int, str, str]:
     """Run `python -m db` with these words: its exit status, output and error output."""
-    with start(database, *words) as process:
+    with start(database, *words, **settings) as process:
         output, errors = process.communicate()
     assert "Traceback" not in errors, errors
     return process.returncode, output, errors

@@ -68,6 +68,11 @@ class Call:
     def answered(self) -> bool:
         return self.status not in UNKNOWN
 
+    @property
+    def begun(self) -> bool:
+        """Whether it may have done anything: not if it was refused before its first attempt."""
+        return self.status != 503 or self.attempts > 0
+
 
 # What tells nothing of what was done: no answer, and those of a proxy that has none either.
 UNKNOWN = (None, 502, 503, 504)
@@ -95,7 +100,8 @@ def check(
 
     `broken_commits`: from when to when connections may have broken while they committed.
     """
-    for name, part in _objects(list(calls), set(before)).items():
+    begun = [call for call in calls if call.begun]
+    for name, part in _objects(begun, set(before)).items():
         if not _explained(part, broken_commits):
             raise NotLinearizable(
                 f"no order of these calls explains the answers about department {name!r}:\n"

@@ -1,6 +1,5 @@
 """The doctor: each condition made true on a database, and the lines that it gets."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,9 +14,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from db import adoption, change, doctor
 from db.change import apply_schema
 from db.doctor import Check
-from db.embedded import BIN, _run, _server_user, embedded_server
+from db.embedded import BIN, embedded_server
 from db.settings import Settings
 from tests.service import LIMIT, ROOT, environment, sql, temporary_data_dir, until
+from tests.standby import hosts, standby_of
 
 ROLE = "doctors_patient"
 NO_RIGHTS = "doctors_stranger"
@@ -244,18 +244,8 @@ def test_a_database_that_is_read_only(patient: str) -> None:
 
 @pytest.fixture
 def standby(own_server: str) -> Iterator[str]:
-    as_user = _server_user()
-    with temporary_data_dir() as data_dir:
-        data_dir.mkdir(mode=0o700)
-        if as_user:
-            os.chown(data_dir, as_user["user"], as_user["group"])
-            data_dir.parent.chmod(0o711)
-        _run(as_user, "pg_basebackup", "--dbname", own_server, "--pgdata", data_dir,
-             "--write-recovery-conf", "--checkpoint=fast", "--no-sync")  # fmt: skip
-        for lock in data_dir.glob(".s.PGSQL.*.lock"):
-            lock.unlink()  # of the primary's socket, which is in its data directory
-        with embedded_server(data_dir) as url:
-            yield url
+    with standby_of(own_server) as url:
+        yield url
 
 
 def test_a_standby_alone_and_as_one_of_several_hosts(own_server: str, standby: str) -> None:
@@ -265,11 +255,7 @@ def test_a_standby_alone_and_as_one_of_several_hosts(own_server: str, standby: s
     assert [line for line in lines if line.startswith("FAIL")] == [f"FAIL   writes: {failure}"]
 
     # The service passes over the standby.
-    one, other = conninfo_to_dict(standby), conninfo_to_dict(own_server)
-    both = make_conninfo(
-        own_server, host=f"{one['host']},{other['host']}", port=f"{one['port']},{other['port']}"
-    )
-    assert about("writes", checks(both)).level == "ok"
+    assert about("writes", checks(hosts(standby, own_server))).level == "ok"
 
 
 # tables

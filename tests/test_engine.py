@@ -1,6 +1,7 @@
 """Other engines: what they say they are, and their SQL, which PostgreSQL takes as well."""
 
 import asyncio
+import re
 import socket
 import subprocess
 import sys
@@ -10,9 +11,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from db.change import apply_schema
-from db.engine import discover, named
+from db.engine import ENGINES, discover, named
 from db.pool import conninfo
 from db.settings import Settings
+from tests import legacy
 from tests.deploys import Traffic
 from tests.service import LIMIT, ROOT, environment, serving, sql
 
@@ -59,6 +61,14 @@ def test_each_key_gets_one_row_by_their_sql(pipeline: str, distributed: str) -> 
     assert (verdict.lost, verdict.doubled) == (0, 0)
 
 
+def test_the_tables_are_those_of_postgresql() -> None:
+    def statements(engine: str) -> list[str]:
+        text = re.sub("^--.*\n", "", ENGINES[engine].schema.read_text(), flags=re.MULTILINE)
+        return [each for each in text.split(";") if "_lookup" not in each]
+
+    assert statements("cockroachdb") == statements("postgresql")
+
+
 def test_yugabytedb_is_told_not_to_retry_by_itself() -> None:
     settings = Settings(database_url="host=a", engine="yugabytedb")
     assert "-c yb_max_query_layer_retries=0" in conninfo(settings)
@@ -66,15 +76,9 @@ def test_yugabytedb_is_told_not_to_retry_by_itself() -> None:
 
 @pytest.mark.parametrize("command", [["doctor"], ["guard", "on"], ["merge"], ["enforce"]])
 def test_what_only_postgresql_has_is_refused(command: list[str], distributed: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "db", *command],
-        cwd=ROOT,
-        env=environment(DATABASE_URL=distributed, ENGINE="cockroachdb"),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "this is CockroachDB" in done.stderr
+    status, _, errors = legacy.run(distributed, *command, ENGINE="cockroachdb")
+    assert status == 1
+    assert "this is CockroachDB" in errors
 
 
 def test_a_server_that_cannot_be_asked_does_not_hold_up_the_start() -> None:

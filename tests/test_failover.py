@@ -1,19 +1,17 @@
 """A standby takes over, and the former primary comes back."""
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.change import apply_schema
-from db.embedded import _run, _server_user, embedded_server
+from db.embedded import embedded_server
 from tests.faults.server import Server
 from tests.service import serving, sql, temporary_data_dir, until
+from tests.standby import hosts, standby_of
 
 
 @pytest.fixture
@@ -25,30 +23,8 @@ def primary() -> Iterator[Server]:
 
 @pytest.fixture
 def standby(primary: Server) -> Iterator[str]:
-    with temporary_data_dir() as data_dir:
-        copy(primary.url, data_dir)
-        with embedded_server(data_dir) as url:
-            yield url
-
-
-def copy(primary: str, data_dir: Path) -> None:
-    """Make a standby of this primary in `data_dir`."""
-    as_user = _server_user()
-    data_dir.mkdir(mode=0o700)
-    if as_user:
-        os.chown(data_dir, as_user["user"], as_user["group"])
-        data_dir.parent.chmod(0o711)
-    _run(as_user, "pg_basebackup", "--dbname", primary, "--pgdata", data_dir,
-         "--write-recovery-conf", "--checkpoint=fast", "--no-sync")  # fmt: skip
-    for lock in data_dir.glob(".s.PGSQL.*.lock"):
-        lock.unlink()  # of the primary's socket, which is in its data directory
-
-
-def hosts(*urls: str) -> str:
-    """The URL of the first that takes writes."""
-    given = [conninfo_to_dict(url) for url in urls]
-    several = {name: ",".join(str(each[name]) for each in given) for name in ("host", "port")}
-    return make_conninfo(urls[0], **several)
+    with standby_of(primary.url) as url:
+        yield url
 
 
 def test_the_former_primary_is_not_written_to(primary: Server, standby: str) -> None:

@@ -1,17 +1,16 @@
 """The service behind pgbouncer in transaction mode, with fewer sessions than it has connections."""
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
+from tests import legacy
 from tests.deploys import Traffic
 from tests.pgbouncer import PGBOUNCER, PgBouncer, pooling
-from tests.service import ROOT, Service, environment, serving, sql, until
+from tests.service import Service, serving, sql, until
 
 pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
 
@@ -121,12 +120,6 @@ def test_a_pooler_that_drops_the_settings(database: str) -> None:
 
 
 def test_the_commands_want_the_server_itself(pgbouncer: PgBouncer) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "db", "doctor"],
-        cwd=ROOT,
-        env=environment(DATABASE_URL=pgbouncer.url, POOLER="1"),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert "the server's own DATABASE_URL" in done.stderr
+    status, _, errors = legacy.run(pgbouncer.url, "doctor", POOLER="1")
+    assert status == 1
+    assert "the server's own DATABASE_URL" in errors

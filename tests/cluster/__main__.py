@@ -9,9 +9,9 @@ from tests.bench.load import CLIENT
 from tests.cluster.cluster import HOSTS, Cluster, cluster
 from tests.cluster.figures import fill, measure, model, report, standby_cost, ways
 from tests.cluster.network import network
-from tests.cluster.trials import TRIALS, trial
+from tests.cluster.trials import TRIALS, judged
 from tests.faults.server import Skipped
-from tests.faults.verdict import Verdict
+from tests.faults.verdict import Verdict, markdown
 from tests.haproxy import HAPROXY
 from tests.service import sql
 
@@ -38,14 +38,16 @@ def main() -> None:
                 print_figures(made)
             else:
                 made.standby.copy(made.primary)
-            for name in TRIALS:
-                row, broken = trial(name, made, SHORT if options.short else REQUESTS, options.seed)
-                print(f"{name}: {row.requests:,} requests", *broken, sep="\n", flush=True)
+            for trial in TRIALS:
+                row, broken = judged(
+                    trial, made, SHORT if options.short else REQUESTS, options.seed
+                )
+                print(f"{row.name}: {row.requests:,} requests", *broken, sep="\n", flush=True)
                 table.append(row)
                 kept = kept and not (broken or row.lost or row.doubled)
     except Skipped as reason:
         sys.exit(f"Skipped: {reason}.")
-    print("\n" + markdown(table))
+    print("\n" + markdown(table, "", "without an answer"))
     if not kept:
         sys.exit("A promise was broken.")
 
@@ -59,20 +61,6 @@ def print_figures(made: Cluster) -> None:
     made.standby.copy(made.primary)
     print(report(standby_cost(made)) + "\n", flush=True)
     sql(made.primary.url, "TRUNCATE departments, employees")
-
-
-def markdown(table: list[Verdict]) -> str:
-    """Return the table of the trials."""
-    lines = [
-        "| | requests | lost | doubled | longest wait | without an answer |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {each.name} | {each.requests:,} | {each.lost} | {each.doubled}"
-        f" | {each.longest_wait:.2f} s | {each.recovery:.2f} s |"
-        for each in table
-    ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tests.deploys import OVERLOAD, ROLLING_RESTART, overload, rolling_restarts
 from tests.faults.faults import FAULTS
 from tests.faults.server import Server, Skipped, running
 from tests.faults.trial import FULL, SHORT, trial
-from tests.faults.verdict import LATE, Verdict
+from tests.faults.verdict import LATE, Verdict, markdown
 from tests.haproxy import HAPROXY
 from tests.service import temporary_data_dir
 
@@ -31,7 +31,7 @@ def main() -> None:
             print(*broken, sep="\n", end="\n" * bool(broken), flush=True)
             table.append(row)
             kept = kept and not (broken or row.lost or row.doubled)
-    print("\n" + markdown(table))
+    print("\n" + markdown(table, "fault", "time to recover"))
     if not table:
         sys.exit("There is no such row.")
     if not kept:
@@ -77,20 +77,6 @@ def rows(server: Server, options: argparse.Namespace) -> Iterator[tuple[Verdict,
         traffic, verdict = rolling_restarts(server.new_database(), requests=extent.requests)
         print(f"{verdict.name}: {traffic}")
         yield verdict, []
-
-
-def markdown(table: list[Verdict]) -> str:
-    """Return the README's table."""
-    lines = [
-        "| fault | requests | lost | doubled | longest wait | time to recover |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {each.name} | {each.requests:,} | {each.lost} | {each.doubled}"
-        f" | {each.longest_wait:.2f} s | {each.recovery:.2f} s |"
-        for each in table
-    ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import re
-from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import count
@@ -147,10 +146,9 @@ class Traffic:
         """When /ready said 200 for the first time."""
         return self._ready[0]
 
-    def served(self, after: float) -> float | None:
-        """Return when both a POST and /ready were served for the first time after this time."""
-        firsts = [times[bisect_left(times, after) :][:1] for times in (self._posted, self._ready)]
-        return max(first[0] for first in firsts) if all(firsts) else None
+    def served(self, after: float) -> bool:
+        """Whether both a POST and /ready have been served since."""
+        return all(times and times[-1] >= after for times in (self._posted, self._ready))
 
     async def _probe(self) -> None:
         while not self.over:

@@ -68,11 +68,9 @@ def strike(fault: Fault, scene: Scene, extent: Extent) -> Strike:
             scene.wait(lambda: len(traffic.calls) >= ended)
         lifting = monotonic()
     lifted = monotonic()
-    scene.wait(lambda: traffic.served(lifted) is not None)
-    served = traffic.served(lifted)
-    assert served is not None
+    scene.wait(lambda: traffic.served(lifted))
     scene.wait(lambda: connections(fault, scene) == POOL_SIZE * WORKERS)
-    recovered = max(served, monotonic())
+    recovered = monotonic()
     scene.wait(lambda: traffic.probes[-1].time > lifted + READY)
     return Strike(scene.struck - before, began, struck, lifting, lifted, recovered)
 

@@ -39,6 +39,20 @@ class Verdict(NamedTuple):
     recovery: float
 
 
+def markdown(table: list[Verdict], what: str, recovery: str) -> str:
+    """Return the README's table, with these headings over the first column and the last."""
+    lines = [
+        f"| {what} | requests | lost | doubled | longest wait | {recovery} |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {each.name} | {each.requests:,} | {each.lost} | {each.doubled}"
+        f" | {each.longest_wait:.2f} s | {each.recovery:.2f} s |"
+        for each in table
+    ]
+    return "\n".join(lines)
+
+
 @dataclass
 class Result:
     """What came of a fault, and the promises that were broken."""
@@ -84,12 +98,10 @@ def judge(fault: Fault, strikes: list[Strike], traffic: Traffic, after: list[Row
         traffic.longest,
         max(strike.recovered - strike.lifted for strike in strikes),
     )
-    # What was refused before it began has done nothing.
-    begun = [call for call in traffic.calls if call.status != 503 or call.attempts > 0]
     look = Call(-1, "TABLE", None, inf, inf, 200, tuple(after))
     broken = [(strike.began, strike.lifted + READY) for strike in strikes if fault.breaks_commits]
     try:
-        check([*begun, look], [], broken_commits=broken)
+        check([*traffic.calls, look], [], broken_commits=broken)
     except NotLinearizable as error:
         result.broken.append(str(error))
     result.broken += [*result.lost, *result.doubled]
