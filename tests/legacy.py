@@ -59,7 +59,7 @@ def start(
 
 def run(database: str, *words: str, **settings: str) -> tuple[int, str, str]:
     """Run `python -m db` with these words: its exit status, output and error output."""
-    with start(database, *words, **settings) as process:
+    with start(database, *words, stderr=subprocess.PIPE, **settings) as process:
         output, errors = process.communicate()
     assert "Traceback" not in errors, errors
     return process.returncode, output, errors
