@@ -1,4 +1,4 @@
-"""One embedded server for all tests, and databases made from a template that schema.sql made."""
+"""One server for all tests, and databases with the tables."""
 
 import os
 import random
@@ -14,15 +14,15 @@ from psycopg.conninfo import make_conninfo
 
 from db.change import apply_schema
 from db.embedded import embedded_server, unwind_on_signals
+from db.engine import discover
 from db.pool import Pool, open_pool
 from db.settings import Settings
 from tests import profiles as profiles  # loads one
 from tests.faults.server import Server
 from tests.pools import SECONDS, nothing_left_behind
 from tests.roles import SERVICE, as_role, make_roles
-from tests.service import LIMIT, Service, serving, sql, temporary_data_dir, until
+from tests.service import LIMIT, Service, serving, sql, temporary_data_dir
 
-TEMPLATE = "onerow_test_template"
 OURS = "^onerow_test_"
 
 
@@ -55,63 +55,46 @@ def anyio_backend() -> str:
 def server() -> Iterator[str]:
     """The URL of a server of the tests' own, empty at the start and gone at the end.
 
-    Or that of TEST_DATABASE_URL, whose role may make databases and roles; databases of the tests
-    are dropped at the end.
+    Or that of TEST_DATABASE_URL, whose role may make databases and roles; databases and roles of
+    the tests are dropped at the end.
     """
     with ExitStack() as stack:
         url = os.environ.get("TEST_DATABASE_URL")
         if url:
-            stack.callback(drop_databases, url)
-            drop_databases(url)  # those of a run that was killed
+            stack.callback(clean_up, url)
+            clean_up(url)  # after a run that was killed
         else:
             data_dir = stack.enter_context(temporary_data_dir())
             url = stack.enter_context(embedded_server(data_dir))
-            # Nothing of it needs to outlive a crash: not even its end, which would write it all.
+            # Its own end would write all that it holds to the disk.
             stack.callback(Server(data_dir, url).stop, signal.SIGQUIT)
-            wait_for_the_disk(url, "off")
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {TEMPLATE}")
-        apply_schema(make_conninfo(url, dbname=TEMPLATE))
         yield url
 
 
-def wait_for_the_disk(url: str, fsync: str) -> None:
-    """Takes a fifth of the time of all tests, and only doctor asks for it: see durable()."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"ALTER SYSTEM SET fsync = {fsync}")
-        connection.execute("SELECT pg_reload_conf()")
-    until(lambda: sql(url, "SHOW fsync") == [(fsync,)])
-
-
-@pytest.fixture(scope="module")
-def durable(server: str) -> Iterator[None]:
-    """Let the tests' server wait for the disk, as one that holds what matters does."""
-    if os.environ.get("TEST_DATABASE_URL"):
-        yield
-        return
-    wait_for_the_disk(server, "on")
-    yield
-    wait_for_the_disk(server, "off")
-
-
-def drop_databases(url: str) -> None:
-    """Drop all that the tests have made."""
+def clean_up(url: str) -> None:
+    """Drop the databases that the tests have made, and then the roles, which own nothing else."""
+    force = "CASCADE" if discover(url) == "cockroachdb" else "WITH (FORCE)"
     with psycopg.connect(url, autocommit=True) as connection:
         made = connection.execute("SELECT datname FROM pg_database WHERE datname ~ %s", [OURS])
         for (name,) in made.fetchall():
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            connection.execute(f"DROP DATABASE {name} {force}")
+        made = connection.execute("SELECT rolname FROM pg_roles WHERE rolname ~ %s", [OURS])
+        for (name,) in made.fetchall():
+            connection.execute(f"DROP ROLE {name}")
 
 
 @pytest.fixture(scope="session")
 def new_database(server: str) -> Callable[[], str]:
-    """Makes a database from the template and returns its URL."""
+    """Makes a database with the tables and returns its URL."""
     numbers = count(1)
+    engine = discover(server)
 
     def create() -> str:
         name = f"onerow_test_{next(numbers)}"
-        with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-        return make_conninfo(server, dbname=name)
+        sql(server, f"CREATE DATABASE {name}")
+        database = make_conninfo(server, dbname=name)
+        apply_schema(database, engine)
+        return database
 
     return create
 

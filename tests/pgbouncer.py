@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from db.embedded import _server_user
 from tests.haproxy import free_port
@@ -49,16 +48,16 @@ class PgBouncer:
 def pooling(database: str, address: str = "127.0.0.1", **settings: str) -> Iterator[PgBouncer]:
     """Start it before the server of this URL; `settings` add to the README's."""
     assert PGBOUNCER is not None
-    server = conninfo_to_dict(database)
+    with psycopg.connect(database) as connection:
+        given = connection.info
+        name = given.dbname
+        server = f"host={given.host} port={given.port} user={given.user}"
+        if given.password:
+            server += " password='{}'".format(given.password.replace("'", "''"))
     port = free_port()
     ini = (ROOT / "README.md").read_text().split("```ini\n")[1].split("```")[0]
-    # Its server is a Unix socket here, and trusts whoever comes.
-    ini = re.sub(
-        r"^onerow = .*",
-        f"* = host={server['host']} port={server['port']} user={server['user']}",
-        ini,
-        flags=re.MULTILINE,
-    )
+    # It trusts whoever comes: for the server, all are the role of this URL.
+    ini = re.sub(r"^onerow = .*", lambda _: f"* = {server}", ini, flags=re.MULTILINE)
     ini = re.sub(r"^auth_.*\n", "", ini, flags=re.MULTILINE)
     ini = ini.replace("listen_port = 6432", f"listen_port = {port}")
     ini = ini.replace("listen_addr = 127.0.0.1", f"listen_addr = {address}")
@@ -68,10 +67,10 @@ def pooling(database: str, address: str = "127.0.0.1", **settings: str) -> Itera
         file = path.with_name("pgbouncer.ini")
         file.write_text(ini)
         path.parent.chmod(0o755)
-        url = f"postgresql://postgres@{address}:{port}/{server['dbname']}"
+        url = f"postgresql://postgres@{address}:{port}/{name}"
         pgbouncer = PgBouncer(url, [PGBOUNCER, "--quiet", file])
-        pgbouncer.start()
         try:
+            pgbouncer.start()
             yield pgbouncer
         finally:
             pgbouncer.stop()

@@ -1,4 +1,4 @@
-"""The roles of sql/roles.sql."""
+"""The roles of sql/roles.sql, and those that a test makes."""
 
 import subprocess
 
@@ -22,16 +22,23 @@ def make_roles(database: str) -> None:
         timeout=LIMIT,
         check=True,
     )
-    _give_password(database)
+    for role in (SERVICE, OWNER):
+        _let_in(database, role)
 
 
-def _give_password(database: str) -> None:
-    """Let the roles log in as the tests' own does, where a server asks for a password."""
-    if password := conninfo_to_dict(database).get("password"):
-        with psycopg.connect(database, autocommit=True) as connection:
-            for role in (SERVICE, OWNER):
-                statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
-                connection.execute(statement.format(sql.Identifier(role), sql.Literal(password)))
+def make_role(server: str, name: str) -> None:
+    """Make a role that may log in; one whose name begins with onerow_test_ is gone at the end."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+    _let_in(server, name)
+
+
+def _let_in(server: str, role: str) -> None:
+    """Give it the password of the tests' own role, where the server asks for one."""
+    if password := conninfo_to_dict(server).get("password"):
+        with psycopg.connect(server, autocommit=True) as connection:
+            statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
+            connection.execute(statement.format(sql.Identifier(role), sql.Literal(password)))
 
 
 def as_role(database: str, role: str) -> str:

@@ -16,18 +16,18 @@ from db.change import apply_schema
 from db.doctor import Check
 from db.embedded import BIN, embedded_server
 from db.settings import Settings
+from tests.roles import make_role
 from tests.service import LIMIT, ROOT, environment, sql, temporary_data_dir, until
 from tests.standby import hosts, standby_of
 
-ROLE = "doctors_patient"
-NO_RIGHTS = "doctors_stranger"
+ROLE = "onerow_test_patient"
+NO_RIGHTS = "onerow_test_stranger"
 
 UNGUARDED = (
     "no constraint, and the guard is {}: one row for a key only while all writers go through the"
     " service, or run `python -m db guard on`"
 )
 
-pytestmark = pytest.mark.usefixtures("durable")
 NULLABLE = "may be NULL, and rows where it is have no key: ALTER TABLE"
 LOOKUP = {
     "departments": "CREATE INDEX CONCURRENTLY departments_lookup"
@@ -83,8 +83,8 @@ def as_role(database: str, role: str = ROLE) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def roles(server: str) -> None:
-    sql(server, f"CREATE ROLE {ROLE} LOGIN")
-    sql(server, f"CREATE ROLE {NO_RIGHTS} LOGIN")
+    make_role(server, ROLE)
+    make_role(server, NO_RIGHTS)
 
 
 @pytest.fixture

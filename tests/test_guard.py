@@ -13,7 +13,6 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel
-from psycopg.conninfo import make_conninfo
 
 from db import adoption, change
 from db.queries import QUERIES
@@ -21,6 +20,7 @@ from tests import legacy
 from tests.bench.guard import ADVISORY, with_lock
 from tests.linearizability import Call
 from tests.proof import running, verify
+from tests.roles import as_role, make_role
 from tests.schedules import Session, run
 from tests.service import sql
 from tests.workloads import BLIND, Operation, Runner, Workload, workloads
@@ -336,14 +336,12 @@ def test_it_refuses_copy_and_replicated_rows(guarded: str) -> None:
 
 
 def test_a_role_that_may_only_insert_is_refused_and_let_be_too(guarded: str) -> None:
-    sql(guarded, "CREATE ROLE clerk LOGIN")
-    sql(guarded, "GRANT INSERT ON employees TO clerk")
-    clerk = make_conninfo(guarded, user="clerk")
+    make_role(guarded, "onerow_test_clerk")
+    sql(guarded, "GRANT INSERT ON employees TO onerow_test_clerk")
+    clerk = as_role(guarded, "onerow_test_clerk")
     sql(clerk, ADA)
     with pytest.raises(psycopg.errors.UniqueViolation):
         sql(clerk, ADA)
-    sql(guarded, "DROP OWNED BY clerk")
-    sql(guarded, "DROP ROLE clerk")
 
 
 @pytest.mark.parametrize("level", LEVELS[1:], ids=lambda level: level.name)
@@ -450,24 +448,20 @@ def test_a_restore_without_triggers_leaves_it_at_work(guarded: str) -> None:
 
 
 def test_row_security_makes_it_fail_rather_than_look_away(guarded: str) -> None:
-    sql(guarded, "CREATE ROLE tenant LOGIN")
-    sql(guarded, "GRANT CREATE ON SCHEMA public TO tenant")
+    make_role(guarded, "onerow_test_tenant")
+    sql(guarded, "GRANT CREATE ON SCHEMA public TO onerow_test_tenant")
     for statement in (
-        "ALTER TABLE employees OWNER TO tenant",
-        "ALTER FUNCTION employees_guard() OWNER TO tenant",
-        "ALTER TABLE employees_guard_locks OWNER TO tenant",
+        "ALTER TABLE employees OWNER TO onerow_test_tenant",
+        "ALTER FUNCTION employees_guard() OWNER TO onerow_test_tenant",
+        "ALTER TABLE employees_guard_locks OWNER TO onerow_test_tenant",
         "ALTER TABLE employees ENABLE ROW LEVEL SECURITY",
         "ALTER TABLE employees FORCE ROW LEVEL SECURITY",
         "CREATE POLICY own ON employees USING (name <> 'Ada') WITH CHECK (true)",
     ):
         sql(guarded, statement)
-    sql(guarded, "GRANT SELECT ON departments TO tenant")
-    tenant = make_conninfo(guarded, user="tenant")
+    sql(guarded, "GRANT SELECT ON departments TO onerow_test_tenant")
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
-        sql(tenant, ADA)
-    sql(guarded, "REASSIGN OWNED BY tenant TO postgres")
-    sql(guarded, "DROP OWNED BY tenant")
-    sql(guarded, "DROP ROLE tenant")
+        sql(as_role(guarded, "onerow_test_tenant"), ADA)
 
 
 def test_its_locks_survive_a_crash_as_a_prepared_transaction_does(guarded: str) -> None:

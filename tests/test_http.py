@@ -561,8 +561,8 @@ def test_503_read_only_database(database: str, name: str) -> None:
 
 
 def test_503_without_the_tables_until_init(server: str, name: str) -> None:
-    sql(server, "CREATE DATABASE bare")
-    bare = make_conninfo(server, dbname="bare")
+    sql(server, "CREATE DATABASE onerow_test_bare")
+    bare = make_conninfo(server, dbname="onerow_test_bare")
     with serving(DATABASE_URL=bare) as service:
         missing = "The tables, or rights on them, are missing: run `python -m db init`."
         assert_unavailable(service.http.get("/ready"), missing)
@@ -642,8 +642,9 @@ def test_a_column_that_changes_its_type_under_the_service(database: str, name: s
     ("encoding", "status"), [("UTF8", 201), ("LATIN1", 422), ("SQL_ASCII", 201)]
 )
 def test_databases_in_other_encodings(server: str, encoding: str, status: int) -> None:
-    sql(server, f"CREATE DATABASE {encoding} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
-    database = make_conninfo(server, dbname=encoding.lower())
+    name = f"onerow_test_{encoding.lower()}"
+    sql(server, f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    database = make_conninfo(server, dbname=name)
     apply_schema(database)
     with serving(DATABASE_URL=database) as service:
         assert service.post("/departments", name="é").json()["name"] == "é"

@@ -22,6 +22,7 @@ from db.pool import Connection
 from db.queries import QUERIES
 from tests import legacy
 from tests.legacy import duplicated, everything, fill
+from tests.roles import as_role, make_role
 from tests.service import Service, serving, sql, until
 
 
@@ -367,17 +368,15 @@ def test_a_row_that_a_trigger_keeps_in_place_is_not_lost(database: str, event: s
 
 def test_a_row_that_a_policy_hides_is_not_lost(database: str) -> None:
     insert(database, SALES, STAFF)
-    sql(database, "CREATE ROLE merger LOGIN")
-    sql(database, "GRANT ALL ON ALL TABLES IN SCHEMA public TO merger")
+    make_role(database, "onerow_test_merger")
+    sql(database, "GRANT ALL ON ALL TABLES IN SCHEMA public TO onerow_test_merger")
     sql(database, "ALTER TABLE employees ENABLE ROW LEVEL SECURITY")
     sql(database, "CREATE POLICY shown ON employees USING (name <> 'Grace')")
     before = everything(database)
-    status, _, errors = legacy.run(make_conninfo(database, user="merger"), "merge", "--apply")
+    status, _, errors = legacy.run(as_role(database, "onerow_test_merger"), "merge", "--apply")
     assert status == 1
     assert "row-level security" in errors
     assert everything(database) == before
-    sql(database, "DROP OWNED BY merger")
-    sql(database, "DROP ROLE merger")
 
 
 def test_rows_without_a_key_are_left_alone(database: str) -> None:

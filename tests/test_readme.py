@@ -10,8 +10,6 @@ from db.settings import Settings
 from tests import legacy
 from tests.service import LIMIT, ROOT, serving, sql
 
-pytestmark = pytest.mark.usefixtures("durable")
-
 README = (ROOT / "README.md").read_text()
 
 # What differs from run to run.

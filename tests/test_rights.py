@@ -16,8 +16,6 @@ from tests import legacy
 from tests.roles import OWNER, SERVICE, as_role, make_roles
 from tests.service import Service, serving, sql, temporary_data_dir, until
 
-pytestmark = pytest.mark.usefixtures("durable")
-
 
 @pytest.fixture
 def granted(database: str) -> str:

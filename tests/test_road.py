@@ -10,13 +10,10 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import httpx
-import pytest
 
 from tests import legacy
 from tests.legacy import duplicated, fill
 from tests.service import LIMIT, Service, serving, sql, until
-
-pytestmark = pytest.mark.usefixtures("durable")
 
 ROWS = 100_000
 CLIENTS = 8
