@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.cluster.trials import TRIALS
 from tests.haproxy import HAPROXY
 from tests.service import ROOT, environment
 
@@ -34,4 +35,4 @@ def test_nothing_is_lost_and_nothing_doubled_between_machines() -> None:
     )
     print(done.stdout)
     assert done.returncode == 0, done.stderr
-    assert len([line for line in done.stdout.splitlines() if "| 0 | 0 |" in line]) == 4
+    assert len([line for line in done.stdout.splitlines() if "| 0 | 0 |" in line]) == len(TRIALS)

@@ -23,11 +23,16 @@ class Cluster:
 
     network: Network
     primary: Node
-    standby: Node
+    other: Node  # its standby, or a former primary
     database: str  # the URL that has both
     _stack: ExitStack
     services: list[Service] = field(default_factory=list)
     machines: list[Host] = field(default_factory=list)  # theirs
+
+    def fail_over(self) -> None:
+        """Promote the standby."""
+        self.other.promote()
+        self.primary, self.other = self.other, self.primary
 
     def serve(self) -> None:
         """Start the service on one more machine."""
@@ -55,7 +60,7 @@ def cluster(network: Network) -> Iterator[Cluster]:
     """Start both servers; the second is no standby yet."""
     with ExitStack() as stack:
         nodes = [Node(network.host(), stack.enter_context(temporary_data_dir())) for _ in range(2)]
-        primary, standby = nodes
+        primary, other = nodes
         for node in nodes:
             stack.callback(node.stop)
         primary.create()
@@ -64,7 +69,7 @@ def cluster(network: Network) -> Iterator[Cluster]:
         addresses = ",".join(node.host.address for node in nodes)
         database = f"postgresql://postgres@{addresses}/postgres?target_session_attrs=read-write"
         with ExitStack() as services:
-            yield Cluster(network, primary, standby, database, services)
+            yield Cluster(network, primary, other, database, services)
 
 
 @contextmanager

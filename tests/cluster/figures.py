@@ -19,7 +19,7 @@ from tests.bench.load import post
 from tests.bench.processes import cpu_seconds
 from tests.cluster.cluster import Cluster, balanced
 from tests.cluster.network import NETWORK
-from tests.cluster.postgres import STANDBY, Node
+from tests.cluster.postgres import Node
 from tests.faults.proxy import Proxy
 from tests.faults.scene import event_loop
 from tests.haproxy import HAProxy
@@ -175,9 +175,8 @@ def standby_cost(cluster: Cluster) -> dict[tuple[str, str], Figures]:
     node = cluster.primary
     with balanced(cluster.services[:1]) as haproxy:
         for _ in range(ROUNDS):
-            for name, standby in (("no standby", "''"), ("synchronous standby", STANDBY)):
-                sql(node.url, f"ALTER SYSTEM SET synchronous_standby_names = {standby}")
-                sql(node.url, "SELECT pg_reload_conf()")
+            for name, state in (("asynchronous standby", "async"), ("synchronous standby", "sync")):
+                node.wait_for(state)
                 way = Way(name, haproxy, cluster.services[:1])
                 for regime, keys in REGIMES.items():
                     found.setdefault((name, regime), []).append(turn(way, node, keys))

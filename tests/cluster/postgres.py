@@ -21,8 +21,18 @@ class Node:
         self.host = host
         self._data_dir = data_dir
         data_dir.parent.chmod(0o711)
-        # For the tests alone; the services come over the network.
-        self.url = f"postgresql://postgres@/postgres?host={data_dir}"
+        # For the tests alone; the services come over the network. Not in the data directory, all of
+        # which pg_rewind reads.
+        self._sockets = data_dir.parent / "sockets"
+        self._sockets.mkdir()
+        user = _server_user()
+        os.chown(self._sockets, user["user"], user["group"])
+        self.url = f"postgresql://postgres@/postgres?host={self._sockets}"
+
+    @property
+    def as_source(self) -> str:
+        """What a standby connects to."""
+        return f"host={self.host.address} user=postgres dbname=postgres application_name={STANDBY}"
 
     @property
     def pid(self) -> int:
@@ -34,27 +44,43 @@ class Node:
         trust = f"host {{}} all {NETWORK}.0/24 trust\n"
         with (self._data_dir / "pg_hba.conf").open("a") as file:
             file.write(trust.format("all") + trust.format("replication"))
+        with (self._data_dir / "postgresql.conf").open("a") as file:
+            # pg_rewind reads it all from where they parted, after a recovery that lets it go.
+            file.write("wal_keep_size = 1GB\n")
 
     def copy(self, primary: "Node") -> None:
         """Make a standby of the primary, which waits for it from now on."""
         user = _server_user()
         self._data_dir.mkdir(mode=0o700)
         os.chown(self._data_dir, user["user"], user["group"])
-        url = f"host={primary.host.address} user=postgres application_name={STANDBY}"
-        self._run("pg_basebackup", "--dbname", url, "--pgdata", self._data_dir,
+        self._run("pg_basebackup", "--dbname", primary.as_source, "--pgdata", self._data_dir,
                   "--write-recovery-conf", "--checkpoint=fast", "--no-sync")  # fmt: skip
-        for lock in self._data_dir.glob(".s.PGSQL.*.lock"):
-            lock.unlink()  # of the primary's socket, which is in its data directory
+        self._follow(primary)
+
+    def rejoin(self, primary: "Node") -> None:
+        """Make a standby of this former primary: what it alone has is gone."""
+        self.stop()
+        self._run("pg_rewind", "--source-server", primary.as_source, "--target-pgdata",
+                  self._data_dir, "--write-recovery-conf", "--no-sync")  # fmt: skip
+        self._follow(primary)
+
+    def _follow(self, primary: "Node") -> None:
         self.start()
-        sql(primary.url, f"ALTER SYSTEM SET synchronous_standby_names = {STANDBY}")
-        sql(primary.url, "SELECT pg_reload_conf()")
-        streams = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"
-        until(lambda: sql(primary.url, streams) != [])
+        primary.wait_for("async")
+        primary.wait_for("sync")
+
+    def wait_for(self, state: str) -> None:
+        """Let commits wait for the standby ("sync") or not ("async"), once it keeps up."""
+        names = {"sync": STANDBY, "async": "''"}[state]
+        sql(self.url, f"ALTER SYSTEM SET synchronous_standby_names = {names}")
+        sql(self.url, "SELECT pg_reload_conf()")
+        streams = "SELECT FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = %s"
+        until(lambda: sql(self.url, streams, state) != [])
 
     def start(self) -> None:
         options = f"-c listen_addresses={self.host.address} -c max_connections=200"
         options += " -c autovacuum=off"  # whose transactions are nobody's here
-        options += f" -c unix_socket_directories={self._data_dir}"
+        options += f" -c unix_socket_directories={self._sockets}"
         self._run("pg_ctl", "--pgdata", self._data_dir, "--wait", "--log", self._data_dir / "log",
                   "--options", options, "start")  # fmt: skip
 
@@ -64,7 +90,7 @@ class Node:
         processes[0].kill()
         until(lambda: not any(_runs(process) for process in processes))
         # Else the next start takes what is left of the process, which nobody has reaped, for one.
-        for lock in (self._data_dir / "postmaster.pid", *self._data_dir.glob(".s.PGSQL.*.lock")):
+        for lock in (self._data_dir / "postmaster.pid", *self._sockets.glob(".s.PGSQL.*.lock")):
             lock.unlink()
 
     def stop(self) -> None:
@@ -76,6 +102,7 @@ class Node:
 
     def promote(self) -> None:
         sql(self.url, "SELECT pg_promote()")
+        sql(self.url, "CHECKPOINT")  # until then pg_rewind takes its timeline for the former one
 
     def next_transaction(self) -> int:
         """The number of the next one that writes."""
