@@ -55,8 +55,8 @@ def anyio_backend() -> str:
 def server() -> Iterator[str]:
     """The URL of a server of the tests' own, empty at the start and gone at the end.
 
-    Or that of TEST_DATABASE_URL, whose role may make databases and roles; databases and roles of
-    the tests are dropped at the end.
+    Or that of TEST_DATABASE_URL, whose role is a superuser; databases and roles of the tests are
+    dropped at the end.
     """
     with ExitStack() as stack:
         url = os.environ.get("TEST_DATABASE_URL")

@@ -2,13 +2,12 @@
 
 import subprocess
 
-import psycopg
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import Literal
 
 from db.embedded import BIN
 from db.queries import ROLES
-from tests.service import LIMIT, environment
+from tests.service import LIMIT, environment, sql
 
 SERVICE = "onerow_service"
 OWNER = "onerow_owner"
@@ -28,17 +27,21 @@ def make_roles(database: str) -> None:
 
 def make_role(server: str, name: str) -> None:
     """Make a role that may log in; one whose name begins with onerow_test_ is gone at the end."""
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+    sql(server, f"CREATE ROLE {name} LOGIN")
     _let_in(server, name)
 
 
+def make_superuser(database: str, name: str, password: str) -> str:
+    """Make one with this password, and return the database's URL for it."""
+    sql(database, f"CREATE ROLE {name} LOGIN SUPERUSER PASSWORD '{password}'")
+    return make_conninfo(database, user=name, password=password)
+
+
 def _let_in(server: str, role: str) -> None:
-    """Give it the password of the tests' own role, where the server asks for one."""
+    """Give it the password of the tests' own role, where the server may ask for one."""
     if password := conninfo_to_dict(server).get("password"):
-        with psycopg.connect(server, autocommit=True) as connection:
-            statement = sql.SQL("ALTER ROLE {} PASSWORD {}")
-            connection.execute(statement.format(sql.Identifier(role), sql.Literal(password)))
+        # Without parameters, which these statements cannot have.
+        sql(server, f"ALTER ROLE {role} PASSWORD {Literal(str(password)).as_string()}")
 
 
 def as_role(database: str, role: str) -> str:

@@ -472,11 +472,12 @@ def test_its_locks_survive_a_crash_as_a_prepared_transaction_does(guarded: str) 
 
 
 def test_it_stands_beside_its_table_whoever_turns_it_on(database: str) -> None:
-    sql(database, "CREATE SCHEMA postgres")  # first in the search_path of the role postgres
+    ((role,),) = sql(database, "SELECT current_user")
+    sql(database, f'CREATE SCHEMA "{role}"')  # first in its search_path
     guard(database, "on")
     objects = "SELECT pronamespace::regnamespace::text FROM pg_proc WHERE proname ~ 'guard'"
     assert sql(database, objects) == [("public",)] * 2
-    sql(database, "DROP SCHEMA postgres")
+    sql(database, f'DROP SCHEMA "{role}"')
     guard(database, "off")
     assert sql(database, objects) == []
 

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import make_conninfo
 
+from tests.roles import make_superuser
 from tests.service import LIMIT, ROOT, Service, environment, serving, sql, until
 from web.log import FORMAT, Formatter, printable
 
@@ -147,7 +148,8 @@ STATUSES = {
 def service(new_database: Callable[[], str]) -> Iterator[Service]:
     database = new_database()
     sql(database, TALKATIVE)
-    url = make_conninfo(database, password=f"{SECRET}-password", oauth_client_secret=SECRET)
+    url = make_superuser(database, "onerow_test_teller", f"{SECRET}-password")
+    url = make_conninfo(url, oauth_client_secret=SECRET)
     settings = {"DATABASE_URL": url, "API_TOKEN": f"old,{TOKEN}", "RETRY_DEADLINE": "0.3"}
     with serving(**settings) as service:
         # The server closes the connection of a 500.

@@ -15,6 +15,7 @@ import httpx
 import msgspec
 import pytest
 from msgspec import Meta
+from psycopg.conninfo import make_conninfo
 
 from tests.service import LIMIT, ROOT, Service, environment, serving, sql
 from web.openapi import document
@@ -59,8 +60,7 @@ def service(new_database: Callable[[], str]) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def closed(server: str) -> Iterator[Service]:
     """A service with a token, and a database that does not exist."""
-    nowhere = server.replace("/postgres?", "/nowhere?")
-    assert nowhere != server
+    nowhere = make_conninfo(server, dbname="nowhere")
     with serving(DATABASE_URL=nowhere, API_TOKEN=TOKEN, RETRY_DEADLINE="2") as service:
         yield service
 

@@ -10,6 +10,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from db.embedded import BIN
+from tests.roles import make_superuser
 from tests.service import LIMIT, ROOT, environment, sql, temporary_data_dir, until
 
 FILES = [path.relative_to(ROOT) for path in sorted((ROOT / "sql").rglob("*.sql"))]
@@ -124,7 +125,7 @@ def test_others_do_not_see_the_password(filled: str) -> None:
         [sys.executable, "-m", "db", "psql"],
         input="\\! tr '\\0' ' ' </proc/$PPID/cmdline; echo the password is $PGPASSWORD\n",
         cwd=ROOT,
-        env=environment(DATABASE_URL=make_conninfo(filled, password="hunter2")),
+        env=environment(DATABASE_URL=make_superuser(filled, "onerow_test_psql", "hunter2")),
         capture_output=True,
         text=True,
         timeout=LIMIT,

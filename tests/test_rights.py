@@ -192,7 +192,7 @@ NEITHER = [
     "CREATE EXTENSION pg_stat_statements",
     "CREATE PUBLICATION mine FOR TABLE departments",
     "CREATE FUNCTION public.mine() RETURNS int LANGUAGE c AS 'libc', 'getpid'",
-    "SET ROLE postgres",
+    "SET ROLE pg_execute_server_program",
     "GRANT pg_read_all_data TO CURRENT_USER",
     "ALTER ROLE onerow_service CREATEROLE",
     "ALTER SYSTEM SET fsync = off",
