@@ -3,10 +3,12 @@
 import argparse
 import random
 import sys
+from contextlib import closing
+from typing import NamedTuple
 
 from db.embedded import unwind_on_signals
 from tests.bench.load import CLIENT
-from tests.cluster.cluster import HOSTS, Cluster, cluster
+from tests.cluster.cluster import HOSTS, Cluster, balanced, cluster
 from tests.cluster.figures import fill, measure, model, report, standby_cost, ways
 from tests.cluster.network import network
 from tests.cluster.trials import CONTROL, TRIALS, judged
@@ -14,9 +16,19 @@ from tests.faults.server import Skipped
 from tests.faults.verdict import Verdict, markdown
 from tests.haproxy import HAPROXY
 from tests.service import sql
+from tests.stress import stress
+from tests.workloads import Runner
 
-REQUESTS = 10_000
-SHORT = 900
+
+class Extent(NamedTuple):
+    """How much of it there is."""
+
+    requests: int  # of each trial
+    proof: float  # seconds of the proof's workloads
+
+
+FULL = Extent(10_000, 20)
+SHORT = Extent(900, 2)
 
 
 def main() -> None:
@@ -30,7 +42,7 @@ def main() -> None:
         sys.exit("Skipped: HAProxy is not installed.")
     kept = True
     table: list[Verdict] = []
-    requests = SHORT if options.short else REQUESTS
+    extent = SHORT if options.short else FULL
     try:
         with network() as machines, cluster(machines) as made:
             for _ in range(HOSTS):
@@ -39,12 +51,13 @@ def main() -> None:
                 print_figures(made)
             else:
                 made.other.copy(made.primary)
+            prove(made, extent.proof)
             for trial in TRIALS:
-                row, broken = judged(trial, made, requests, options.seed)
+                row, broken = judged(trial, made, extent.requests, options.seed)
                 print(f"{row.name}: {row.requests:,} requests", *broken, sep="\n", flush=True)
                 table.append(row)
                 kept = kept and not broken
-            control, _ = judged(CONTROL, made, requests, options.seed)
+            control, _ = judged(CONTROL, made, extent.requests, options.seed)
     except Skipped as reason:
         sys.exit(f"Skipped: {reason}.")
     print("\n" + markdown(table, "", "without an answer"))
@@ -53,6 +66,15 @@ def main() -> None:
         sys.exit("The verdict does not see what is lost.")
     if not kept:
         sys.exit("A promise was broken.")
+
+
+def prove(made: Cluster, seconds: float) -> None:
+    """Run the proof's workloads over all hosts. Raises Broken."""
+    with balanced(made.services) as haproxy:
+        url = f"http://127.0.0.1:{haproxy.port}"
+        with closing(Runner(url, made.primary.url)) as runner:
+            stress(f"{HOSTS} hosts", runner, seconds)
+    sql(made.primary.url, "TRUNCATE departments, employees")
 
 
 def print_figures(made: Cluster) -> None:
