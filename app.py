@@ -22,7 +22,6 @@ from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import astuple, replace
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -135,6 +134,8 @@ NAMES = [resource.name for resource in RESOURCES]
 
 # What answers them. Each handler validates, transacts, answers.
 
+NO_ROW = "There is no row with this id."
+
 
 async def create(resource: Resource, request: Request) -> Response:
     """Get or create the row of a key."""
@@ -162,10 +163,7 @@ async def create(resource: Resource, request: Request) -> Response:
         response.headers["Location"] = f"/{resource.name}/{row['id']}"
         if copies > 1:
             response.headers["Duplicates"] = str(copies)
-    milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
-    response.headers["Server-Timing"] = (
-        f'db;dur={milliseconds:.1f};desc="attempts={attempts.begun}"'
-    )
+    response.headers["Server-Timing"] = server_timing(started, attempts)
     return response
 
 
@@ -212,7 +210,7 @@ async def get(resource: Resource, request: Request) -> Response:
     id_ = from_path(request, "id", Id)
     found = await look_up(request.state.pool, resource.name, id_, settings.retry_deadline)
     if found is None:
-        raise HTTPException(404, "There is no row with this id.")
+        return problem(404, NO_ROW)
     if isinstance(found, int):
         return moved(f"/{resource.name}/{found}")
     return answer(found)
@@ -250,19 +248,28 @@ async def delete(resource: Resource, request: Request) -> Response:
         return await (await connection.execute(query, [id_], prepare=False)).fetchone()
 
     attempts = Attempts()
+    started = perf_counter()
     try:
         deleted = await serializable(
             request.state.pool, work, seconds=settings.retry_deadline, attempts=attempts
         )
+        response = Response(status_code=204) if deleted else problem(404, NO_ROW)
     except psycopg.DatabaseError as error:
         if not is_refusal(error):
             raise
-        return problem(409, "Rows of another table refer to this one, or a trigger protects it.")
+        response = problem(
+            409, "Rows of another table refer to this one, or a trigger protects it."
+        )
     finally:
         request.state.metrics.transaction("DELETE", resource.name, attempts)
-    if deleted is None:
-        raise HTTPException(404, "There is no row with this id.")
-    return Response(status_code=204)
+    response.headers["Server-Timing"] = server_timing(started, attempts)
+    return response
+
+
+def server_timing(started: float, attempts: Attempts) -> str:
+    """Return the header's value: milliseconds since then, and how many attempts were begun."""
+    milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
+    return f'db;dur={milliseconds:.1f};desc="attempts={attempts.begun}"'
 
 
 def moved(location: str) -> Response:

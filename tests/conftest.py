@@ -13,7 +13,7 @@ from hypothesis import core
 from psycopg.conninfo import make_conninfo
 
 from db.change import apply_schema
-from db.embedded import embedded_server, unwind_on_signals
+from db.embedded import SIGNALS, embedded_server
 from db.engine import discover
 from db.pool import Pool, open_pool
 from db.settings import Settings
@@ -27,8 +27,10 @@ OURS = "^onerow_test_"
 
 
 def pytest_configure() -> None:
-    """Let SIGTERM unwind, so that the server stops with the tests."""
-    unwind_on_signals(status=1)
+    """Let signals unwind, so that the server stops with the tests."""
+    for number in SIGNALS:
+        # SystemExit would end one test, and no more.
+        signal.signal(number, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

@@ -1,5 +1,6 @@
 """HAProxy before several instances, as in the README but that it looks at them more often."""
 
+import csv
 import shutil
 import socket
 import subprocess
@@ -41,13 +42,19 @@ class HAProxy:
 
     def up(self) -> int:
         """How many of the servers pass their checks."""
+        return sum(server["status"] == "UP" for server in self._servers())
+
+    def requests(self) -> list[int]:
+        """How many each of the servers was sent."""
+        return [int(server["stot"]) for server in self._servers()]
+
+    def _servers(self) -> list[dict[str, str]]:
         with socket.socket(socket.AF_UNIX) as stats:
             stats.connect(str(self.folder / "stats"))
             stats.sendall(b"show stat\n")
             with stats.makefile() as answer:
-                # Columns of the CSV: proxy, server, ... and the 18th is the status.
-                rows = [line.split(",") for line in answer if line.strip()]
-        return sum(row[1] not in ("FRONTEND", "BACKEND") and row[17] == "UP" for row in rows)
+                rows = list(csv.DictReader(answer))
+        return [row for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")]
 
 
 @contextmanager

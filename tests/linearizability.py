@@ -225,10 +225,7 @@ def _explained(part: Object, broken_commits: Sequence[tuple[float, float]]) -> b
 
 def _earlier_attempts(call: Call) -> list[Call]:
     """Return the attempts before the last, none of which was answered."""
-    earlier = call.attempts - 1
-    if call.method == "DELETE" and call.status == 404:
-        earlier = 1  # it does not tell; and more would not matter, since ids do not come again
-    return [replace(call, status=None, end=inf, rows=(), copies=1)] * earlier
+    return [replace(call, status=None, end=inf, rows=(), copies=1)] * (call.attempts - 1)
 
 
 def _unaccounted(part: Object) -> dict[Key, set[int]]:

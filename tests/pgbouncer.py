@@ -1,5 +1,6 @@
 """pgbouncer, as the README configures it, before a test's server."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -32,9 +33,9 @@ class PgBouncer:
 
     def stop(self) -> None:
         """End it at once, with all connections."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(LIMIT)
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(LIMIT)
 
     def _listens(self) -> bool:
         try:
@@ -51,9 +52,10 @@ def pooling(database: str, address: str = "127.0.0.1", **settings: str) -> Itera
     with psycopg.connect(database) as connection:
         given = connection.info
         name = given.dbname
-        server = f"host={given.host} port={given.port} user={given.user}"
+        words = {"host": given.host, "port": given.port, "user": given.user}
         if given.password:
-            server += " password='{}'".format(given.password.replace("'", "''"))
+            words["password"] = given.password
+        server = " ".join("{}='{}'".format(k, str(v).replace("'", "''")) for k, v in words.items())
     port = free_port()
     ini = (ROOT / "README.md").read_text().split("```ini\n")[1].split("```")[0]
     # It trusts whoever comes: for the server, all are the role of this URL.
@@ -65,8 +67,11 @@ def pooling(database: str, address: str = "127.0.0.1", **settings: str) -> Itera
     ini += "".join(f"{name} = {value}\n" for name, value in settings.items())
     with temporary_data_dir() as path:
         file = path.with_name("pgbouncer.ini")
+        file.touch(0o600)
         file.write_text(ini)
-        path.parent.chmod(0o755)
+        if user := _server_user():
+            os.chown(file, user["user"], user["group"])
+        path.parent.chmod(0o711)
         url = f"postgresql://postgres@{address}:{port}/{name}"
         pgbouncer = PgBouncer(url, [PGBOUNCER, "--quiet", file])
         try:

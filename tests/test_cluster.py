@@ -7,16 +7,17 @@ import sys
 
 import pytest
 
+from tests.cluster.network import UNSHARE
 from tests.cluster.trials import TRIALS
 from tests.haproxy import HAPROXY
-from tests.service import ROOT, environment
+from tests.service import LIMIT, ROOT, environment
 
 
 def missing() -> str:
     """Why it cannot be had here, or nothing."""
     if "CI" not in os.environ:
         return "it takes a while: `make cluster` does all of it, CI this"
-    if os.geteuid() != 0 or subprocess.run(["unshare", "--net", "true"]).returncode != 0:
+    if os.geteuid() != 0 or subprocess.run([*UNSHARE, "true"]).returncode != 0:
         return "only root may make network namespaces"
     if shutil.which("ip") is None:
         return "iproute2 is not installed"
@@ -27,11 +28,12 @@ def test_nothing_is_lost_and_nothing_doubled_between_machines() -> None:
     if reason := missing():
         pytest.skip(reason)
     done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-m", "tests.cluster", "--short"],
+        [sys.executable, "-m", "tests.cluster", "--short"],
         cwd=ROOT,
         env=environment(),
         capture_output=True,
         text=True,
+        timeout=5 * LIMIT,
     )
     print(done.stdout)
     assert done.returncode == 0, done.stderr

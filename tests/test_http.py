@@ -239,6 +239,7 @@ def test_delete_of_an_employee(service: Service, name: str, department: int) -> 
     deleted = service.http.delete(created.headers["location"])
     assert deleted.status_code == 204
     assert deleted.content == b""
+    assert "attempts=1" in deleted.headers["server-timing"]
     assert_problem(service.http.get(created.headers["location"]), 404)
     assert_problem(service.http.delete(created.headers["location"]), 404)
     again = service.post("/employees", name=name, department_id=department)

@@ -24,8 +24,8 @@ def get(start: float, end: float, status: int, *rows: Row, of: Row = ADA) -> Cal
     return Call(0, "GET", (of.table, of.id), start, end, status, rows)
 
 
-def delete(start: float, end: float, status: int | None, of: Row = ADA) -> Call:
-    return Call(0, "DELETE", (of.table, of.id), start, end, status)
+def delete(start: float, end: float, status: int | None, of: Row = ADA, attempts: int = 1) -> Call:
+    return Call(0, "DELETE", (of.table, of.id), start, end, status, attempts=attempts)
 
 
 def listed(start: float, end: float, *rows: Row) -> Call:
@@ -154,8 +154,11 @@ GOOD_IF_BROKEN = {
         [post(0, 5, 200, ADA, attempts=3), post(1, 4, 200, ADA), table(D, ADA)],
         [D],
     ),
-    "404 for its own deletion": ([delete(0, 1, 404), table(D)], [D, ADA]),
-    "404 for its own deletion of a department": ([delete(0, 1, 404, D), table()], [D, ADA]),
+    "404 for its own deletion": ([delete(0, 1, 404, attempts=2), table(D)], [D, ADA]),
+    "404 for its own deletion of a department": (
+        [delete(0, 1, 404, D, attempts=2), table()],
+        [D, ADA],
+    ),
     "made, deleted by another, and made again": (
         [
             post(0, 9, 201, ADA2, attempts=2),
@@ -179,9 +182,16 @@ BAD_EVEN_SO = {
         [post(0, 1, 201, ADA2, attempts=2), table(D, ADA, ADA2)],
         [D],
     ),
-    "404, and it is still there": ([delete(0, 1, 404), table(D, ADA)], [D, ADA]),
+    "404, and it is still there": (
+        [delete(0, 1, 404, attempts=2), table(D, ADA)],
+        [D, ADA],
+    ),
     "404 for a deletion that comes later": (
-        [delete(0, 1, 404), get(2, 3, 200, ADA), table(D)],
+        [delete(0, 1, 404, attempts=2), get(2, 3, 200, ADA), table(D)],
+        [D, ADA],
+    ),
+    "404 for its own deletion at the first attempt": (
+        [delete(0, 1, 404), table(D)],
         [D, ADA],
     ),
     "204, and it is still there": ([delete(0, 1, 204), table(D, ADA)], [D, ADA]),

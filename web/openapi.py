@@ -215,8 +215,9 @@ def _resource_paths(
         tag,
         f"delete{one}",
         "Delete a row, and what hangs on it",
-        response(204, "It is gone"),
-        problems(404, 409, 422, 503),
+        response(204, "It is gone", headers=["Server-Timing"]),
+        problems(404, 409, headers=["Server-Timing"]),
+        problems(422, 503),
         parameters=id_,
     )
     return {

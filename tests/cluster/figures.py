@@ -175,8 +175,8 @@ def standby_cost(cluster: Cluster) -> dict[tuple[str, str], Figures]:
     node = cluster.primary
     with balanced(cluster.services[:1]) as haproxy:
         for _ in range(ROUNDS):
-            for name, state in (("asynchronous standby", "async"), ("synchronous standby", "sync")):
-                node.wait_for(state)
+            for name, wait in (("asynchronous standby", False), ("synchronous standby", True)):
+                node.wait_for_standby(wait)
                 way = Way(name, haproxy, cluster.services[:1])
                 for regime, keys in REGIMES.items():
                     found.setdefault((name, regime), []).append(turn(way, node, keys))

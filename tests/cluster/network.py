@@ -2,16 +2,16 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from tests.faults.server import Skipped
-
 SWITCH = "switch"
 NETWORK = "10.77.0"
+
+UNSHARE = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Network:
     def host(self) -> Host:
         """Add a machine."""
         number = next(self._numbers)
-        host = Host(f"onerow-{os.getpid()}-{number}", f"{NETWORK}.{number}", f"port{number}")
+        host = Host(f"onerow-{number}", f"{NETWORK}.{number}", f"port{number}")
         ip("netns", "add", host.namespace)
         self.hosts.append(host)
         ip("link", "add", host._port, "type", "veth", "peer", "eth0", "netns", host.namespace)
@@ -63,27 +63,28 @@ class Network:
         return host
 
 
-@contextmanager
-def network() -> Iterator[Network]:
+def alone_in_namespaces() -> None:
+    """Begin this program again as the first process in namespaces of its own, unless it is one.
+
+    Only root may; the program ends otherwise, and says so.
+    """
+    if os.getpid() != 1:
+        os.execvp(UNSHARE[0], [*UNSHARE, *sys.orig_argv])
+
+
+def network() -> Network:
     """Make a switch, to which this process is connected, too.
 
-    Raises Skipped unless this process is in a namespace of its own, as by `unshare --net`.
+    All of it, processes in it included, ends with this process, which alone_in_namespaces() began.
     """
-    mine, parents = (
-        Path(f"/proc/{each}/ns/net").readlink() for each in (os.getpid(), os.getppid())
-    )
-    if mine == parents:
-        raise Skipped("not in a network namespace of its own: use `make cluster`, as root")
+    names = Path("/run/netns")
+    names.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", names], check=True)
     ip("link", "set", "lo", "up")
     ip("link", "add", SWITCH, "type", "bridge")
     ip("address", "add", f"{NETWORK}.1/24", "dev", SWITCH)
     ip("link", "set", SWITCH, "up")
-    made = Network()
-    try:
-        yield made
-    finally:
-        for host in made.hosts:
-            ip("netns", "delete", host.namespace)
+    return Network()
 
 
 def ip(*arguments: str) -> None:

@@ -9,7 +9,7 @@ import psutil
 
 from db.embedded import BIN, _initdb, _server_user
 from tests.cluster.network import NETWORK, Host
-from tests.service import sql, until
+from tests.service import LIMIT, sql, until
 
 STANDBY = "standby"
 
@@ -66,16 +66,21 @@ class Node:
 
     def _follow(self, primary: "Node") -> None:
         self.start()
-        primary.wait_for("async")
-        primary.wait_for("sync")
+        until(lambda: primary.has_standby("async"))
+        primary.wait_for_standby(True)
 
-    def wait_for(self, state: str) -> None:
-        """Let commits wait for the standby ("sync") or not ("async"), once it keeps up."""
-        names = {"sync": STANDBY, "async": "''"}[state]
+    def wait_for_standby(self, wait: bool) -> None:
+        """Let commits wait for the standby, or not."""
+        names = STANDBY if wait else "''"
         sql(self.url, f"ALTER SYSTEM SET synchronous_standby_names = {names}")
         sql(self.url, "SELECT pg_reload_conf()")
+        if wait:
+            until(lambda: self.has_standby("sync"))
+
+    def has_standby(self, state: str) -> bool:
+        """Whether one keeps up and is waited for ("sync") or not ("async")."""
         streams = "SELECT FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = %s"
-        until(lambda: sql(self.url, streams, state) != [])
+        return sql(self.url, streams, state) != []
 
     def start(self) -> None:
         options = f"-c listen_addresses={self.host.address} -c max_connections=200"
@@ -104,16 +109,16 @@ class Node:
         sql(self.url, "SELECT pg_promote()")
         sql(self.url, "CHECKPOINT")  # until then pg_rewind takes its timeline for the former one
 
-    def next_transaction(self) -> int:
-        """The number of the next one that writes."""
-        ((number,),) = sql(self.url, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+    def count_transaction(self) -> int:
+        """Begin one that might write, and return its number; others have the numbers between."""
+        ((number,),) = sql(self.url, "SELECT pg_current_xact_id()::text::bigint")
         return int(number)
 
     def _run(self, program: str, *arguments: object) -> None:
         user = _server_user()
         as_user = ["setpriv", f"--reuid={user['user']}", f"--regid={user['group']}"]
         command = self.host.command(*as_user, "--clear-groups", BIN / program, *arguments)
-        done = subprocess.run(command, cwd="/", capture_output=True, text=True)
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=LIMIT)
         log = self._data_dir / "log"
         assert done.returncode == 0, done.stderr + (log.read_text() if log.exists() else "")
 

@@ -134,7 +134,8 @@ def judge(fault: Fault, strikes: list[Strike], traffic: Traffic, after: list[Row
 def lost(calls: list[Call], after: set[Row]) -> list[str]:
     """Say what was acknowledged and is not so, though nobody asked for anything else."""
     deletes = [call for call in calls if call.method == "DELETE"]
-    asked = {call.target for call in deletes}
+    # But by one that found nothing to delete, and had not tried before.
+    asked = {call.target for call in deletes if call.status != 404 or call.attempts > 1}
     kept = {
         row
         for call in calls
