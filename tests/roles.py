@@ -1,6 +1,7 @@
 """The roles of sql/roles.sql, and those that a test makes."""
 
 import subprocess
+from secrets import token_hex
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import Literal
@@ -31,8 +32,9 @@ def make_role(server: str, name: str) -> None:
     _let_in(server, name)
 
 
-def make_superuser(database: str, name: str, password: str) -> str:
-    """Make one with this password, and return the database's URL for it."""
+def make_superuser(database: str, name: str, secret: str) -> str:
+    """Make one whose password begins with the secret, and return the database's URL for it."""
+    password = f"{secret}-{token_hex(8)}"  # nobody else is to be let in
     sql(database, f"CREATE ROLE {name} LOGIN SUPERUSER PASSWORD '{password}'")
     return make_conninfo(database, user=name, password=password)
 

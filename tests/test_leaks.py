@@ -148,7 +148,7 @@ STATUSES = {
 def service(new_database: Callable[[], str]) -> Iterator[Service]:
     database = new_database()
     sql(database, TALKATIVE)
-    url = make_superuser(database, "onerow_test_teller", f"{SECRET}-password")
+    url = make_superuser(database, "onerow_test_teller", SECRET)
     url = make_conninfo(url, oauth_client_secret=SECRET)
     settings = {"DATABASE_URL": url, "API_TOKEN": f"old,{TOKEN}", "RETRY_DEADLINE": "0.3"}
     with serving(**settings) as service:
