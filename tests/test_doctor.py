@@ -140,16 +140,17 @@ def test_what_init_makes_gets_advice_and_exit_status_0(database: str) -> None:
     status, lines, stderr = command(database)
     assert (status, stderr) == (0, "")
     ((role,),) = sql(database, "SELECT current_user")
+    *advice, powers = (line for line in lines if not line.startswith("ok     "))
     owns = "the role owns it; the service needs no more than"
-    assert [line for line in lines if not line.startswith("ok     ")] == [
+    assert advice == [
         f"advice departments: {owns} SELECT, INSERT, DELETE",
         f"advice employees: {owns} SELECT, INSERT, DELETE",
         f"advice merged: {owns} SELECT",
         f"advice departments key: {UNGUARDED.format('off')}",
         f"advice employees key: {UNGUARDED.format('off')}",
-        f"advice role: {role} is a superuser, bypasses row security, may create roles, may create"
-        " databases: the service needs none of it",
     ]
+    assert powers.startswith(f"advice role: {role} is a superuser")
+    assert powers.endswith(": the service needs none of it")
 
 
 def test_one_failure_makes_exit_status_1_and_the_other_checks_run(patient: str) -> None:

@@ -84,6 +84,7 @@ def test_the_road_goes_as_printed(database: str) -> None:
 
 
 def digits_masked(text: str) -> str:
+    text = re.sub("(advice role: ).* is a superuser.*:", r"\1is a superuser:", text)
     return re.sub(r" *[\d,.T:Z-]+", " N", text.replace("Bitmap ", ""))
 
 
