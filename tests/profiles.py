@@ -1,12 +1,10 @@
-"""Hypothesis' settings: how many examples, by where it runs."""
-
-import os
+"""Hypothesis' settings: how many examples, by what runs them."""
 
 from hypothesis import HealthCheck, settings
 
 # No deadline: how long an example takes says nothing here. "stress" ends by time, and Hypothesis
 # remembers all that a search has drawn: after so many, tests/stress.py begins a new one.
-for name, examples in {"dev": 50, "ci": 60, "stress": 500}.items():
+for name, examples in {"tests": 50, "stress": 500}.items():
     settings.register_profile(
         name,
         max_examples=examples,
@@ -15,4 +13,4 @@ for name, examples in {"dev": 50, "ci": 60, "stress": 500}.items():
         print_blob=True,
     )
 
-settings.load_profile(os.environ.get("PROFILE", "ci" if "CI" in os.environ else "dev"))
+settings.load_profile("tests")
