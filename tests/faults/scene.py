@@ -10,7 +10,6 @@ from threading import Thread
 from typing import Any, NamedTuple, TypeVar
 
 import psutil
-import uvloop
 
 from tests.faults.proxy import Proxy
 from tests.faults.server import Server
@@ -129,8 +128,8 @@ def event_loop() -> Iterator[Callable[[Coroutine[Any, Any, T]], Future[T]]]:
     begun: Future[asyncio.AbstractEventLoop] = Future()
 
     def run() -> None:
-        # uvloop's close() was seen to wait for ever where another thread had run the loop.
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        # asyncio's own: uvloop's close() waits for ever if a test that failed has left a listener.
+        with asyncio.Runner() as runner:
             loop = runner.get_loop()
             begun.set_result(loop)
             loop.run_forever()
