@@ -14,6 +14,9 @@ from tests.service import LIMIT, until
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 
+# Seconds, RETRY_DEADLINE's default and two.
+TIMEOUT_SERVER = 7
+
 CONFIGURATION = """
 global
     stats socket {folder}/stats
@@ -21,7 +24,7 @@ defaults
     mode http
     timeout connect 1s
     timeout client 30s
-    timeout server 7s
+    timeout server {timeout}s
     timeout check 2s
 listen onerow
     bind 127.0.0.1:{port}
@@ -66,7 +69,11 @@ def balancing(addresses: list[str]) -> Iterator[HAProxy]:
         haproxy = HAProxy(free_port(), folder)
         servers = "\n".join(f"    server {each} {each}" for each in addresses)
         file = folder / "haproxy.cfg"
-        file.write_text(CONFIGURATION.format(folder=folder, port=haproxy.port, servers=servers))
+        file.write_text(
+            CONFIGURATION.format(
+                folder=folder, port=haproxy.port, servers=servers, timeout=TIMEOUT_SERVER
+            )
+        )
         with subprocess.Popen([HAPROXY, "-db", "-q", "-f", file]) as process:
             haproxy.pid = process.pid
             try:

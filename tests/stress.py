@@ -6,7 +6,6 @@ they take to catch. With DATABASE_URL everything happens in a schema of its own,
 
 import os
 import random
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +15,11 @@ import psycopg
 from hypothesis import given, seed, settings
 from psycopg.conninfo import make_conninfo
 
-from db.embedded import SIGNALS, embedded_server, signals_deferred
+from db.embedded import embedded_server, signals_deferred
 from db.engine import ROOT
 from tests import profiles as profiles  # registers "stress"
 from tests.proof import CONTROLS, Catch, catch, running, verify
-from tests.service import sql, temporary_data_dir
+from tests.service import interrupt_on_signals, sql, temporary_data_dir
 from tests.workloads import Runner, Workload, workloads
 
 SECONDS = float(os.environ.get("STRESS_SECONDS", "120"))
@@ -136,9 +135,7 @@ def stress(title: str, runner: Runner, seconds: float) -> Progress:
 
 def main() -> None:
     """Stress the service, catch the variants, print the table; exit 1 if a variant got away."""
-    for number in SIGNALS:
-        # Not SystemExit, which Hypothesis takes for a failing example.
-        signal.signal(number, signal.default_int_handler)
+    interrupt_on_signals()
     rows: list[Progress] = []
     caught: dict[str, Catch] = {}
     with server() as url, own_schema(url) as database:

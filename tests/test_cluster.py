@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.network import UNSHARE
 from tests.cluster.trials import TRIALS
 from tests.haproxy import HAPROXY
-from tests.service import LIMIT, ROOT, environment
+from tests.service import LIMIT, ROOT, environment, temporary_data_dir
 
 
 def missing() -> str:
@@ -27,14 +27,18 @@ def missing() -> str:
 def test_nothing_is_lost_and_nothing_doubled_between_machines() -> None:
     if reason := missing():
         pytest.skip(reason)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.cluster", "--short"],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=5 * LIMIT,
-    )
+    with temporary_data_dir() as folder:  # what a run leaves that is killed at its limit
+        folder.mkdir()
+        folder.parent.chmod(0o711)
+        folder.chmod(0o711)
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.cluster", "--short"],
+            cwd=ROOT,
+            env=environment(TMPDIR=str(folder)),
+            capture_output=True,
+            text=True,
+            timeout=5 * LIMIT,
+        )
     print(done.stdout)
     assert done.returncode == 0, done.stderr
     assert len([line for line in done.stdout.splitlines() if "| 0 | 0 |" in line]) == len(TRIALS)

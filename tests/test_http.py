@@ -241,7 +241,9 @@ def test_delete_of_an_employee(service: Service, name: str, department: int) -> 
     assert deleted.content == b""
     assert "attempts=1" in deleted.headers["server-timing"]
     assert_problem(service.http.get(created.headers["location"]), 404)
-    assert_problem(service.http.delete(created.headers["location"]), 404)
+    again = service.http.delete(created.headers["location"])
+    assert_problem(again, 404)
+    assert "attempts=1" in again.headers["server-timing"]
     again = service.post("/employees", name=name, department_id=department)
     assert again.status_code == 201
     assert again.json()["id"] != created.json()["id"]
@@ -617,7 +619,9 @@ def test_rows_that_others_refer_to_or_protect_are_not_deleted(wild: Service) -> 
     for text in ("Referred to", "Kept", "Held"):
         id_ = wild.post("/departments", name=text).json()["id"]
         wild.sql("INSERT INTO others VALUES (%s)", id_)
-        assert_problem(wild.http.delete(f"/departments/{id_}"), 409)
+        kept = wild.http.delete(f"/departments/{id_}")
+        assert_problem(kept, 409)
+        assert "attempts=1" in kept.headers["server-timing"]
 
 
 def test_a_time_that_json_cannot_tell_is_null(wild: Service) -> None:

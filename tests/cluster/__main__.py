@@ -6,7 +6,6 @@ import sys
 from contextlib import closing
 from typing import NamedTuple
 
-from db.embedded import unwind_on_signals
 from tests.bench.load import CLIENT
 from tests.cluster.cluster import HOSTS, Cluster, balanced, cluster
 from tests.cluster.figures import fill, measure, model, report, standby_cost, ways
@@ -14,7 +13,7 @@ from tests.cluster.network import alone_in_namespaces, network
 from tests.cluster.trials import CONTROL, TRIALS, judged
 from tests.faults.verdict import Verdict, markdown
 from tests.haproxy import HAPROXY
-from tests.service import sql
+from tests.service import interrupt_on_signals, sql
 from tests.stress import stress
 from tests.workloads import Runner
 
@@ -39,7 +38,8 @@ def main() -> None:
     if HAPROXY is None:
         sys.exit("Skipped: HAProxy is not installed.")
     alone_in_namespaces()
-    unwind_on_signals(1)
+    interrupt_on_signals()
+    print(f"To draw the same requests again: python -m tests.cluster --seed {options.seed}")
     kept = True
     table: list[Verdict] = []
     extent = SHORT if options.short else FULL
@@ -59,10 +59,10 @@ def main() -> None:
         control, _ = judged(CONTROL, made, extent.requests, options.seed)
     print("\n" + markdown(table, "", "without an answer"))
     print(f"\n{control.name}: {control.lost} lost")
-    if control.lost == 0:
-        sys.exit("The verdict does not see what is lost.")
     if not kept:
         sys.exit("A promise was broken.")
+    if control.lost == 0:
+        sys.exit("The verdict does not see what is lost.")
 
 
 def prove(made: Cluster, seconds: float) -> None:
@@ -86,4 +86,7 @@ def print_figures(made: Cluster) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell has it

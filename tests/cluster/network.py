@@ -66,7 +66,8 @@ class Network:
 def alone_in_namespaces() -> None:
     """Begin this program again as the first process in namespaces of its own, unless it is one.
 
-    Only root may; the program ends otherwise, and says so.
+    Only root may; the program ends otherwise, and says so. unshare keeps SIGTERM to itself: what
+    ends it is Ctrl-C, or SIGKILL.
     """
     if os.getpid() != 1:
         os.execvp(UNSHARE[0], [*UNSHARE, *sys.orig_argv])

@@ -106,8 +106,7 @@ class Node:
             until(lambda: not _runs(process))
 
     def promote(self) -> None:
-        sql(self.url, "SELECT pg_promote()")
-        sql(self.url, "CHECKPOINT")  # until then pg_rewind takes its timeline for the former one
+        assert sql(self.url, "SELECT pg_promote()") == [(True,)]
 
     def count_transaction(self) -> int:
         """Begin one that might write, and return its number; others have the numbers between."""

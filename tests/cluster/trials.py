@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,21 +11,18 @@ from math import inf
 from time import monotonic
 from typing import NamedTuple
 
-import msgspec
-
 from tests.cluster.cluster import HOSTS, RETRY_DEADLINE, Cluster, balanced
 from tests.cluster.postgres import Node
 from tests.faults.scene import event_loop
 from tests.faults.server import tables
-from tests.faults.traffic import NAMES_AT_ONCE, Client, Traffic
-from tests.faults.verdict import READY, Verdict, doubled, lost
-from tests.haproxy import HAProxy
-from tests.linearizability import Call, NotLinearizable, check, history
+from tests.faults.traffic import NAMES_AT_ONCE, Client, Traffic, ended, http
+from tests.faults.verdict import LATE, READY, Verdict, doubled, lost
+from tests.haproxy import TIMEOUT_SERVER, HAProxy
+from tests.linearizability import Call, Key, NotLinearizable, check, history
 from tests.service import LIMIT, sql, until
 
-# Seconds, and how the name of the department begins that each makes.
+# Seconds.
 PULSE = 0.02
-BEAT = "beat"
 
 # The services' to a server, at once.
 END_CONNECTIONS = (
@@ -42,20 +40,28 @@ class Stage:
     cluster: Cluster
     haproxy: HAProxy
     traffic: Traffic
+    going: list[Future[None]]  # the ends of traffic and pulse
     share: int  # of the requests, for each of a trial's parts
     disturbed: list[tuple[float, float]] = field(default_factory=list)  # from when to when
 
     def go_on(self) -> None:
         """Wait until one more share was answered."""
         enough = self.traffic.answered + self.share
-        until(lambda: self.traffic.answered >= enough)
+        self.wait(lambda: self.traffic.answered >= enough)
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Wait until this is so while the traffic goes on."""
+        until(lambda: any(each.done() for each in self.going) or condition())
+        for each in self.going:
+            if each.done():
+                each.result()
 
     @contextmanager
     def disturbing(self) -> Iterator[None]:
         """Here connections may break, and callers be refused, until all hosts are up again."""
         began = monotonic()
         yield
-        until(lambda: self.haproxy.up() == HOSTS)
+        self.wait(lambda: self.haproxy.up() == HOSTS)
         self.disturbed.append((began, monotonic() + READY))
 
 
@@ -70,7 +76,7 @@ def host_cut_off(stage: Stage) -> None:
     stage.go_on()
     with stage.disturbing():
         machine.cut_off()
-        until(lambda: stage.haproxy.up() == HOSTS - 1)
+        stage.wait(lambda: stage.haproxy.up() == HOSTS - 1)
         stage.go_on()
         machine.connect()
     stage.go_on()
@@ -85,8 +91,8 @@ def failover(stage: Stage, take_away: Callable[[Node], None]) -> None:
     with stage.disturbing():
         began = monotonic()
         primary.host.lose_way_to(cluster.other.host)
-        # There will be one for each name.
-        until(lambda: len(sql(primary.url, waiting)) >= NAMES_AT_ONCE // 2)
+        # More than the beats of the short time that this takes.
+        stage.wait(lambda: len(sql(primary.url, waiting)) >= 2 * NAMES_AT_ONCE)
         take_away(primary)
         # Later the service cancels the wait, and what is on the primary alone is told to others.
         assert monotonic() - began < RETRY_DEADLINE, "too late for this trial"
@@ -139,11 +145,12 @@ class Trial(NamedTuple):
 
     name: str
     run: Callable[[Stage], None]
+    wait: float = RETRY_DEADLINE  # seconds, of a caller, at most
 
 
 TRIALS = (
     Trial("three hosts", hosts_at_once),
-    Trial("a host cut off, and back", host_cut_off),
+    Trial("a host cut off, and back", host_cut_off, TIMEOUT_SERVER),
     Trial("primary killed, standby promoted", partial(failover, take_away=Node.kill)),
     Trial("former primary back, and rejoins", partial(former_primary_back, bring_back=Node.start)),
     Trial(
@@ -165,8 +172,7 @@ class Pulse:
 
     port: int
     over: bool = False
-    answered: list[float] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)  # the id that each answer told
+    calls: list[Call] = field(default_factory=list)  # by their ends
 
     async def run(self) -> None:
         """Go on until `over`."""
@@ -174,64 +180,70 @@ class Pulse:
             for number in count():
                 if self.over:
                     break
-                tasks.create_task(self._beat(f"{BEAT} {number}"))
+                tasks.create_task(self._beat(Key("departments", f"beat {number}")))
                 await asyncio.sleep(PULSE)
 
-    async def _beat(self, name: str) -> None:
-        client = Client(self.port)
-        answer = await client.ask("POST", "/departments", {"name": name})
+    async def _beat(self, key: Key) -> None:
+        client, start = Client(self.port), monotonic()
+        answer = await client.ask(*http("POST", key))
         client.close()
-        if answer and answer.status in (200, 201):
-            self.answered.append(monotonic())
-            self.rows.append(msgspec.json.decode(answer.body)["id"])
+        self.calls.append(ended(0, "POST", key, start, answer))
 
     @property
     def longest_gap(self) -> float:
         """Seconds without an answer."""
-        return max(later - earlier for earlier, later in pairwise(self.answered))
+        ends = [call.end for call in self.calls if call.answered]
+        return max(later - earlier for earlier, later in pairwise(ends))
 
 
 def judged(trial: Trial, cluster: Cluster, requests: int, seed: str) -> tuple[Verdict, list[str]]:
     """Run the traffic, and the trial in its midst; return the row, and what was broken."""
-    with balanced(cluster.services) as haproxy, traffic_to(haproxy.port, seed) as (traffic, pulse):
-        stage = Stage(cluster, haproxy, traffic, requests // 3)
+    with (
+        balanced(cluster.services) as haproxy,
+        traffic_to(haproxy.port, seed) as (traffic, pulse, going),
+    ):
+        stage = Stage(cluster, haproxy, traffic, going, requests // 3)
         trial.run(stage)
     after = tables(cluster.primary.url)
     sql(cluster.primary.url, "TRUNCATE departments, employees")
-    beats = [row for row in after if row.name.startswith(BEAT)]
-    missing = lost(traffic.calls, set(after))
-    missing += [f"lost: {BEAT}, id {id_}" for id_ in {*pulse.rows} - {row.id for row in beats}]
+    calls = [*traffic.calls, *pulse.calls]
+    slowest = max(calls, key=lambda call: call.end - call.start)
     verdict = Verdict(
         trial.name,
-        traffic.answered + len(pulse.answered),
-        len(missing),
+        sum(call.answered for call in calls),
+        len(lost(calls, set(after))),
         len(doubled(after)),
-        traffic.longest,
+        slowest.end - slowest.start,
         pulse.longest_gap,
     )
-    broken = [*missing, *doubled(after)]
+    broken = [*lost(calls, set(after)), *doubled(after)]
     look = Call(-1, "TABLE", None, inf, inf, 200, tuple(after))
     try:
-        check([*traffic.calls, look], beats, broken_commits=stage.disturbed)
+        check([*calls, look], [], broken_commits=stage.disturbed)
     except NotLinearizable as error:
         broken.append(str(error))
-    in_vain = [call for call in traffic.calls if not call.answered]
-    for began, ended in stage.disturbed:
-        in_vain = [call for call in in_vain if call.end < began or call.start > ended]
+    if verdict.longest_wait > trial.wait + LATE:
+        broken.append(f"a caller waited for too long:\n{history([slowest])}")
+    in_vain = [call for call in calls if not call.answered]
+    for began, end in stage.disturbed:
+        in_vain = [call for call in in_vain if call.end < began or call.start > end]
     if in_vain:
         broken.append(f"in vain, and needlessly:\n{history(in_vain)}")
+    logs = [service.log.read_text() for service in cluster.services]
+    broken += [f"a service logged\n{log}" for log in logs if "Traceback" in log]
     return verdict, broken
 
 
 @contextmanager
-def traffic_to(port: int, seed: str) -> Iterator[tuple[Traffic, Pulse]]:
-    """Clients at work, and a pulse beside them, until the end of the block."""
+def traffic_to(port: int, seed: str) -> Iterator[tuple[Traffic, Pulse, list[Future[None]]]]:
+    """Clients at work, and a pulse beside them, until the end of the block; and their ends."""
     traffic, pulse = Traffic(port, seed), Pulse(port)
     with event_loop() as start:
         going = [start(traffic.run()), start(pulse.run())]
         try:
-            yield traffic, pulse
+            yield traffic, pulse, going
         finally:
             traffic.over = pulse.over = True
-            for each in going:
-                each.result(LIMIT)
+            wait(going, LIMIT)
+        for each in going:
+            each.result(0)

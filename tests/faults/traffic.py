@@ -4,7 +4,6 @@ import asyncio
 import random
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import count
 from time import monotonic
 from typing import NamedTuple
@@ -174,45 +173,51 @@ class Traffic:
         for _ in range(CALLS):
             method, target = draw(rng, name, known)
             start = monotonic()
-            call = Call(number, method, target, start)
             leaves = rng.random() < self.leaving
+            answer = None
             if leaves:
                 sent = request(*http(method, target))
                 await client.leave(sent[: rng.choice((len(sent), -1))], rng.uniform(0, 0.005))
-            elif answer := await client.ask(*http(method, target)):
-                ours = b"application/problem+json" in answer.head
-                if answer.status == 503 and ours:
-                    assert answer.number(rb"\r\nretry-after: (\d+)", 0) > 0
-                call = Call(
-                    number,
-                    method,
-                    target,
-                    start,
-                    monotonic(),
-                    answer.status,
-                    rows(target, answer),
-                    answer.number(rb"\r\nduplicates: (\d+)", 1),
-                    answer.number(rb"attempts=(\d+)", 1),
-                )
-            end = monotonic()
-            if call.status is None:
-                call = replace(call, end=end)
+            else:
+                answer = await client.ask(*http(method, target))
+            call = ended(number, method, target, start, answer)
             self.calls.append(call)
             if leaves:
                 self.left.append(call)
-            if end - start > self.longest:
-                self.longest, self.slowest = end - start, call
+            if call.end - start > self.longest:
+                self.longest, self.slowest = call.end - start, call
             if not call.answered:
                 self.refused += 1
                 await asyncio.sleep(rng.uniform(0, PAUSE))
                 continue
             self.answered += 1
             if method == "POST" and call.status in (200, 201):
-                self._posted.append(end)
+                self._posted.append(call.end)
             for row in call.rows:
                 if row.id not in known[row.table]:
                     known[row.table].append(row.id)
         client.close()
+
+
+def ended(
+    number: int, method: str, target: Key | tuple[str, int], start: float, answer: Answer | None
+) -> Call:
+    """Return the call of a client, which ends now, with this answer or none."""
+    if answer is None:
+        return Call(number, method, target, start, monotonic())
+    if answer.status == 503 and b"application/problem+json" in answer.head:  # the service's own
+        assert answer.number(rb"\r\nretry-after: (\d+)", 0) > 0
+    return Call(
+        number,
+        method,
+        target,
+        start,
+        monotonic(),
+        answer.status,
+        rows(target, answer),
+        answer.number(rb"\r\nduplicates: (\d+)", 1),
+        answer.number(rb"attempts=(\d+)", 1),
+    )
 
 
 def draw(
