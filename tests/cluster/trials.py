@@ -15,7 +15,7 @@ from tests.cluster.cluster import HOSTS, RETRY_DEADLINE, Cluster, balanced
 from tests.cluster.postgres import Node
 from tests.faults.scene import event_loop
 from tests.faults.server import tables
-from tests.faults.traffic import NAMES_AT_ONCE, Client, Traffic, ended, http
+from tests.faults.traffic import Client, Traffic, ended, http
 from tests.faults.verdict import LATE, READY, Verdict, doubled, lost
 from tests.haproxy import TIMEOUT_SERVER, HAProxy
 from tests.linearizability import Call, Key, NotLinearizable, check, history
@@ -28,6 +28,10 @@ PULSE = 0.02
 END_CONNECTIONS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'onerow'"
 )
+
+# Commits that the standby lacks. More may never come: who creates on the same page of an index as
+# one that waits conflicts with it, and begins again.
+UNREPLICATED = 4
 
 # What a service says of a former primary.
 REFUSED = "another server was promoted"
@@ -91,8 +95,7 @@ def failover(stage: Stage, take_away: Callable[[Node], None]) -> None:
     with stage.disturbing():
         began = monotonic()
         primary.host.lose_way_to(cluster.other.host)
-        # More than the beats of the short time that this takes.
-        stage.wait(lambda: len(sql(primary.url, waiting)) >= 2 * NAMES_AT_ONCE)
+        stage.wait(lambda: len(sql(primary.url, waiting)) >= UNREPLICATED)
         take_away(primary)
         # Later the service cancels the wait, and what is on the primary alone is told to others.
         assert monotonic() - began < RETRY_DEADLINE, "too late for this trial"
