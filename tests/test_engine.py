@@ -5,10 +5,10 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from time import monotonic
 
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from db.change import apply_schema
 from db.engine import ENGINES, discover, named
@@ -36,11 +36,10 @@ def test_postgresql_says_so(server: str) -> None:
 
 
 @pytest.fixture
-def distributed(server: str) -> str:
+def distributed(new_database: Callable[[], str]) -> str:
     """A database with the tables as the other engines have them."""
-    sql(server, "DROP DATABASE IF EXISTS onerow_test_distributed")
-    sql(server, "CREATE DATABASE onerow_test_distributed")
-    database = make_conninfo(server, dbname="onerow_test_distributed")
+    database = new_database()
+    sql(database, "DROP TABLE departments, employees, merged")
     apply_schema(database, "yugabytedb")
     return database
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -21,8 +22,10 @@ from tests.service import Service, serving
 
 @pytest.fixture(scope="module")
 def service(new_database: Callable[[], str]) -> Iterator[Service]:
-    with serving(DATABASE_URL=new_database()) as service:
-        Machine.service = service
+    database = new_database()
+    with serving(DATABASE_URL=database) as service, psycopg.connect(database) as connection:
+        connection.autocommit = True
+        Machine.service, Machine.connection = service, connection
         yield service
 
 
@@ -46,12 +49,13 @@ class Machine(RuleBasedStateMachine):
     """The model is the rows of both tables, as a client knows them from the answers."""
 
     service: Service
+    connection: psycopg.Connection
 
     @initialize()
     def empty(self) -> None:
         self.rows: dict[str, list[Row]] = {"departments": [], "employees": []}
         self.retired = {"departments": 404, "employees": 404}
-        self.service.sql("TRUNCATE departments, employees RESTART IDENTITY")
+        self.connection.execute("TRUNCATE departments, employees RESTART IDENTITY")
 
     def pick(self, table: str, count: int) -> int:
         """The id of a row, or, if there is none, of one that was."""
@@ -160,8 +164,10 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: hasattr(self, "rows"))
     @invariant()
     def tables_hold_what_the_model_holds(self) -> None:
-        departments = self.service.sql("SELECT id, name FROM departments ORDER BY id")
-        employees = self.service.sql("SELECT id, name, department_id FROM employees ORDER BY id")
+        departments = self.connection.execute("SELECT id, name FROM departments ORDER BY id")
+        employees = self.connection.execute(
+            "SELECT id, name, department_id FROM employees ORDER BY id"
+        )
         assert [Row(*row) for row in departments] == self.rows["departments"]
         assert [Row(*row) for row in employees] == self.rows["employees"]
 
