@@ -128,7 +128,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.command == "merge" and given.limit and not (given.apply or given.undo):
         parser.error("--limit goes with --apply or --undo")
-    unwind_on_signals(status=1)
+    unwind_on_signals(SystemExit(1))
     settings = read_settings()
     if settings.pooler:
         # Locks of a session, and CREATE INDEX CONCURRENTLY, are none of a pooler's transactions.

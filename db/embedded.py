@@ -12,7 +12,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,8 +55,8 @@ class EmbeddedServerError(SystemExit):
     """The embedded server did not start or stop; the message is what its programs said."""
 
 
-def unwind_on_signals(status: int = 0) -> None:
-    """Make signals that end a process do it by SystemExit(status), so that `finally` blocks run.
+def unwind_on_signals(end: BaseException | None = None) -> None:
+    """Make signals that end a process raise `end`, or SystemExit, so that `finally` blocks run.
 
     uvicorn raises the signal again once it has shut down; its default would end us there.
     """
@@ -65,7 +64,7 @@ def unwind_on_signals(status: int = 0) -> None:
     def unwind(*_: object) -> None:
         for signal_number in SIGNALS:
             signal.signal(signal_number, signal.SIG_IGN)  # one more would cut the unwinding short
-        sys.exit(status)
+        raise end or SystemExit
 
     for signal_number in SIGNALS:
         signal.signal(signal_number, unwind)

@@ -13,7 +13,7 @@ from hypothesis import core
 from psycopg.conninfo import make_conninfo
 
 from db.change import apply_schema
-from db.embedded import embedded_server
+from db.embedded import embedded_server, unwind_on_signals
 from db.engine import discover
 from db.pool import Pool, open_pool
 from db.settings import Settings
@@ -21,14 +21,14 @@ from tests import profiles as profiles  # loads one
 from tests.faults.server import Server
 from tests.pools import SECONDS, nothing_left_behind
 from tests.roles import SERVICE, as_role, make_roles
-from tests.service import LIMIT, Service, interrupt_on_signals, serving, sql, temporary_data_dir
+from tests.service import LIMIT, Service, serving, sql, temporary_data_dir
 
 OURS = "^onerow_test_"
 
 
 def pytest_configure() -> None:
     """Let signals unwind, so that the server stops with the tests."""
-    interrupt_on_signals()
+    unwind_on_signals(KeyboardInterrupt())  # SystemExit would end one test, and no more
 
 
 def pytest_report_header() -> str:

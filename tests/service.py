@@ -17,8 +17,6 @@ from typing import Any
 import httpx
 import psycopg
 
-from db.embedded import SIGNALS
-
 ROOT = Path(__file__).parent.parent
 
 # Seconds for what takes milliseconds, or one or two with initdb: reached, it is a failure.
@@ -29,21 +27,6 @@ OURS = re.compile(
     "DATABASE_URL|DATA_DIR|HOST|PORT|WORKERS|POOL_.*|RETRY_.*|PIPELINE|POOLER|ENGINE|MAX_BODY|DRAIN_.*|ALLOW_.*"
     "|API_.*|LOG_.*|PROMETHEUS_.*|PG.*"
 )
-
-
-def interrupt_on_signals() -> None:
-    """Make the first signal that ends a process do it by KeyboardInterrupt.
-
-    pytest and Hypothesis take SystemExit for a test that failed, and go on.
-    """
-
-    def interrupt(*_: object) -> None:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # one more would cut the unwinding short
-        raise KeyboardInterrupt
-
-    for number in SIGNALS:
-        signal.signal(number, interrupt)
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -15,11 +15,11 @@ import psycopg
 from hypothesis import given, seed, settings
 from psycopg.conninfo import make_conninfo
 
-from db.embedded import embedded_server, signals_deferred
+from db.embedded import embedded_server, signals_deferred, unwind_on_signals
 from db.engine import ROOT
 from tests import profiles as profiles  # registers "stress"
 from tests.proof import CONTROLS, Catch, catch, running, verify
-from tests.service import interrupt_on_signals, sql, temporary_data_dir
+from tests.service import sql, temporary_data_dir
 from tests.workloads import Runner, Workload, workloads
 
 SECONDS = float(os.environ.get("STRESS_SECONDS", "120"))
@@ -135,7 +135,7 @@ def stress(title: str, runner: Runner, seconds: float) -> Progress:
 
 def main() -> None:
     """Stress the service, catch the variants, print the table; exit 1 if a variant got away."""
-    interrupt_on_signals()
+    unwind_on_signals(KeyboardInterrupt())  # Hypothesis takes SystemExit for a failing example
     rows: list[Progress] = []
     caught: dict[str, Catch] = {}
     with server() as url, own_schema(url) as database:

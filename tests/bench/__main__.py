@@ -25,7 +25,7 @@ FOLDER = Path(__file__).parent
 def main() -> None:
     """Measure, and print the table and the ratios."""
     options = arguments()
-    unwind_on_signals(1)
+    unwind_on_signals(SystemExit(1))
     stages = chosen(plan.QUICK_STAGES if options.quick else plan.STAGES, options)
     print(f"{os.cpu_count()} cores, {platform.platform()}; the load is made by {CLIENT}.")
     started = time()

@@ -6,6 +6,7 @@ import sys
 from contextlib import closing
 from typing import NamedTuple
 
+from db.embedded import unwind_on_signals
 from tests.bench.load import CLIENT
 from tests.cluster.cluster import HOSTS, Cluster, balanced, cluster
 from tests.cluster.figures import fill, measure, model, report, standby_cost, ways
@@ -13,7 +14,7 @@ from tests.cluster.network import alone_in_namespaces, network
 from tests.cluster.trials import CONTROL, TRIALS, judged
 from tests.faults.verdict import Verdict, markdown
 from tests.haproxy import HAPROXY
-from tests.service import interrupt_on_signals, sql
+from tests.service import sql
 from tests.stress import stress
 from tests.workloads import Runner
 
@@ -38,7 +39,7 @@ def main() -> None:
     if HAPROXY is None:
         sys.exit("Skipped: HAProxy is not installed.")
     alone_in_namespaces()
-    interrupt_on_signals()
+    unwind_on_signals(KeyboardInterrupt())  # Hypothesis takes SystemExit for a failing example
     print(f"To draw the same requests again: python -m tests.cluster --seed {options.seed}")
     kept = True
     table: list[Verdict] = []

@@ -9,6 +9,7 @@ import psutil
 
 from db.embedded import BIN, _initdb, _server_user
 from tests.cluster.network import NETWORK, Host
+from tests.faults.server import Server
 from tests.service import LIMIT, sql, until
 
 STANDBY = "standby"
@@ -101,9 +102,7 @@ class Node:
     def stop(self) -> None:
         """Stop it, if it runs."""
         if (self._data_dir / "postmaster.pid").exists() and psutil.pid_exists(self.pid):
-            process = psutil.Process(self.pid)
-            process.send_signal(signal.SIGQUIT)
-            until(lambda: not _runs(process))
+            Server(self._data_dir, self.url).stop(signal.SIGQUIT)
 
     def promote(self) -> None:
         assert sql(self.url, "SELECT pg_promote()") == [(True,)]

@@ -210,16 +210,17 @@ def judged(trial: Trial, cluster: Cluster, requests: int, seed: str) -> tuple[Ve
     after = tables(cluster.primary.url)
     sql(cluster.primary.url, "TRUNCATE departments, employees")
     calls = [*traffic.calls, *pulse.calls]
+    missing, copies = lost(calls, set(after)), doubled(after)
     slowest = max(calls, key=lambda call: call.end - call.start)
     verdict = Verdict(
         trial.name,
         sum(call.answered for call in calls),
-        len(lost(calls, set(after))),
-        len(doubled(after)),
+        len(missing),
+        len(copies),
         slowest.end - slowest.start,
         pulse.longest_gap,
     )
-    broken = [*lost(calls, set(after)), *doubled(after)]
+    broken = [*missing, *copies]
     look = Call(-1, "TABLE", None, inf, inf, 200, tuple(after))
     try:
         check([*calls, look], [], broken_commits=stage.disturbed)

@@ -22,7 +22,7 @@ AS_BEFORE = 0.7
 def main() -> None:
     """Run what there is and print the table; exit 1 if a promise was broken."""
     options = arguments()
-    unwind_on_signals(1)
+    unwind_on_signals(SystemExit(1))
     print(f"To draw the same requests again: python -m tests.faults --seed {options.seed}")
     table: list[Verdict] = []
     kept = True
