@@ -11,8 +11,9 @@ from psycopg.rows import dict_row
 
 from db.adoption import KEYS, key_index, known_references
 from db.change import Connection, Refused, ask
-from db.pool import Row, conninfo
+from db.pool import Row
 from db.queries import QUERIES
+from db.session import conninfo
 from db.settings import INSPECTION_POOL_SIZE, Settings
 
 # The first minor release of each major one that does not miss conflicts on an index that was empty

@@ -18,8 +18,9 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 from psycopg.rows import tuple_row
 
-from db.pool import Connection, Pool, conninfo
+from db.pool import Connection, Pool
 from db.queries import INSPECT, QUERIES
+from db.session import conninfo
 from db.settings import INSPECTION_POOL_SIZE, Settings
 from db.transaction import Unavailable, read
 

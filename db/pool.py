@@ -12,13 +12,14 @@ import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel, generators, waiting
 from psycopg.abc import PQGen
 from psycopg.adapt import Buffer, Loader
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from db.engine import CONNECT_TIMEOUT, ENGINES, POSTGRESQL, ROOT, Engine, named
+from db.engine import POSTGRESQL, ROOT, named
+from db.session import conninfo, engine_of, transaction_settings
 from db.settings import Settings
 
 SETTINGS = (ROOT / "sql" / "settings.sql").read_bytes()
@@ -37,11 +38,6 @@ CANCEL_TIMEOUT = 0.5
 
 # Seconds for the statement to end by that. Longer, and the network is not there, or the server.
 ANSWER_TIMEOUT = 0.2
-
-# Seconds after which an idle connection is tried by the kernel, and between tries, so that one that
-# has died unseen is found before a request takes it: each would cost its whole deadline.
-KEEPALIVES_IDLE = 10
-KEEPALIVES_INTERVAL = 2
 
 
 class Connection(AsyncConnection[Row]):
@@ -181,7 +177,7 @@ def open_pool(settings: Settings) -> Pool:
     url = conninfo(settings)
     hosts = str(conninfo_to_dict(url).get("host") or os.environ.get("PGHOST"))
     # Of a distributed engine's hosts each takes writes.
-    former_primaries = "," in hosts and _engine(settings) is POSTGRESQL
+    former_primaries = "," in hosts and engine_of(settings) is POSTGRESQL
     latest = 0
 
     async def configure(connection: Connection) -> None:
@@ -226,80 +222,18 @@ async def _try_again(pool: AsyncConnectionPool[Any]) -> None:
         await pool.check()  # which finds no connection, and makes the pool grow
 
 
-def _engine(settings: Settings) -> Engine:
-    return ENGINES[settings.engine or "postgresql"]
-
-
 async def _configure(settings: Settings, connection: Connection) -> None:
     if settings.engine is None:  # it could not be asked when the service started
         engine = named(connection.pgconn.parameter_status)
         if engine != "postgresql":
             await connection.close()
             raise psycopg.OperationalError(f"the server is another engine: set ENGINE={engine}")
-    connection.engine = _engine(settings)
+    connection.engine = engine_of(settings)
     if settings.pooler:
-        connection.settings = list(_transaction_settings(settings).values())
+        connection.settings = list(transaction_settings(settings).values())
     # Every BEGIN that psycopg sends says so: a SET TRANSACTION would end with its transaction, and
     # the next attempt would run at READ COMMITTED.
     await connection.set_isolation_level(IsolationLevel.SERIALIZABLE)
     # Else psycopg sends 7 as smallint and 70000 as integer, and each would be a plan of its own.
     connection.adapters.register_dumper(int, Int8Dumper)
     connection.adapters.register_loader("timestamptz", FiniteTimestamp)
-
-
-def conninfo(settings: Settings) -> str:
-    """Return DATABASE_URL with what every connection of the service needs added."""
-    if settings.database_url is None:
-        raise RuntimeError("no DATABASE_URL: `python app.py` starts a server and sets it")
-    given = conninfo_to_dict(settings.database_url)
-    deadline = round(settings.retry_deadline * 1000)  # ms
-    session = {
-        **_transaction_settings(settings),
-        # For the reads outside conn.transaction(), which would take predicate locks otherwise.
-        "default_transaction_isolation": r"read\ committed",
-        "timezone": "UTC",
-    }
-    engine = _engine(settings)
-    session.update(engine.settings)
-    if not engine.planner_settings:
-        del session["enable_seqscan"]
-    inherited = given.get("options") or os.environ.get("PGOPTIONS")
-    options = [inherited, *(f"-c {name}={value}" for name, value in session.items())]
-    if settings.pooler:
-        options = [inherited]
-    return make_conninfo(
-        "",
-        **{
-            "fallback_application_name": "onerow",  # gives way to one in DATABASE_URL
-            "target_session_attrs": "read-write",  # a standby refuses SERIALIZABLE
-            "connect_timeout": CONNECT_TIMEOUT,
-            # Else the first host, if it is a former primary, would be all that is ever tried.
-            "load_balance_hosts": "random",
-            # A network that has gone silent is noticed by when the request is over.
-            "tcp_user_timeout": deadline,
-            "keepalives_idle": KEEPALIVES_IDLE,
-            "keepalives_interval": KEEPALIVES_INTERVAL,
-            **given,
-            "client_encoding": "UTF8",  # whatever the database's own
-            "options": " ".join(str(option) for option in options if option),
-        },
-    )
-
-
-def _transaction_settings(settings: Settings) -> dict[str, str]:
-    """Return what each transaction needs, in the order of sql/settings.sql; times in ms."""
-    deadline = round(settings.retry_deadline * 1000)
-    return {
-        # No statement works on for a request that has been answered.
-        "statement_timeout": str(deadline),
-        # Half of it: who waits so long for a lock waits for DDL or a stuck writer, and the
-        # connection is worth more to the other requests.
-        "lock_timeout": str(deadline // 2),
-        # A worker that hangs between two statements must not hold locks, nor hold back VACUUM.
-        "idle_in_transaction_session_timeout": str(deadline),
-        # A sequential scan locks the whole table against all creators. On a small or a never
-        # analysed table the planner would prefer it to the lookup's index.
-        "enable_seqscan": "off",
-        # By a warning a COMMIT tells that no standby has it.
-        "client_min_messages": "warning",
-    }

@@ -12,7 +12,7 @@ import pytest
 
 from db.change import apply_schema
 from db.engine import ENGINES, discover, named
-from db.pool import conninfo
+from db.session import conninfo
 from db.settings import Settings
 from tests import legacy
 from tests.deploys import Traffic
