@@ -31,9 +31,11 @@ PAUSE_CAP = 0.25
 CONNECTION_FAILURE = "08006"
 
 
-# Late inserts in a row after which the request is refused. A writer that locks the table, or a busy
-# machine, makes one or two; a database too far away for PIPELINE=0 makes nothing else.
-LATE_INSERTS = 10
+# Failures of one kind in a row after which trying again is in vain. Inserts that come too late: a
+# writer that locks the table makes one or two, a database too far away for PIPELINE=0 makes nothing
+# else. Violations of the key's constraint: another creator makes one, a trigger that changes the
+# key into one that exists makes nothing else.
+IN_VAIN = 10
 
 # What the end of insert.sql says where it fails, inside a text that PostgreSQL may translate.
 TOO_LATE = "the insert came too late"
@@ -158,7 +160,6 @@ async def _until_done(
 ) -> T:
     deadline = monotonic() + seconds
     failure: psycopg.Error | LateInsert | None = None
-    late = 0  # inserts in a row
     while True:
         broken = False
         # The try stands around the whole transaction: COMMIT fails with 40001 too.
@@ -215,10 +216,13 @@ async def _until_done(
 
         retries = len(attempts.retried)
         pause = random.uniform(0, min(PAUSE_CAP, PAUSE * 2**retries))
-        late = late + 1 if isinstance(failure, LateInsert) else 0
-        if late == LATE_INSERTS or monotonic() + pause >= deadline:
+        sqlstate = failure.sqlstate or CONNECTION_FAILURE
+        in_vain = attempts.retried[1 - IN_VAIN :] == [sqlstate] * (IN_VAIN - 1)
+        if in_vain and isinstance(failure, errors.UniqueViolation):
+            raise failure
+        if (in_vain and isinstance(failure, LateInsert)) or monotonic() + pause >= deadline:
             raise _exhausted(failure) from failure
-        attempts.retried.append(failure.sqlstate or CONNECTION_FAILURE)
+        attempts.retried.append(sqlstate)
         await asyncio.sleep(pause)
 
 
