@@ -37,6 +37,14 @@ service: Any = importlib.import_module("app")  # any of its names may be replace
 PAUSE = 0.003  # seconds
 
 
+# An insert that does not look first, as the service's own does.
+BLIND_INSERT = {
+    "departments": b"INSERT INTO departments (name) VALUES ($1) RETURNING id, name, created_at",
+    "employees": b"INSERT INTO employees (department_id, name) VALUES ($1, $2)"
+    b" RETURNING id, department_id, name, created_at",
+}
+
+
 def at(level: IsolationLevel) -> None:
     """Every transaction at a weaker level."""
     configure = db.pool._configure
@@ -49,7 +57,12 @@ def at(level: IsolationLevel) -> None:
 
 
 def isolation_set_once() -> None:
-    """SERIALIZABLE is set before the retry loop, and is gone after the first rollback."""
+    """SERIALIZABLE is set before the retry loop, and is gone after the first rollback.
+
+    Its insert does not look first either, as in the recipes that do this.
+    """
+    for resource, statement in BLIND_INSERT.items():
+        QUERIES[f"{resource}/insert"] = statement
 
     async def once(pool: Pool, work: Any, *, attempts: Attempts, **_: Any) -> Any:
         async with pool.connection() as connection:
@@ -96,14 +109,6 @@ def retry_of_only_the_insert() -> None:
         return await serializable(pool, only_the_insert, **options)
 
     service.serializable = broken
-
-
-# An insert that does not look first, as the service's own does.
-BLIND_INSERT = {
-    "departments": b"INSERT INTO departments (name) VALUES ($1) RETURNING id, name, created_at",
-    "employees": b"INSERT INTO employees (department_id, name) VALUES ($1, $2)"
-    b" RETURNING id, department_id, name, created_at",
-}
 
 
 async def insert(connection: Connection, resource: str, key: Any) -> Outcome:
