@@ -37,6 +37,7 @@ from db.queries import QUERIES, Outcome, get_or_create, look_up, select
 from db.settings import read_settings
 from db.transaction import Attempts, Unavailable, in_pipeline, serializable
 from web import health, inspection, metrics, openapi
+from web.browsers import OwnPages
 from web.errors import ERROR_HANDLERS, is_refusal, on_error
 from web.health import check_ready
 from web.log import log_to_stderr, printable
@@ -321,20 +322,20 @@ def route(path: str, resource: Resource, **handlers: Handler) -> Route:
     return Route(path, endpoint, methods=list(handlers))
 
 
-TOKENS = settings.api_token.split(",") if settings.api_token else []
-
 app = Starlette(
     routes=[
         *(route(f"/{each.name}", each, GET=list_, POST=create) for each in RESOURCES),
         *(route(f"/{each.name}/{{id}}", each, GET=get, DELETE=delete) for each in RESOURCES),
         *health.routes(NAMES),
-        openapi.route(RESOURCES, Id, token=bool(TOKENS)),
+        openapi.route(RESOURCES, Id, token=bool(settings.tokens)),
         *inspection.ROUTES,
         *metrics.ROUTES,
     ],
     middleware=[
         Middleware(Observe, log_requests=settings.log_requests),
-        *([Middleware(RequireToken, TOKENS)] if TOKENS else []),
+        Middleware(RequireToken, settings.tokens)
+        if settings.tokens
+        else Middleware(OwnPages, settings.hosts),
     ],
     lifespan=lifespan,
     exception_handlers={**ERROR_HANDLERS, Exception: defect},

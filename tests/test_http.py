@@ -486,7 +486,7 @@ def test_callers_that_go_away_leave_nothing_behind(service: Service, name: str) 
     for n in range(50):
         body = json.dumps({"name": f"{name} {n}"}).encode()
         head = (
-            b"POST /departments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            b"POST /departments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n" % len(body)
         )
         # Gone when all is sent, and, every other time, in the middle of the body.
@@ -669,7 +669,9 @@ def test_pgoptions_are_kept(database: str, name: str) -> None:
 
 def test_a_body_that_trickles_is_given_up(database: str) -> None:
     with serving(DATABASE_URL=database, RETRY_DEADLINE="0.3") as service:
-        head = b"POST /departments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        head = (
+            b"POST /departments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        )
         with socket.create_connection(("127.0.0.1", service.port), LIMIT) as caller:
             caller.sendall(head + b'Content-Length: 100\r\n\r\n{"name":')
             assert caller.recv(4096).startswith(b"HTTP/1.1 408 ")

@@ -229,10 +229,10 @@ RAW = {
     "no HTTP": f"{SECRET}\n{FORGED}\r\n\r\n",
     "no method": f"{SECRET} /{SECRET} HTTP/1.1\r\n\r\n",
     "no header": f"GET / HTTP/1.1\r\n{SECRET}\r\n\r\n",
-    "a header of two lines": f"GET / HTTP/1.1\r\nHost: a\r\nX: {SECRET}\n {FORGED}\r\n\r\n",
-    "a length": f"POST /departments HTTP/1.1\r\nHost: a\r\nContent-Length: {SECRET}\r\n\r\n",
+    "a header of two lines": f"GET / HTTP/1.1\r\nHost: localhost\r\nX: {SECRET}\n {FORGED}\r\n\r\n",
+    "a length": f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {SECRET}\r\n\r\n",
     "two lengths": "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-    "a WebSocket": f"GET /{SECRET} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n"
+    "a WebSocket": f"GET /{SECRET} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
     f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {SECRET}\r\n\r\n",
 }
 

@@ -69,9 +69,7 @@ HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src {_hash(_css)}; "
     f"script-src {_hash(_js)}; connect-src 'self'; img-src data:; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
 }
 
 
