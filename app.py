@@ -35,12 +35,13 @@ from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Row, open_pool
 from db.queries import QUERIES, Outcome, get_or_create, look_up, select
 from db.settings import read_settings
+from db.texts import say
 from db.transaction import Attempts, Unavailable, in_pipeline, serializable
 from web import health, inspection, metrics, openapi
 from web.browsers import OwnPages
 from web.errors import ERROR_HANDLERS, is_refusal, on_error
 from web.health import check_ready
-from web.log import log_to_stderr, printable
+from web.log import log_to_stderr
 from web.metrics import Metrics
 from web.observation import Observe
 from web.problem import defect, problem
@@ -365,7 +366,7 @@ def main() -> None:
             # A body may take as long as the attempts that follow it.
             grace=math.ceil(2 * settings.retry_deadline) + 1,
             drain=settings.drain_seconds,
-            listening=lambda address: print(printable(first_line(address, url)), flush=True),
+            listening=lambda address: say(first_line(address, url)),
         )
 
 

@@ -10,6 +10,8 @@ import psycopg
 from msgspec import Meta
 from psycopg.conninfo import conninfo_to_dict
 
+from db.texts import printable
+
 # Connections of each worker for the pages under /inspect, apart from the service's: a page neither
 # takes one of those nor waits for one when they are all stuck, which is when people look inside.
 INSPECTION_POOL_SIZE = 2
@@ -107,7 +109,7 @@ def read_settings() -> Settings:
     if not is_loopback(settings.host):
         if not (settings.tokens or settings.allow_anonymous):
             raise SettingsError(
-                f"HOST={settings.host} opens the service to others without a token: "
+                f"HOST={printable(settings.host)} opens the service to others without a token: "
                 "set API_TOKEN, or ALLOW_ANONYMOUS=1 if that is meant"
             )
         if any(len(token.rstrip("=")) < TOKEN_LENGTH for token in settings.tokens):

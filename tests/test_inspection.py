@@ -205,6 +205,42 @@ def test_a_value_of_any_type(expression: str, drop: Callable[..., httpx.Response
     assert drop(question, "").status_code == 200
 
 
+# What a spreadsheet would run, or might, and how it is in CSV.
+RUN = {
+    "=1+1": "'=1+1",
+    "=cmd|' /C calc'!A0": "'=cmd|' /C calc'!A0",
+    "+1": "'+1",
+    "-1": "'-1",
+    "-1+1": "'-1+1",
+    "@SUM(1)": "'@SUM(1)",
+    "\t=1": "'\t=1",
+    "\r=1": "'\r=1",
+    "\n=1": "'\n=1",
+    '"=1': "'\"=1",
+    "'=1": "''=1",
+    "\uff1d1": "'\uff1d1",
+    "1=1": "1=1",
+    "a@example.org": "a@example.org",
+    " - ": " - ",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("text", RUN)
+def test_a_spreadsheet_runs_no_cell(text: str, drop: Callable[..., httpx.Response]) -> None:
+    question = (
+        b"-- $1 value text\nSELECT coalesce($1, '') AS text, -5 AS number, '-5.5'::numeric AS n"
+    )
+    answer = drop(question, ".csv", value=text)
+    expected = [["text", "number", "n"], [RUN[text], "-5", "-5.5"]]
+    assert list(csv.reader(io.StringIO(answer.text, newline=""))) == expected
+    assert drop(question, value=text).json()["rows"][0]["text"] == text
+
+
+def test_a_spreadsheet_runs_no_heading(drop: Callable[..., httpx.Response]) -> None:
+    assert drop(b'SELECT 1 AS "=1+1"', ".csv").text == "'=1+1\r\n1\r\n"
+
+
 def test_what_is_cut_says_so(drop: Callable[..., httpx.Response]) -> None:
     # Far more than fits in memory or in the time: only what is needed is fetched.
     question = b"-- Many\nSELECT generate_series(1, 1000000000) AS n, repeat('x', 1000) AS text;"

@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import make_conninfo
 
+from db.texts import printable
 from tests.roles import make_superuser
 from tests.service import LIMIT, ROOT, Service, environment, serving, sql, until
-from web.log import FORMAT, Formatter, printable
+from web.log import FORMAT, Formatter
 
 # In every token, password, name, body, path and header of these tests.
 SECRET = "hunter2"

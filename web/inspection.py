@@ -30,6 +30,7 @@ from db.inspection import (
     questions,
     read_question,
 )
+from db.texts import inert
 from db.transaction import Unavailable
 from web.errors import on_unavailable
 from web.problem import RETRY_AFTER, problem
@@ -194,8 +195,15 @@ def _rows(rows: Sequence[Sequence[str | None]], size: int) -> list[str]:
 def _cell(cell: str | None) -> str:
     if cell is None:
         return '<td class="null">NULL</td>'
-    number = isinstance(cell, JsonText) and cell[0] in "-0123456789"
-    return f"<td{' class=n' if number else ''}>{escape(_short(cell, CELL))}</td>"
+    return f"<td{' class=n' if _is_number(cell) else ''}>{escape(_short(cell, CELL))}</td>"
+
+
+def _inert(cell: object) -> object:
+    return cell if not isinstance(cell, str) or _is_number(cell) else inert(cell)
+
+
+def _is_number(cell: str) -> bool:
+    return isinstance(cell, JsonText) and cell[0] in "-0123456789"
 
 
 def _value(cell: str | None) -> str | msgspec.Raw | None:
@@ -262,8 +270,8 @@ def _csv(
 ) -> Response:
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerow(map(inert, columns))
+    writer.writerows(map(_inert, row) for row in rows)
     headers = {**HEADERS, **(headers or {})}
     return Response(text.getvalue(), 200, headers, "text/csv; header=present")
 

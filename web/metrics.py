@@ -29,7 +29,13 @@ log = logging.getLogger("onerow")
 
 # What a route may take. A client may use any other word for a method, and each label stays for ever
 # and is 14 lines of the text: 33 methods that the parser knows, on each path, made 900 KB of it.
-METHODS = ("GET", "HEAD", "POST", "DELETE", "")  # the last where there was no request to read one of
+METHODS = (
+    "GET",
+    "HEAD",
+    "POST",
+    "DELETE",
+    "",
+)  # the last where there was no request to read one of
 OTHER = "other"
 
 # Seconds between two looks at the pool: a fraction of the time between two scrapes.
