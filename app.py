@@ -41,6 +41,7 @@ from web import health, inspection, metrics, openapi
 from web.browsers import OwnPages
 from web.errors import ERROR_HANDLERS, is_refusal, on_error
 from web.health import check_ready
+from web.invisible import INVISIBLE
 from web.log import log_to_stderr
 from web.metrics import Metrics
 from web.observation import Observe
@@ -68,18 +69,16 @@ BIGINT_MAX = 2**63 - 1
 Id = Annotated[
     int, Meta(ge=1, le=BIGINT_MAX, description=f"must be an integer from 1 to {BIGINT_MAX}")
 ]
-# What \s is in Python, spelled out: clients read it in the document, and each language differs.
-BLANK = r"\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 Name = Annotated[
     str,
     Meta(
         # PostgreSQL's text holds neither NUL nor surrogates; 255 characters, at most 1,020 bytes,
         # fit an entry of a btree (2,700 bytes), so that a unique constraint can be added later.
-        pattern=rf"^[{BLANK}]*[^{BLANK}\x00\ud800-\udfff][^\x00\ud800-\udfff]*$",
+        pattern=rf"^[{INVISIBLE}]*[^{INVISIBLE}\x00\ud800-\udfff][^\x00\ud800-\udfff]*$",
         min_length=1,
         max_length=255,
-        description="must be a string of 1 to 255 characters, not all blank, without NUL and "
-        "without lone surrogates",
+        description="must be a string of 1 to 255 characters, not all blank or invisible, without "
+        "NUL and without lone surrogates",
         examples=["Ada"],
     ),
 ]
