@@ -221,11 +221,14 @@ async def list_(resource: Resource, request: Request) -> Response:
     """Return one page of rows by id, and the link to the next."""
     deadline = monotonic() + settings.retry_deadline
     wanted = from_query(request, resource.filter)
+    parent = getattr(wanted, resource.parent_field, UNSET)
+    if resource.parent and parent is UNSET and wanted.name is not UNSET:
+        # Without its parent no index finds a name, and all rows would be read.
+        raise Invalid([wrong("name", f"needs {resource.parent_field}")])
     parameters = [None if value is UNSET else value for value in astuple(wanted)]
     rows = await select(
         request.state.pool, f"{resource.name}/list", parameters, deadline - monotonic()
     )
-    parent = getattr(wanted, resource.parent_field, UNSET)
     if not rows and parent is not UNSET:
         where = await look_up(request.state.pool, resource.parent, parent, deadline - monotonic())
         if isinstance(where, int):

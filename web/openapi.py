@@ -189,6 +189,11 @@ def _resource_paths(
         {"name": name, "in": "query", "schema": schema}
         for name, schema in schemas[resource.filter.__name__]["properties"].items()
     ]
+    for each in filters:
+        if resource.parent and each["name"] in schemas[key]["properties"].keys() - {
+            resource.parent_field
+        }:
+            each["description"] = f"Needs {resource.parent_field}"
     page = object_of(
         items={"type": "array", "items": ref(one)},
         next={"type": ["string", "null"], "format": "uri-reference"},
