@@ -35,11 +35,14 @@ from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Row, open_pool
 from db.queries import QUERIES, Outcome, get_or_create, look_up, select
 from db.settings import read_settings
+from db.texts import say
 from db.transaction import Attempts, Unavailable, in_pipeline, serializable
 from web import health, inspection, metrics, openapi
+from web.browsers import OwnPages
 from web.errors import ERROR_HANDLERS, is_refusal, on_error
 from web.health import check_ready
-from web.log import log_to_stderr, printable
+from web.invisible import INVISIBLE
+from web.log import log_to_stderr
 from web.metrics import Metrics
 from web.observation import Observe
 from web.problem import defect, problem
@@ -66,18 +69,16 @@ BIGINT_MAX = 2**63 - 1
 Id = Annotated[
     int, Meta(ge=1, le=BIGINT_MAX, description=f"must be an integer from 1 to {BIGINT_MAX}")
 ]
-# What \s is in Python, spelled out: clients read it in the document, and each language differs.
-BLANK = r"\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 Name = Annotated[
     str,
     Meta(
         # PostgreSQL's text holds neither NUL nor surrogates; 255 characters, at most 1,020 bytes,
         # fit an entry of a btree (2,700 bytes), so that a unique constraint can be added later.
-        pattern=rf"^[{BLANK}]*[^{BLANK}\x00\ud800-\udfff][^\x00\ud800-\udfff]*$",
+        pattern=rf"^[{INVISIBLE}]*[^{INVISIBLE}\x00\ud800-\udfff][^\x00\ud800-\udfff]*$",
         min_length=1,
         max_length=255,
-        description="must be a string of 1 to 255 characters, not all blank, without NUL and "
-        "without lone surrogates",
+        description="must be a string of 1 to 255 characters, not all blank or invisible, without "
+        "NUL and without lone surrogates",
         examples=["Ada"],
     ),
 ]
@@ -220,11 +221,14 @@ async def list_(resource: Resource, request: Request) -> Response:
     """Return one page of rows by id, and the link to the next."""
     deadline = monotonic() + settings.retry_deadline
     wanted = from_query(request, resource.filter)
+    parent = getattr(wanted, resource.parent_field, UNSET)
+    if resource.parent and parent is UNSET and wanted.name is not UNSET:
+        # Without its parent no index finds a name, and all rows would be read.
+        raise Invalid([wrong("name", f"needs {resource.parent_field}")])
     parameters = [None if value is UNSET else value for value in astuple(wanted)]
     rows = await select(
         request.state.pool, f"{resource.name}/list", parameters, deadline - monotonic()
     )
-    parent = getattr(wanted, resource.parent_field, UNSET)
     if not rows and parent is not UNSET:
         where = await look_up(request.state.pool, resource.parent, parent, deadline - monotonic())
         if isinstance(where, int):
@@ -321,20 +325,20 @@ def route(path: str, resource: Resource, **handlers: Handler) -> Route:
     return Route(path, endpoint, methods=list(handlers))
 
 
-TOKENS = settings.api_token.split(",") if settings.api_token else []
-
 app = Starlette(
     routes=[
         *(route(f"/{each.name}", each, GET=list_, POST=create) for each in RESOURCES),
         *(route(f"/{each.name}/{{id}}", each, GET=get, DELETE=delete) for each in RESOURCES),
         *health.routes(NAMES),
-        openapi.route(RESOURCES, Id, token=bool(TOKENS)),
+        openapi.route(RESOURCES, Id, token=bool(settings.tokens)),
         *inspection.ROUTES,
         *metrics.ROUTES,
     ],
     middleware=[
         Middleware(Observe, log_requests=settings.log_requests),
-        *([Middleware(RequireToken, TOKENS)] if TOKENS else []),
+        Middleware(RequireToken, settings.tokens)
+        if settings.tokens
+        else Middleware(OwnPages, settings.hosts),
     ],
     lifespan=lifespan,
     exception_handlers={**ERROR_HANDLERS, Exception: defect},
@@ -364,7 +368,7 @@ def main() -> None:
             # A body may take as long as the attempts that follow it.
             grace=math.ceil(2 * settings.retry_deadline) + 1,
             drain=settings.drain_seconds,
-            listening=lambda address: print(printable(first_line(address, url)), flush=True),
+            listening=lambda address: say(first_line(address, url)),
         )
 
 

@@ -15,12 +15,13 @@ from db.engine import ENGINES, POSTGRESQL, discover
 from db.merge import SECONDS, merge, plan, undo
 from db.psql import psql
 from db.settings import Settings, read_settings
+from db.texts import printable_lines, say
 from db.transaction import Unavailable
 
 
 def _init(url: str, _: argparse.Namespace) -> bool:
     apply_schema(url, read_settings().engine)
-    print("The tables and indexes of schema.sql are there.")
+    say("The tables and indexes of schema.sql are there.")
     return True
 
 
@@ -42,15 +43,13 @@ def _merge(url: str, given: argparse.Namespace) -> bool:
     if not (given.apply or given.undo):
         with connect(url, "merge") as connection:
             plan(connection)
-        print("Nothing was changed: --apply does it.")
+        say("Nothing was changed: --apply does it.")
         return True
     tally = asyncio.run((undo if given.undo else merge)(url, given.limit, given.seconds))
     for resource in adoption.KEYS:
-        print(
-            f"{resource}: {tally.rows[resource]:,} rows {'put back' if given.undo else 'merged'}."
-        )
+        say(f"{resource}: {tally.rows[resource]:,} rows {'put back' if given.undo else 'merged'}.")
     for note in tally.notes:
-        print(note)
+        say(note)
     return not tally.notes
 
 
@@ -141,7 +140,7 @@ def main() -> None:
             sys.stdout.flush()
         except (Refused, Unavailable, psycopg.Error) as error:
             cause = f" ({error.__cause__})" if error.__cause__ else ""
-            sys.exit(f"{given.command}: {error}{cause}")
+            sys.exit(printable_lines(f"{given.command}: {error}{cause}"))
         except BrokenPipeError:
             # As by `| head`; what Python would flush at its end has nowhere to go either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

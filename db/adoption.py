@@ -14,6 +14,7 @@ from psycopg import RawServerCursor
 from db.change import Connection, Refused, ask, change
 from db.pool import Row
 from db.queries import QUERIES
+from db.texts import inert, say
 
 # Each resource's key. Departments come first: to merge them makes more employees share a key.
 KEYS = {"departments": ("name",), "employees": ("department_id", "name")}
@@ -67,20 +68,20 @@ def _print_table(connection: Connection, resource: str) -> bool:
     rows = duplicates(connection, resource)
     first = next(rows, None)
     if first is None:
-        print(f"{resource}: every key has one row.")
+        say(f"{resource}: every key has one row.")
         return False
-    print(f"{resource}: {first['total']:,} keys have {first['surplus']:,} rows too many.")
+    say(f"{resource}: {first['total']:,} keys have {first['surplus']:,} rows too many.")
     for key in ask(connection, "foreign_keys", resource):
         if key["referring"] not in known_references(resource):
-            print(f"{key['referring']} refers to them, too, and merge has no SQL for that.")
-    print(f"{'rows':>8} {'lowest id':>10} {'first':20} {'last':20} {'referring':>9}  key")
+            say(f"{key['referring']} refers to them, too, and merge has no SQL for that.")
+    say(f"{'rows':>8} {'lowest id':>10} {'first':20} {'last':20} {'referring':>9}  key")
     for row in islice(chain([first], rows), WORST):
-        print(
+        say(
             f"{row['copies']:>8,} {row['id']:>10} {_moment(row['first_created_at']):20}"
             f" {_moment(row['last_created_at']):20} {row['referring']:>9,}  {key_text(row)}"
         )
     if first["total"] > WORST:
-        print(f"and {first['total'] - WORST:,} keys more: --format csv or json lists all.")
+        say(f"and {first['total'] - WORST:,} keys more: --format csv or json lists all.")
     return True
 
 
@@ -92,7 +93,9 @@ COLUMNS = (
 def _print_csv(rows: Iterable[Row]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([_plain(row)[name] for name in COLUMNS] for row in rows)
+    for row in map(_plain, rows):
+        cells = [row[name] for name in COLUMNS]
+        writer.writerow([inert(cell) if isinstance(cell, str) else cell for cell in cells])
 
 
 def _print_json(rows: Iterable[Row]) -> None:
@@ -164,7 +167,7 @@ def guard(connection: Connection, action: str) -> bool:
     well = True
     for resource in KEYS:
         status = ask(connection, "guard_status", resource)[0]["status"]
-        print(f"{resource}: the guard is {status}.")
+        say(f"{resource}: the guard is {status}.")
         well &= status == ("off" if action == "off" else "on")
     return well
 
@@ -188,7 +191,7 @@ def wait_for_turn(connection: Connection) -> None:
     told = False
     while not ask(connection, "turn")[0]["mine"]:
         if not told:
-            print("Waiting for another guard or enforce to end.", flush=True)
+            say("Waiting for another guard or enforce to end.")
         told = True
         sleep(0.2)
 
@@ -210,12 +213,12 @@ def add_constraint(connection: Connection, resource: str) -> None:
     name = f"{resource}_key"
     index = key_index(connection, resource)
     if index and not index["valid"]:
-        print(f"Dropping {name}, which an earlier run left INVALID.", flush=True)
+        say(f"Dropping {name}, which an earlier run left INVALID.")
         ask(connection, f"{resource}/index_drop")
         index = None
     if not index:
         try:
-            print(f"Building {name}.", flush=True)
+            say(f"Building {name}.")
             ask(connection, f"{resource}/index")
         except psycopg.Error as error:
             if not connection.closed and key_index(connection, resource):
@@ -226,7 +229,7 @@ def add_constraint(connection: Connection, resource: str) -> None:
             raise
     if not index or not index["is_constraint"]:
         change(connection, resource, [QUERIES[f"adoption/{resource}/constraint"]])
-    print(f"{name} is a constraint of {resource}.", flush=True)
+    say(f"{name} is a constraint of {resource}.")
 
 
 def key_index(connection: Connection, resource: str) -> Row | None:

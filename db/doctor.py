@@ -15,6 +15,7 @@ from db.pool import Row
 from db.queries import QUERIES
 from db.session import conninfo
 from db.settings import INSPECTION_POOL_SIZE, Settings
+from db.texts import say
 
 # The first minor release of each major one that does not miss conflicts on an index that was empty
 # at the start (release notes of 2026-08-13).
@@ -47,7 +48,7 @@ def examine(url: str, settings: Settings) -> bool:
     """
     healthy = True
     for check in checks(url, settings):
-        print(f"{check.level:7}{check.subject}: {check.detail}", flush=True)
+        say(f"{check.level:7}{check.subject}: {check.detail}")
         healthy &= check.level != FAIL
     return healthy
 

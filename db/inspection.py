@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from time import perf_counter
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel, errors, generators
+from psycopg import AsyncRawCursor, IsolationLevel, errors, generators
 from psycopg.abc import PQGen
 from psycopg.adapt import Buffer, Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -18,6 +19,7 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 from psycopg.rows import tuple_row
 
+from db.meter import Meter
 from db.pool import Connection, Pool
 from db.queries import INSPECT, QUERIES
 from db.session import conninfo
@@ -37,9 +39,24 @@ QUEUE = 20
 STATEMENT_TIMEOUT = 3
 DEADLINE = STATEMENT_TIMEOUT + 2.0
 
-# Rows of one answer, and bytes after which it has no more rows.
+# Rows of one answer, and bytes of all of them together.
 ROW_LIMIT = 1000
 SIZE_LIMIT = 4_000_000
+
+# Bytes that the server may send for one answer. A row that is larger than all that an answer may
+# have is never whole in memory; what is on its way when there is enough makes it twice as much.
+METER_LIMIT = 2 * SIZE_LIMIT
+
+# Bytes that the protocol has before each cell: they count, or a row of NULLs would have none.
+CELL_HEAD = 4
+
+# Characters of a server's message.
+MESSAGE = 500
+
+TOO_WIDE = f"its first row is over {SIZE_LIMIT:,} bytes, so ask it in psql"
+
+# Of each connection here.
+_meters: WeakKeyDictionary[Connection, Meter] = WeakKeyDictionary()
 
 # Each cell is text, JsonText, or None for NULL.
 Row = tuple[str | None, ...]
@@ -52,7 +69,7 @@ class CannotAnswer(Exception):
     """This server cannot answer the question:"""
 
     def __str__(self) -> str:
-        return f"{self.__doc__} {self.args[0]}."
+        return f"{self.__doc__} {str(self.args[0])[:MESSAGE]}."
 
 
 class TooSlow(Unavailable):
@@ -179,6 +196,7 @@ async def _configure(settings: Settings, connection: Connection) -> None:
     for type_ in connection.adapters.types:
         connection.adapters.register_loader(type_.oid, LOADERS.get(type_.name, Text))
         connection.adapters.register_loader(type_.array_oid, Text)
+    _meters[connection] = Meter(connection, METER_LIMIT)
 
 
 async def _reset(connection: Connection) -> None:
@@ -250,9 +268,7 @@ async def ask(pool: Pool, question: Question, values: list[str | None]) -> Answe
     return await read(pool, work, seconds=DEADLINE)
 
 
-async def _answer(
-    connection: AsyncConnection[Any], question: Question, values: list[str | None]
-) -> Answer:
+async def _answer(connection: Connection, question: Question, values: list[str | None]) -> Answer:
     started = perf_counter()
     sql = question.sql.encode()
     columns, parameters = await connection.wait(_describe(connection.pgconn, sql))
@@ -263,16 +279,29 @@ async def _answer(
     rows: list[Row] = []
     size = 0
     cut = False
-    async with connection.cursor() as cursor:
-        # Streamed, and cancelled when it is enough: a file may ask for a whole table.
-        stream = cast(AsyncGenerator[Row, None], cursor.stream(sql, values))
-        async with aclosing(stream):
-            async for row in stream:
-                if cut := len(rows) == ROW_LIMIT or size > SIZE_LIMIT:
-                    break
-                rows.append(row)
-                size += sum(len(cell) for cell in row if cell is not None)
+    meter = _meters[connection]
+    meter.renew()
+    try:
+        async with connection.cursor() as cursor:
+            # Streamed, and cancelled when it is enough: a file may ask for a whole table.
+            stream = cast(AsyncGenerator[Row, None], cursor.stream(sql, values))
+            async with aclosing(stream):
+                async for row in stream:
+                    size += sum(CELL_HEAD + _bytes(cell) for cell in row)
+                    if cut := len(rows) == ROW_LIMIT or size > SIZE_LIMIT:
+                        break
+                    rows.append(row)
+    except psycopg.OperationalError:
+        if not meter.exceeded:
+            raise
+        cut = True
+    if cut and not rows:
+        raise CannotAnswer(TOO_WIDE)
     return Answer(columns, rows, cut, datetime.now(UTC), (perf_counter() - started) * 1000)
+
+
+def _bytes(cell: str | None) -> int:
+    return 0 if cell is None else len(cell) if cell.isascii() else len(cell.encode())
 
 
 def _describe(pgconn: PGconn, sql: bytes) -> PQGen[tuple[list[str], int]]:

@@ -28,6 +28,7 @@ from db.change import ask
 from db.pool import Connection, FiniteTimestamp, Pool, Row, open_pool
 from db.queries import QUERIES
 from db.settings import Settings
+from db.texts import say
 from db.transaction import (
     Attempts,
     NoConnection,
@@ -85,18 +86,17 @@ def plan(connection: change.Connection) -> None:
     for resource in KEYS:
         check_references(resource, ask(connection, "foreign_keys", resource))
         totals = ask(connection, f"{resource}/plan")[0]
-        print(
+        referring = totals["referring"]
+        say(
             f"{resource}: {totals['keys']:,} keys would keep their lowest id,"
-            f" {totals['removed']:,} rows would go",
-            end=f", {totals['referring']:,} rows refer to those.\n"
-            if totals["referring"]
-            else ".\n",
+            f" {totals['removed']:,} rows would go"
+            + (f", {referring:,} rows refer to those." if referring else ".")
         )
         for key in islice(duplicates(connection, resource), EXAMPLES):
             pairs = ask(connection, f"{resource}/surplus", [key["id"]])
             going = ", ".join(str(pair["id"]) for pair in pairs[:EXAMPLES])
             more = f" and {len(pairs) - EXAMPLES:,} more" if len(pairs) > EXAMPLES else ""
-            print(f"  {key_text(key)}: {key['id']} stays, {going}{more} would go")
+            say(f"  {key_text(key)}: {key['id']} stays, {going}{more} would go")
 
 
 async def merge(url: str, limit: int | None, seconds: float = SECONDS) -> Tally:

@@ -10,6 +10,8 @@ import psycopg
 from msgspec import Meta
 from psycopg.conninfo import conninfo_to_dict
 
+from db.texts import printable
+
 # Connections of each worker for the pages under /inspect, apart from the service's: a page neither
 # takes one of those nor waits for one when they are all stuck, which is when people look inside.
 INSPECTION_POOL_SIZE = 2
@@ -22,6 +24,13 @@ class SettingsError(SystemExit):
 # The characters of a bearer token, RFC 6750.
 _TOKEN = "[A-Za-z0-9._~+/-]+=*"
 
+# Characters of a token, without its padding, where others reach the service. 16 drawn at random,
+# even from hexadecimal digits, take 300,000 years to guess at a million guesses a second.
+TOKEN_LENGTH = 16
+
+# A name of DNS, an address of IPv4, or one of IPv6 as it stands in a Host header.
+_HOST_NAME = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+
 # A URI with an @ too many. libpq lets a password end at the first @, or not begin if it has a /,
 # takes what follows for the host, and tells the log that it cannot find it.
 _CUT_PASSWORD = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?+[^@?]*@")
@@ -33,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     database_url: str | None = None
     data_dir: str = ".postgres"
     host: str = "127.0.0.1"
+    # Further names, with commas between, by which browsers reach a service without a token.
+    allowed_hosts: Annotated[str, Meta(pattern=f"^{_HOST_NAME}(,{_HOST_NAME})*\\Z")] | None = None
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000  # 0 takes any free port
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     pool_size: Annotated[int, Meta(ge=1, le=1000)] = 8
@@ -53,6 +64,21 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     api_token: Annotated[str, Meta(pattern=f"^{_TOKEN}(,{_TOKEN})*\\Z")] | None = None
     allow_anonymous: bool = False
     log_requests: bool = False
+
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens of API_TOKEN."""
+        return self.api_token.split(",") if self.api_token else []
+
+    @property
+    def hosts(self) -> list[str] | None:
+        """The Host names that are served beside those that mean loopback; None serves any.
+
+        With a token none needs to be refused, for no page of another site can send it.
+        """
+        if self.tokens or not (self.allowed_hosts or is_loopback(self.host)):
+            return None
+        return self.allowed_hosts.split(",") if self.allowed_hosts else []
 
     @property
     def connections(self) -> int:
@@ -80,15 +106,22 @@ def read_settings() -> Settings:
         except psycopg.ProgrammingError:
             # The cause is left out: libpq quotes the string, and with it a password.
             raise SettingsError("DATABASE_URL is neither a libpq URI nor key=value") from None
-    if not (_is_loopback(settings.host) or settings.api_token or settings.allow_anonymous):
-        raise SettingsError(
-            f"HOST={settings.host} opens the service to others without a token: "
-            "set API_TOKEN, or ALLOW_ANONYMOUS=1 if that is meant"
-        )
+    if not is_loopback(settings.host):
+        if not (settings.tokens or settings.allow_anonymous):
+            raise SettingsError(
+                f"HOST={printable(settings.host)} opens the service to others without a token: "
+                "set API_TOKEN, or ALLOW_ANONYMOUS=1 if that is meant"
+            )
+        if any(len(token.rstrip("=")) < TOKEN_LENGTH for token in settings.tokens):
+            raise SettingsError(
+                f"API_TOKEN has a token that others would guess: each needs {TOKEN_LENGTH} "
+                "characters at least, as of `openssl rand -hex 16`"
+            )
     return settings
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a name, or an address without brackets, means this machine to all on it."""
     if host == "localhost":
         return True
     try:

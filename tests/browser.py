@@ -17,10 +17,12 @@ ARGUMENTS = (
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """A headless Chromium of our own, closed at the end."""
+def chromium(*more: str) -> Iterator[Browser]:
+    """A headless Chromium of our own, with these arguments besides, closed at the end."""
     assert CHROMIUM is not None
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS.split())
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*ARGUMENTS.split(), *more]
+        )
         with browser:
             yield browser

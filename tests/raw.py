@@ -21,7 +21,7 @@ def request(method: str, path: str, body: object = None) -> bytes:
     """The bytes of a request."""
     content = b"" if body is None else json.dumps(body).encode()
     return (
-        f"{method} {path} HTTP/1.1\r\nHost: onerow\r\nContent-Type: application/json\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(content)}\r\n\r\n"
     ).encode() + content
 

@@ -4,6 +4,8 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -37,6 +39,9 @@ NARROW: dict[str, Any] = {"viewport": {"width": 360, "height": 740}}  # a phone'
 # WCAG 2.2: of text (1.4.3), and of what is not text, such as the mark of the focus (1.4.11).
 CONTRAST = 4.5
 CONTRAST_OF_MARKS = 3
+
+# The name of another site, which leads to this machine: to the browser the service is that site's.
+REBOUND = "evil.example"
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
@@ -107,7 +112,7 @@ class Visitor:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with chromium() as browser:
+    with chromium(f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1") as browser:
         yield browser
 
 
@@ -426,3 +431,65 @@ def test_the_policy_holds(visitor: Visitor, service: Service) -> None:
         "url => fetch(url, {mode: 'no-cors'}).then(() => true, () => false)", elsewhere
     )
     assert not answered
+
+
+# Pages of other sites
+
+
+class Site(BaseHTTPRequestHandler):
+    """Another site on this machine, with an empty page."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+# What a page may try: the status of each answer, 0 if the page may not see it, or null if the
+# browser did not send the request or kept all of the answer from the page.
+ATTACK = """async url => {
+    const tried = (path, options) => fetch(url + path, options).then(a => a.status, () => null);
+    const body = JSON.stringify({name: "made by a page"});
+    const json = {"Content-Type": "application/json"};
+    return [
+        await tried("/departments", {method: "POST", mode: "no-cors", body}),
+        await tried("/departments", {method: "POST", body}),
+        await tried("/departments", {method: "POST", headers: json, body}),
+        await tried("/departments/1", {method: "DELETE"}),
+        await tried("/departments/1"),
+    ];
+}"""
+
+
+def assert_nothing_was_changed(service: Service) -> None:
+    assert service.sql("SELECT FROM departments WHERE name = 'made by a page'") == []
+    assert service.http.get("/departments/1").status_code == 200
+
+
+def test_a_page_of_another_origin_reads_and_writes_nothing(
+    browser: Browser, service: Service
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), Site) as site:
+        Thread(target=site.serve_forever, daemon=True).start()
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{site.server_port}/")
+        assert page.evaluate(ATTACK, service.url) == [0, None, None, None, None]
+        page.context.close()
+        site.shutdown()
+    assert_nothing_was_changed(service)
+    refused = 'method="POST",route="",status="403"'
+    assert refused in service.http.get("/metrics").text
+
+
+def test_a_page_whose_name_was_rebound_reads_and_writes_nothing(
+    browser: Browser, service: Service
+) -> None:
+    page = browser.new_page()
+    url = f"http://{REBOUND}:{service.port}"
+    page.goto(f"{url}/inspect/duplicates")
+    assert page.evaluate(ATTACK, url) == [421] * 5
+    page.context.close()
+    assert_nothing_was_changed(service)

@@ -205,6 +205,42 @@ def test_a_value_of_any_type(expression: str, drop: Callable[..., httpx.Response
     assert drop(question, "").status_code == 200
 
 
+# What a spreadsheet would run, or might, and how it is in CSV.
+RUN = {
+    "=1+1": "'=1+1",
+    "=cmd|' /C calc'!A0": "'=cmd|' /C calc'!A0",
+    "+1": "'+1",
+    "-1": "'-1",
+    "-1+1": "'-1+1",
+    "@SUM(1)": "'@SUM(1)",
+    "\t=1": "'\t=1",
+    "\r=1": "'\r=1",
+    "\n=1": "'\n=1",
+    '"=1': "'\"=1",
+    "'=1": "''=1",
+    "\uff1d1": "'\uff1d1",
+    "1=1": "1=1",
+    "a@example.org": "a@example.org",
+    " - ": " - ",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("text", RUN)
+def test_a_spreadsheet_runs_no_cell(text: str, drop: Callable[..., httpx.Response]) -> None:
+    question = (
+        b"-- $1 value text\nSELECT coalesce($1, '') AS text, -5 AS number, '-5.5'::numeric AS n"
+    )
+    answer = drop(question, ".csv", value=text)
+    expected = [["text", "number", "n"], [RUN[text], "-5", "-5.5"]]
+    assert list(csv.reader(io.StringIO(answer.text, newline=""))) == expected
+    assert drop(question, value=text).json()["rows"][0]["text"] == text
+
+
+def test_a_spreadsheet_runs_no_heading(drop: Callable[..., httpx.Response]) -> None:
+    assert drop(b'SELECT 1 AS "=1+1"', ".csv").text == "'=1+1\r\n1\r\n"
+
+
 def test_what_is_cut_says_so(drop: Callable[..., httpx.Response]) -> None:
     # Far more than fits in memory or in the time: only what is needed is fetched.
     question = b"-- Many\nSELECT generate_series(1, 1000000000) AS n, repeat('x', 1000) AS text;"
@@ -227,8 +263,94 @@ def test_what_is_cut_says_so(drop: Callable[..., httpx.Response]) -> None:
 def test_an_answer_is_cut_by_its_size_too(drop: Callable[..., httpx.Response]) -> None:
     answer = drop(b"-- Large\nSELECT repeat('x', 1000000) AS text FROM generate_series(1, 900) n;")
     assert answer.json()["cut"] is True
-    assert len(answer.json()["rows"]) == SIZE_LIMIT // 1_000_000 + 1
-    assert drop(b"SELECT repeat('x', 9000000) AS text;").json()["cut"] is False
+    assert len(answer.json()["rows"]) == SIZE_LIMIT // 1_000_000 - 1
+
+
+# Each is far over the limit: by a cell, by cells together, by names, by what JSON, CSV or UTF-8
+# make of a character, or by what the server says in the place of rows.
+WIDE = {
+    "a cell": "SELECT repeat('x', {n}) AS text",
+    "a cell of what takes four bytes": "SELECT repeat('\U0001f600', {n} / 4) AS text",
+    "a cell of what JSON escapes": "SELECT repeat(chr(1), {n}) AS text",
+    "a cell of what CSV doubles": "SELECT repeat('\"', {n}) AS text",
+    "a row": "SELECT {cells}",
+    "a message": "SELECT repeat('x', {n})::int AS n",
+    "a row after others": "SELECT repeat('x', CASE n WHEN 9 THEN {n} ELSE 9 END) AS text"
+    " FROM generate_series(1, 99) AS n",
+    "rows of many names": "SELECT {names} FROM generate_series(1, 900)",
+    "rows of nothing": "SELECT {nulls} FROM generate_series(1, 900)",
+}
+
+
+def wide(question: str) -> bytes:
+    n = 60_000_000
+    cells = ", ".join(f"repeat('x', {n} / 100) AS c{each}" for each in range(100))
+    names = ", ".join(f"{each} AS {'n' * 50}{each}" for each in range(300))
+    nulls = ", ".join(f"NULL AS {'n' * 20}{each}" for each in range(1_600))
+    filled = question.format(n=n, cells=cells, names=names, nulls=nulls)
+    return f"-- Wide\n{filled};".encode()
+
+
+@pytest.mark.parametrize("kind", WIDE)
+def test_no_answer_is_larger_than_the_limit(
+    kind: str, drop: Callable[..., httpx.Response], developed: tuple[Service, Path]
+) -> None:
+    service, _ = developed
+    question = wide(WIDE[kind])
+    for suffix in (".json", ".csv", ""):
+        answer = drop(question, suffix)
+        # Beside the rows there are the names of the columns, and the file.
+        assert len(answer.content) < SIZE_LIMIT + 300_000
+        if answer.status_code == 200:
+            continue
+        assert answer.status_code == 501, answer.text[:300]
+        assert suffix == "" or len(answer.content) < 1_000
+    if kind == "a row after others":
+        rows = drop(question).json()
+        assert (rows["cut"], len(rows["rows"])) == (True, 8)
+        assert drop(question, ".csv").headers["cut-after"] == "8"
+    if kind in ("a cell", "a row"):
+        assert "over 4,000,000 bytes" in drop(question).json()["detail"]
+    # The connection that broke is replaced, and the server's side of it is gone.
+    assert drop(b"SELECT 1 AS one").json()["rows"] == [{"one": 1}]
+    running = "SELECT FROM pg_stat_activity WHERE query ~ '^-- Wide' AND state = 'active'"
+    until(lambda: sql(service.database, running) == [])
+    assert "Traceback" not in service.log.read_text()
+
+
+def test_what_is_just_within_the_limit(drop: Callable[..., httpx.Response]) -> None:
+    question = b"SELECT repeat('x', %d) AS text" % (SIZE_LIMIT - 1_000)
+    for _ in range(5):
+        answer = drop(question).json()
+        assert (answer["cut"], len(answer["rows"][0]["text"])) == (False, SIZE_LIMIT - 1_000)
+
+
+def test_a_wide_row_takes_no_memory(new_database: Callable[[], str], tmp_path: Path) -> None:
+    for name in ("app.py", "db", "sql", "web"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    (tmp_path / "sql" / "inspect" / "wide.sql").write_bytes(wide(WIDE["a cell"]))
+    (tmp_path / "sql" / "inspect" / "cells.sql").write_bytes(wide(WIDE["a row"]))
+    (tmp_path / "sql" / "inspect" / "one.sql").write_bytes(b"SELECT 1 AS one")
+    database = new_database()
+    with serving(sys.executable, str(tmp_path / "app.py"), DATABASE_URL=database) as service:
+        assert service.http.get("/inspect/one.csv").status_code == 200
+        before = peak(service)
+        for suffix in ("", ".json", ".csv"):
+            for name in ("wide", "cells"):
+                service.http.get(f"/inspect/{name}{suffix}")
+        # A row alone would be 60 MB, and libpq, psycopg and JSON have copies of it.
+        assert peak(service) < before + 50_000_000
+
+
+def peak(service: Service) -> int:
+    """The most bytes that the service ever had in memory."""
+    status = Path(f"/proc/{service.process.pid}/status")
+    if not status.exists():
+        pytest.skip("only Linux tells the most memory that another process had")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+    assert found is not None
+    return int(found[1]) * 1024
 
 
 LARGE = {
@@ -303,7 +425,7 @@ def test_what_cannot_be_answered_says_so_and_changes_nothing(
     question = f"-- Title\n{statement}".encode()
     for suffix in (".json", ".csv"):
         answer = drop(question, suffix)
-        assert answer.status_code == 501
+        assert answer.status_code == 501, answer.text[:300]
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["detail"].startswith("This server cannot answer the question: ")
     page = drop(question, "")

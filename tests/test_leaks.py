@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import make_conninfo
 
+from db.texts import printable
 from tests.roles import make_superuser
 from tests.service import LIMIT, ROOT, Service, environment, serving, sql, until
-from web.log import FORMAT, Formatter, printable
+from web.log import FORMAT, Formatter
 
 # In every token, password, name, body, path and header of these tests.
 SECRET = "hunter2"
@@ -229,10 +230,10 @@ RAW = {
     "no HTTP": f"{SECRET}\n{FORGED}\r\n\r\n",
     "no method": f"{SECRET} /{SECRET} HTTP/1.1\r\n\r\n",
     "no header": f"GET / HTTP/1.1\r\n{SECRET}\r\n\r\n",
-    "a header of two lines": f"GET / HTTP/1.1\r\nHost: a\r\nX: {SECRET}\n {FORGED}\r\n\r\n",
-    "a length": f"POST /departments HTTP/1.1\r\nHost: a\r\nContent-Length: {SECRET}\r\n\r\n",
+    "a header of two lines": f"GET / HTTP/1.1\r\nHost: localhost\r\nX: {SECRET}\n {FORGED}\r\n\r\n",
+    "a length": f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {SECRET}\r\n\r\n",
     "two lengths": "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-    "a WebSocket": f"GET /{SECRET} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n"
+    "a WebSocket": f"GET /{SECRET} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
     f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {SECRET}\r\n\r\n",
 }
 

@@ -93,6 +93,43 @@ def test_counts_are_what_clients_counted_over_ten_thousand_requests(database: st
         assert value(service, "onerow_pool_size") == 16
 
 
+# A client's words: what the parser takes for a method, and paths that are no route's.
+METHODS = (
+    "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH"
+    " UNLOCK BIND REBIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE"
+    " UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK QUERY SOURCE"
+)
+PATHS = "/ /departments /employees/1 /live /metrics /openapi.json /inspect/traffic.csv /a/b"
+
+
+def test_a_client_chooses_no_labels(database: str) -> None:
+    with serving(DATABASE_URL=database) as service:
+        asyncio.run(send_all(service))
+        found = [dict(labels) for name, labels in samples(service) if name.endswith("_count")]
+        methods = {labels["method"] for labels in found if "method" in labels}
+        assert methods <= {"GET", "HEAD", "POST", "DELETE", "other", ""}
+        # Four methods, and those that no route takes, on four kinds of path.
+        assert len(service.http.get("/metrics").content) < 100_000
+        other = {"method": "other", "route": "/departments"}
+        assert value(service, "onerow_http_request_duration_seconds_count", **other) > 5
+
+
+async def send_all(service: Service) -> None:
+    async with connection_to(service) as http:
+        for number, method in enumerate(METHODS.split()):
+            for path in PATHS.split():
+                await http.request(
+                    method,
+                    f"{path}?{number}",
+                    content=b"{}",
+                    headers={
+                        "Content-Type": f"text/{number}",
+                        "User-Agent": f"client {number}",
+                        "X-Request-Id": f"id-{number}",
+                    },
+                )
+
+
 def test_a_worker_that_was_killed_leaves_its_counts_and_not_its_pool(database: str) -> None:
     with serving(DATABASE_URL=database, WORKERS="2") as service:
         until(lambda: value(service, "onerow_pool_size") == 16)

@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.service import LIMIT, ROOT, environment
+from tests.service import LIMIT, ROOT, environment, serving
 
 
 def start(**settings: str) -> subprocess.CompletedProcess[str]:
@@ -40,6 +41,11 @@ def start(**settings: str) -> subprocess.CompletedProcess[str]:
         ("API_TOKEN", "hunter2 with a blank"),
         ("API_TOKEN", "hunter2,"),
         ("ALLOW_ANONYMOUS", "perhaps"),
+        ("ALLOWED_HOSTS", "example.org, hunter2"),
+        ("ALLOWED_HOSTS", "example.org:8000"),
+        ("ALLOWED_HOSTS", "http://example.org"),
+        ("ALLOWED_HOSTS", "*"),
+        ("ALLOWED_HOSTS", ","),
         ("HOST", "0.0.0.0"),
         ("HOST", "::"),
         ("HOST", "example.org"),
@@ -52,3 +58,22 @@ def test_a_bad_value_stops_the_start(variable: str, value: str) -> None:
     assert "Traceback" not in done.stderr
     assert "hunter2" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "token", ["x", "hunter2", "x" + "=" * 30, f"{'x' * 40},hunter2", f"hunter2,{'x' * 40}"]
+)
+@pytest.mark.parametrize("more", [{}, {"ALLOW_ANONYMOUS": "1"}], ids=str)
+def test_a_token_that_others_would_guess_stops_the_start(token: str, more: dict[str, str]) -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.1"):
+        done = start(HOST=host, API_TOKEN=token, **more)
+        assert done.returncode != 0
+        assert "API_TOKEN" in done.stderr
+        assert "hunter2" not in done.stderr
+        assert done.stdout == ""
+
+
+def test_on_this_machine_a_token_may_be_short(tmp_path: Path) -> None:
+    url = f"postgresql://postgres@/postgres?host={tmp_path}"
+    with serving(DATABASE_URL=url, API_TOKEN="x") as service:
+        assert service.http.get("/departments").status_code == 401

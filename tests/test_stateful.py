@@ -138,10 +138,10 @@ class Machine(RuleBasedStateMachine):
         params: dict[str, Any] = {"after": after}
         if limit is not None:
             params["limit"] = limit
-        if name is not None:
-            params["name"] = name
         if department is not None and table == "employees":
             params["department_id"] = self.pick("departments", department)
+        if name is not None and (department is not None or table == "departments"):
+            params["name"] = name
         expected = [
             row
             for row in self.rows[table]

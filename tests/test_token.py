@@ -12,7 +12,7 @@ from starlette.requests import Request
 from tests.service import LIMIT, ROOT, Service, environment, serving
 from web.token import RequireToken
 
-OLD, NEW = "old-token.1", "new~token/2=="
+OLD, NEW = "old-token.12345-6", "new~token/2-345678=="
 
 
 @pytest.fixture(scope="module")

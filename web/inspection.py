@@ -4,7 +4,7 @@ import base64
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
@@ -21,6 +21,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from db.inspection import (
+    SIZE_LIMIT,
+    TOO_WIDE,
     Answer,
     CannotAnswer,
     JsonText,
@@ -30,6 +32,7 @@ from db.inspection import (
     questions,
     read_question,
 )
+from db.texts import inert
 from db.transaction import Unavailable
 from web.errors import on_unavailable
 from web.problem import RETRY_AFTER, problem
@@ -69,9 +72,7 @@ HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src {_hash(_css)}; "
     f"script-src {_hash(_js)}; connect-src 'self'; img-src data:; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
 }
 
 
@@ -89,7 +90,7 @@ async def traffic(request: Request) -> Response:
     rows = request.state.traffic.seconds()
     now = datetime.now(UTC)
     if request.url.path.endswith(".csv"):
-        return _csv(["second", *KINDS], rows)
+        return _csv(["second", *KINDS], _csv_lines(rows))
     if request.url.path.endswith(".json"):
         listed = [dict(zip(("second", *KINDS), row, strict=True)) for row in rows]
         milliseconds = round((perf_counter() - started) * 1000, 1)
@@ -108,12 +109,15 @@ async def inspect(suffix: str, request: Request) -> Response:
         return await _page(request, question, texts)
     try:
         answer = await _answer(request, question, texts)
+        encoded = _csv_lines(answer.rows) if suffix == ".csv" else _objects(answer)
+        rows = list(_fitting(encoded, SIZE_LIMIT))
+        if answer.rows and not rows:
+            raise CannotAnswer(TOO_WIDE)
     except CannotAnswer as error:
         return problem(501, str(error))
+    cut = answer.cut or len(rows) < len(answer.rows)
     if suffix == ".csv":
-        return _csv(
-            answer.columns, answer.rows, {"Cut-After": str(len(answer.rows))} if answer.cut else {}
-        )
+        return _csv(answer.columns, rows, {"Cut-After": str(len(rows))} if cut else {})
     return _json(
         name=name,
         title=question.title,
@@ -121,8 +125,8 @@ async def inspect(suffix: str, request: Request) -> Response:
         parameters={each.name: texts.get(each.name) or None for each in question.parameters},
         at=answer.at,
         milliseconds=round(answer.milliseconds, 1),
-        cut=answer.cut,
-        rows=[dict(zip(answer.columns, map(_value, row), strict=True)) for row in answer.rows],
+        cut=cut,
+        rows=[msgspec.Raw(row) for row in rows],
     )
 
 
@@ -175,29 +179,50 @@ async def _page(request: Request, question: Question, texts: dict[str, str]) -> 
     context["at"] = _moment(answer.at)
     context["milliseconds"] = answer.milliseconds
     context["count"] = _count(len(answer.rows), 0, answer.cut)  # no count is longer
-    rows = _rows(answer.rows, PAGE - len(_html(question.title, **context).body))
-    context["rows"] = Markup("".join(rows))
+    rows = list(_fitting(_html_rows(answer), PAGE - len(_html(question.title, **context).body)))
+    context["rows"] = Markup(b"".join(rows).decode())
     context["count"] = _count(len(answer.rows), len(rows), answer.cut)
     return _html(question.title, **context)
 
 
-def _rows(rows: Sequence[Sequence[str | None]], size: int) -> list[str]:
-    """Return as many rows, in HTML, as are together smaller than `size` bytes."""
-    fitting = []
-    for row in rows:
-        html = f"<tr>{''.join(map(_cell, row))}</tr>\n"
-        size -= len(html.encode())
+def _fitting(encoded: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Yield as many rows as are together smaller than `size` bytes, however they are encoded."""
+    for row in encoded:
+        size -= len(row)
         if size <= 0:
-            break
-        fitting.append(html)
-    return fitting
+            return
+        yield row
+
+
+def _objects(answer: Answer) -> Iterator[bytes]:
+    for row in answer.rows:
+        yield msgspec.json.encode(dict(zip(answer.columns, map(_value, row), strict=True)))
+
+
+def _html_rows(answer: Answer) -> Iterator[bytes]:
+    for row in answer.rows:
+        yield f"<tr>{''.join(map(_cell, row))}</tr>\n".encode()
+
+
+def _csv_lines(rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
+    for row in rows:
+        line = io.StringIO()
+        csv.writer(line).writerow(map(_inert, row))
+        yield line.getvalue().encode()
 
 
 def _cell(cell: str | None) -> str:
     if cell is None:
         return '<td class="null">NULL</td>'
-    number = isinstance(cell, JsonText) and cell[0] in "-0123456789"
-    return f"<td{' class=n' if number else ''}>{escape(_short(cell, CELL))}</td>"
+    return f"<td{' class=n' if _is_number(cell) else ''}>{escape(_short(cell, CELL))}</td>"
+
+
+def _inert(cell: object) -> object:
+    return cell if not isinstance(cell, str) or _is_number(cell) else inert(cell)
+
+
+def _is_number(cell: str) -> bool:
+    return isinstance(cell, JsonText) and cell[0] in "-0123456789"
 
 
 def _value(cell: str | None) -> str | msgspec.Raw | None:
@@ -258,16 +283,10 @@ def _json(**content: Any) -> Response:
 
 
 def _csv(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    headers: dict[str, str] | None = None,
+    columns: Sequence[str], lines: Iterable[bytes], headers: dict[str, str] | None = None
 ) -> Response:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows(rows)
-    headers = {**HEADERS, **(headers or {})}
-    return Response(text.getvalue(), 200, headers, "text/csv; header=present")
+    text = b"".join([*_csv_lines([columns]), *lines])
+    return Response(text, 200, {**HEADERS, **(headers or {})}, "text/csv; header=present")
 
 
 ROUTES = [

@@ -4,6 +4,8 @@ import logging
 import traceback
 from types import TracebackType
 
+from db.texts import printable
+
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -42,16 +44,3 @@ class Formatter(logging.Formatter):
             name = f"{type(error).__module__}.{type(error).__qualname__}"
             lines.append(f"{name}, SQLSTATE {sqlstate}" if sqlstate else name)
         return "\n".join(f"    {printable(line)}" for line in lines)
-
-
-def printable(text: str) -> str:
-    """Return the text with all that a terminal or a reader of lines may obey as an escape.
-
-    Beside control characters these are, for one, U+2028, which ends a line, and U+202E, which
-    turns the rest of it around.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )

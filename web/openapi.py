@@ -82,9 +82,12 @@ def document(resources: Sequence[Resource], id_type: Any, *, token: bool) -> Jso
         paths |= _resource_paths(each, children, schemas, id_schema)
     paths |= _other_paths()
     for path, item in paths.items():
-        for each in item.values():
+        for method, each in item.items():
             each["responses"] |= problems(431)
-            if token and path not in OPEN:
+            if not token:
+                # The document does not know where it listens: where others reach it, any Host does.
+                each["responses"] |= problems(421) if method == "get" else problems(403, 421)
+            elif path not in OPEN:
                 each["responses"] |= problems(401)
                 each["security"] = [{"token": []}]
                 if path.startswith("/inspect"):
@@ -186,6 +189,11 @@ def _resource_paths(
         {"name": name, "in": "query", "schema": schema}
         for name, schema in schemas[resource.filter.__name__]["properties"].items()
     ]
+    for each in filters:
+        if resource.parent and each["name"] in schemas[key]["properties"].keys() - {
+            resource.parent_field
+        }:
+            each["description"] = f"Needs {resource.parent_field}"
     page = object_of(
         items={"type": "array", "items": ref(one)},
         next={"type": ["string", "null"], "format": "uri-reference"},

@@ -20,6 +20,10 @@ CSV = {"text/csv": {"schema": TEXT}}
 PROBLEMS = {
     400: ("Not JSON, or not UTF-8", "The body is not JSON in UTF-8."),
     401: ("The token is missing or wrong", "A valid token is needed."),
+    403: (
+        "A page of another origin asks for a change",
+        "A page of another origin may change nothing here.",
+    ),
     404: ("There is none", "There is no row with this id."),
     405: ("Another method than those in Allow", "Method Not Allowed"),
     408: ("The body came too slowly", "The body did not arrive in time."),
@@ -30,6 +34,10 @@ PROBLEMS = {
     412: ("Duplicates, and handling=strict: nothing was changed", "2 rows have this key."),
     413: ("The body is larger than MAX_BODY", "The body is over 16384 bytes."),
     415: ("The body has another media type", "The body must be application/json."),
+    421: (
+        "The Host is no name of this machine, nor in ALLOWED_HOSTS",
+        "The name in Host is not this service's: see ALLOWED_HOSTS.",
+    ),
     422: ("What was sent does not fit", "The request does not fit: see errors."),
     431: ("The request line and the headers are too large", "Over 16384 bytes or 100 headers."),
     501: (

@@ -29,6 +29,10 @@ KEEP_ALIVE = 75
 # for 2 MB a second over a line that takes 100 ms there and back.
 SEND_BUFFER = 2**18
 
+# Of every answer. No browser takes one for something else than it says, and nobody keeps one: a row
+# may be gone, and the redirect of an id that was merged is over when the merge is undone.
+HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
+
 log = logging.getLogger("onerow")
 
 # Seconds for closing the two pools, five each at most, when all requests are through.
@@ -63,6 +67,7 @@ def serve(
         log_level="error",  # below it, a line for each request that is not HTTP
         access_log=False,
         server_header=False,
+        headers=HEADERS,
         proxy_headers=False,
     )
     sock = config.bind_socket()

@@ -71,7 +71,11 @@ def from_body(body: bytes, struct: type[S]) -> S:
     Raises Invalid, or HTTPException 400 if the body is not JSON in UTF-8.
     """
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return msgspec.json.decode(body, type=struct)
+        decoded = msgspec.json.decode(body, type=struct)
+        # Of a field twice msgspec takes the last. Each field has a colon, so that none is twice
+        # where there is one for each that must be there. A name may have some, too: look closer.
+        if body.count(b":") == len(struct.__struct_fields__) - len(struct.__struct_defaults__):
+            return decoded
     # Out of the handler, for the cause quotes the input.
     value = _parse(body)
     if errors := _errors(value, struct):

@@ -99,7 +99,7 @@ def request(method: str, path: str, content: object) -> bytes:
     """Return the bytes of a request."""
     body = b"" if content is None else msgspec.json.encode(content)
     fields = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
-    return f"{method} {path} HTTP/1.1\r\nHost: onerow\r\n{fields}\r\n".encode() + body
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode() + body
 
 
 # In the place of a status.
