@@ -14,7 +14,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from db import adoption, change, doctor
 from db.change import apply_schema
 from db.doctor import Check
-from db.embedded import BIN, embedded_server
+from db.embedded import embedded_server
+from db.programs import BIN
 from db.settings import Settings
 from tests.roles import make_role
 from tests.service import LIMIT, ROOT, environment, sql, temporary_data_dir, until
