@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from db.embedded import _server_user
+from db.programs import server_user
 from tests.haproxy import free_port
 from tests.service import LIMIT, ROOT, temporary_data_dir, until
 
@@ -28,7 +28,7 @@ class PgBouncer:
 
     def start(self) -> None:
         # It refuses to be root, as PostgreSQL does.
-        self._process = subprocess.Popen(self._command, **_server_user())
+        self._process = subprocess.Popen(self._command, **server_user())
         until(self._listens)
 
     def stop(self) -> None:
@@ -69,7 +69,7 @@ def pooling(database: str, address: str = "127.0.0.1", **settings: str) -> Itera
         file = path.with_name("pgbouncer.ini")
         file.touch(0o600)
         file.write_text(ini)
-        if user := _server_user():
+        if user := server_user():
             os.chown(file, user["user"], user["group"])
         path.parent.chmod(0o711)
         url = f"postgresql://postgres@{address}:{port}/{name}"

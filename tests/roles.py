@@ -6,7 +6,7 @@ from secrets import token_hex
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import Literal
 
-from db.embedded import BIN
+from db.programs import BIN
 from db.queries import ROLES
 from tests.service import LIMIT, environment, sql
 

@@ -14,7 +14,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from db import adoption, change, doctor
 from db.change import apply_schema
 from db.doctor import Check
-from db.embedded import BIN, embedded_server
+from db.embedded import embedded_server
+from db.programs import BIN
 from db.settings import Settings
 from tests.roles import make_role
 from tests.service import LIMIT, ROOT, environment, sql, temporary_data_dir, until
@@ -628,16 +629,16 @@ def test_more_connections_than_the_role_or_the_database_has(limited: str, patien
 
 def test_predicate_locks_that_run_out(own_server: str) -> None:
     sql(own_server, "CREATE TABLE many (id integer PRIMARY KEY)")
-    sql(own_server, "INSERT INTO many SELECT generate_series(1, 3300)")
+    sql(own_server, "INSERT INTO many SELECT generate_series(1, 36000)")
     # So that PostgreSQL keeps a lock for each row instead of one for the table.
-    limits = configured(own_server, max_pred_locks_per_relation=9999, max_pred_locks_per_page=999)
+    limits = configured(own_server, max_pred_locks_per_relation=99999, max_pred_locks_per_page=999)
     by_index = "-c default_transaction_isolation=serializable -c enable_seqscan=off"
     by_index += " -c enable_bitmapscan=off -c enable_indexonlyscan=off"
     with limits, psycopg.connect(own_server, options=by_index) as reader:
-        reader.execute("SELECT id FROM many WHERE id <= 3100")
+        reader.execute("SELECT id FROM many WHERE id <= 35000")
         assert about("predicate locks", checks(own_server)).level == "ok"
-        reader.execute("SELECT id FROM many WHERE id > 3100")
+        reader.execute("SELECT id FROM many WHERE id > 35000")
         level, _, detail = about("predicate locks", checks(own_server))
         assert level == "advice"
-        assert detail.startswith("3,3")
-        assert detail.endswith(" of 6,400 in use: raise max_pred_locks_per_transaction")
+        assert detail.startswith("36,")
+        assert detail.endswith(" of 70,400 in use: raise max_pred_locks_per_transaction")

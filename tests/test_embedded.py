@@ -14,7 +14,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from db.embedded import EmbeddedServerError, embedded_server
+from db.embedded import embedded_server
+from db.programs import EmbeddedServerError
 from tests.service import LIMIT, ROOT, environment, serving, sql, temporary_data_dir, until
 
 
@@ -143,8 +144,8 @@ def test_a_server_killed_with_9_is_started_again(data_dir: Path) -> None:
 
 
 def test_an_initdb_that_was_cut_short_is_done_again(data_dir: Path) -> None:
-    unfinished = Path(f"{data_dir}.init")
-    unfinished.mkdir()
+    unfinished = data_dir / ".initdb"
+    unfinished.mkdir(parents=True)
     (unfinished / "PG_VERSION").write_text("18\n")
     with embedded_server(data_dir) as url:
         assert sql(url, "SELECT 1") == [(1,)]

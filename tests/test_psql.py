@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from db.embedded import BIN
+from db.programs import BIN
 from tests.roles import make_superuser
 from tests.service import LIMIT, ROOT, environment, sql, temporary_data_dir, until
 

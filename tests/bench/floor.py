@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from db.embedded import BIN
+from db.programs import BIN
 from db.queries import QUERIES
 from tests.bench.keys import DEPARTMENTS
 from tests.bench.load import Load, percentiles

@@ -15,7 +15,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.adoption import GUARD_ON
 from db.change import Connection, apply_schema, change, connect
-from db.embedded import BIN, embedded_server
+from db.embedded import embedded_server
+from db.programs import BIN
 from db.queries import QUERIES
 from tests.service import temporary_data_dir
 

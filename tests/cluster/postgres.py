@@ -7,7 +7,8 @@ from pathlib import Path
 
 import psutil
 
-from db.embedded import BIN, _initdb, _server_user
+from db.data_directory import create
+from db.programs import BIN, server_user
 from tests.cluster.network import NETWORK, Host
 from tests.faults.server import Server
 from tests.service import LIMIT, sql, until
@@ -26,7 +27,7 @@ class Node:
         # which pg_rewind reads.
         self._sockets = data_dir.parent / "sockets"
         self._sockets.mkdir()
-        user = _server_user()
+        user = server_user()
         os.chown(self._sockets, user["user"], user["group"])
         self.url = f"postgresql://postgres@/postgres?host={self._sockets}"
 
@@ -41,7 +42,8 @@ class Node:
         return int((self._data_dir / "postmaster.pid").read_text().split()[0])
 
     def create(self) -> None:
-        _initdb(self._data_dir, _server_user())
+        self._data_dir.mkdir()
+        create(self._data_dir, server_user())
         trust = f"host {{}} all {NETWORK}.0/24 trust\n"
         with (self._data_dir / "pg_hba.conf").open("a") as file:
             file.write(trust.format("all") + trust.format("replication"))
@@ -51,7 +53,7 @@ class Node:
 
     def copy(self, primary: "Node") -> None:
         """Make a standby of the primary, which waits for it from now on."""
-        user = _server_user()
+        user = server_user()
         self._data_dir.mkdir(mode=0o700)
         os.chown(self._data_dir, user["user"], user["group"])
         self._run("pg_basebackup", "--dbname", primary.as_source, "--pgdata", self._data_dir,
@@ -113,7 +115,7 @@ class Node:
         return int(number)
 
     def _run(self, program: str, *arguments: object) -> None:
-        user = _server_user()
+        user = server_user()
         as_user = ["setpriv", f"--reuid={user['user']}", f"--regid={user['group']}"]
         command = self.host.command(*as_user, "--clear-groups", BIN / program, *arguments)
         done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=LIMIT)
