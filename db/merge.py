@@ -23,8 +23,10 @@ from db.adoption import (
     key_text,
     known_references,
     refuse_guarded,
+    refuse_relatives,
 )
 from db.change import ask
+from db.kind import check_referring
 from db.pool import Connection, FiniteTimestamp, Pool, Row, open_pool
 from db.queries import QUERIES
 from db.settings import Settings
@@ -65,6 +67,10 @@ class Unmergeable(Exception):
     """A row that cannot be merged, or put back, without a loss."""
 
 
+class WritersGoOn(Exception):
+    """Other writers could take a key that this transaction makes: they must be kept out."""
+
+
 @dataclass
 class Tally:
     """What became of some items."""
@@ -82,6 +88,7 @@ Work = Callable[[Connection, list[Item]], Awaitable[Tally]]  # in a transaction
 
 def plan(connection: change.Connection) -> None:
     """Print what merge would do. Raises Refused."""
+    _check_tables(connection)
     for resource in KEYS:
         check_references(resource, ask(connection, "foreign_keys", resource))
         totals = ask(connection, f"{resource}/plan")[0]
@@ -106,6 +113,8 @@ async def merge(url: str, limit: int | None, seconds: float = SECONDS) -> Tally:
 
     Raises Refused, Unavailable or psycopg.Error; what was committed by then stays merged.
     """
+    with change.connect(url, "merge") as connection:
+        _check_tables(connection)
     total = Tally()
     async with _pool(url, seconds) as pool:
         for resource in KEYS:
@@ -132,12 +141,21 @@ async def undo(url: str, limit: int | None, seconds: float = SECONDS) -> Tally:
     Raises Refused, Unavailable or psycopg.Error; what was committed by then stays put back.
     """
     with change.connect(url, "merge") as connection:
+        _check_tables(connection)
         refuse_guarded(connection)
     async with _pool(url, seconds) as pool:
         _, tally = await _in_batches(
             pool, url, "merged_last_first", limit, seconds, restore, "merged"
         )
     return tally
+
+
+def _check_tables(connection: change.Connection) -> None:
+    """Raise Refused unless rows can be moved out of these tables, and back, whole."""
+    refuse_relatives(connection)
+    for resource in KEYS:
+        for reference in known_references(resource):
+            check_referring(reference, ask(connection, "kind", reference.rpartition(".")[0]))
 
 
 def _pool(url: str, seconds: float) -> AbstractAsyncContextManager[Pool]:
@@ -183,18 +201,29 @@ async def _batches(url: str, query: str, limit: int | None) -> AsyncGenerator[li
 
 
 async def _attempt(
-    pool: Pool, items: list[Item], seconds: float, work: Work, stage: int = 0
+    pool: Pool,
+    items: list[Item],
+    seconds: float,
+    work: Work,
+    stage: int = 0,
+    *,
+    locked: bool = False,
 ) -> Tally:
     """Do the work in one transaction or, if that fails, in the next of STAGES."""
     how = STAGES[stage]
+    locked = locked or how == "writers locked out"
 
     async def transaction(connection: Connection) -> Tally:
         # First, so that the snapshot is younger than the lock.
-        await _ask(connection, "lock_writers_out" if how == "writers locked out" else "lock")
+        await _ask(connection, "lock_writers_out" if locked else "lock")
+        if work is merge_keys and not locked:
+            await _check_guarded(connection, items[0][0])
         return await work(connection, items)
 
     try:
         return await serializable(pool, transaction, seconds=seconds, attempts=Attempts())
+    except WritersGoOn:
+        return await _attempt(pool, items, seconds, work, stage, locked=True)
     except (ReadOnlyDatabase, SchemaMissing):
         raise
     except (psycopg.Error, Unavailable, Unmergeable) as error:
@@ -209,8 +238,22 @@ async def _attempt(
         await asyncio.sleep(random.uniform(0.5, 1) * seconds)  # who waited for us goes on
     total = Tally()
     for item in items:
-        total.add(await _attempt(pool, [item], seconds, work, stage + 1))
+        total.add(await _attempt(pool, [item], seconds, work, stage + 1, locked=locked))
     return total
+
+
+async def _check_guarded(connection: Connection, resource: str) -> None:
+    """Raise WritersGoOn if to merge makes keys, and the guard does not watch over them.
+
+    An employee who comes to another department gets a new key. Whoever creates that key meanwhile
+    meets us in a row of the guard's. Without it only our predicate locks would tell, and PostgreSQL
+    forgets those of transactions that ended while a longer one goes on.
+    """
+    folder = f"adoption/{resource}/"
+    if any(path.startswith(folder) and path.endswith("/collisions") for path in QUERIES):
+        for each in KEYS:
+            if (await _ask(connection, "guard_status", each))[0]["status"] != "on":
+                raise WritersGoOn
 
 
 def _reason(error: Exception) -> str:
@@ -235,6 +278,9 @@ async def _merge_rows(connection: Connection, resource: str, pairs: Pairs, tally
     if not pairs:
         return
     ids, kept = [id_ for id_, _ in pairs], [kept for _, kept in pairs]
+    # By a lock, not by a conflict: a row that is merged into one that goes meanwhile would be lost.
+    if len(await _ask(connection, f"{resource}/keep", list(set(kept)))) < len(set(kept)):
+        raise Unmergeable("the row that it would be merged into is out of reach")
     pointed: dict[int, dict[str, list[int]]] = {}
     for reference in known_references(resource):
         folder = f"{resource}/{reference}"
