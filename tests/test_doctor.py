@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db import adoption, change, doctor
 from db.change import apply_schema
-from db.doctor import Check
+from db.check import Check
 from db.embedded import BIN, embedded_server
 from db.settings import Settings
 from tests.roles import make_role
