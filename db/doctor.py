@@ -63,8 +63,8 @@ def checks(url: str, settings: Settings) -> Iterator[Check]:
                 yield from trial(connection, resource)
         yield _role(server)
         yield _connections(server, settings)
-        yield _predicate_locks(server)
         yield _serializable(server)
+        yield _predicate_locks(server)
 
 
 def _connect(url: str) -> Connection:

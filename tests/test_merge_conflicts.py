@@ -10,38 +10,20 @@ import psycopg
 import pytest
 
 import db.merge
-from db import change
 from tests import legacy
 from tests.legacy import duplicated
+from tests.others import make_others, others, remembered
 from tests.service import LIMIT, Service, serving, sql, until
-
-# A loop of transactions, which a procedure may commit one by one, of the kind that a service's
-# POSTs for a key that exists are.
-OTHERS = """
-CREATE PROCEDURE others(number integer) LANGUAGE plpgsql AS $$
-BEGIN
-    FOR n IN 1..number LOOP
-        COMMIT;
-        SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;
-        PERFORM FROM bystanders WHERE id = 1;
-    END LOOP;
-END
-$$
-"""
 
 
 def forget(database: str) -> None:
     """Run more serializable transactions than PostgreSQL remembers while an older one goes on."""
-    with change.connect(database, "test") as connection:
-        (server,) = change.ask(connection, "doctor/server")
-        connection.execute(f"CALL others({server['serializable'] + 500})".encode())
+    others(database, remembered(database) + 500)
 
 
 @pytest.fixture
 def service(database: str) -> Iterator[Service]:
-    sql(database, "CREATE TABLE bystanders (id integer PRIMARY KEY)")
-    sql(database, "INSERT INTO bystanders VALUES (1)")
-    sql(database, OTHERS)
+    make_others(database)
     with serving(DATABASE_URL=database, RETRY_DEADLINE="20") as service:
         yield service
 
