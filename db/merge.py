@@ -3,16 +3,13 @@
 import asyncio
 import math
 import random
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, field
 from itertools import islice
 
 import psycopg
 from psycopg import AsyncConnection, AsyncRawServerCursor
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 from tqdm import tqdm
 
 from db import change
@@ -25,8 +22,8 @@ from db.adoption import (
     refuse_guarded,
     refuse_relatives,
 )
-from db.change import ask
 from db.kind import check_referring
+from db.moves import Item, Tally, Unmergeable, ask, merge_rows, restore
 from db.pool import Connection, FiniteTimestamp, Pool, Row, open_pool
 from db.queries import QUERIES
 from db.settings import Settings
@@ -59,28 +56,9 @@ PASSES = 3
 # Keys shown of what merge would do, and rows of each.
 EXAMPLES = 5
 
-Pairs = list[tuple[int, int]]  # the id of a row that goes, and the id of the one that stays
-Item = tuple[str, int]  # a resource and an id
-
-
-class Unmergeable(Exception):
-    """A row that cannot be merged, or put back, without a loss."""
-
 
 class WritersGoOn(Exception):
     """Other writers could take a key that this transaction makes: they must be kept out."""
-
-
-@dataclass
-class Tally:
-    """What became of some items."""
-
-    rows: Counter[str] = field(default_factory=Counter)  # how many were moved, by resource
-    notes: list[str] = field(default_factory=list)  # what was not, or not wholly, and why
-
-    def add(self, other: "Tally") -> None:
-        self.rows += other.rows
-        self.notes += other.notes
 
 
 Work = Callable[[Connection, list[Item]], Awaitable[Tally]]  # in a transaction
@@ -90,8 +68,8 @@ def plan(connection: change.Connection) -> None:
     """Print what merge would do. Raises Refused."""
     _check_tables(connection)
     for resource in KEYS:
-        check_references(resource, ask(connection, "foreign_keys", resource))
-        totals = ask(connection, f"{resource}/plan")[0]
+        check_references(resource, change.ask(connection, "foreign_keys", resource))
+        totals = change.ask(connection, f"{resource}/plan")[0]
         print(
             f"{resource}: {totals['keys']:,} keys would keep their lowest id,"
             f" {totals['removed']:,} rows would go",
@@ -100,7 +78,7 @@ def plan(connection: change.Connection) -> None:
             else ".\n",
         )
         for key in islice(duplicates(connection, resource), EXAMPLES):
-            pairs = ask(connection, f"{resource}/surplus", [key["id"]])
+            pairs = change.ask(connection, f"{resource}/surplus", [key["id"]])
             going = ", ".join(str(pair["id"]) for pair in pairs[:EXAMPLES])
             more = f" and {len(pairs) - EXAMPLES:,} more" if len(pairs) > EXAMPLES else ""
             print(f"  {key_text(key)}: {key['id']} stays, {going}{more} would go")
@@ -155,7 +133,7 @@ def _check_tables(connection: change.Connection) -> None:
     refuse_relatives(connection)
     for resource in KEYS:
         for reference in known_references(resource):
-            check_referring(reference, ask(connection, "kind", reference.rpartition(".")[0]))
+            check_referring(reference, change.ask(connection, "kind", reference.rpartition(".")[0]))
 
 
 def _pool(url: str, seconds: float) -> AbstractAsyncContextManager[Pool]:
@@ -215,7 +193,7 @@ async def _attempt(
 
     async def transaction(connection: Connection) -> Tally:
         # First, so that the snapshot is younger than the lock.
-        await _ask(connection, "lock_writers_out" if locked else "lock")
+        await ask(connection, "lock_writers_out" if locked else "lock")
         if work is merge_keys and not locked:
             await _check_guarded(connection, items[0][0])
         return await work(connection, items)
@@ -252,7 +230,7 @@ async def _check_guarded(connection: Connection, resource: str) -> None:
     folder = f"adoption/{resource}/"
     if any(path.startswith(folder) and path.endswith("/collisions") for path in QUERIES):
         for each in KEYS:
-            if (await _ask(connection, "guard_status", each))[0]["status"] != "on":
+            if (await ask(connection, "guard_status", each))[0]["status"] != "on":
                 raise WritersGoOn
 
 
@@ -267,62 +245,8 @@ async def merge_keys(connection: Connection, items: list[Item]) -> Tally:
     """Merge all rows that share a key with one of the items, which are of one resource."""
     resource = items[0][0]
     for each in KEYS:
-        check_references(each, await _ask(connection, "foreign_keys", each))
-    rows = await _ask(connection, f"{resource}/surplus", [id_ for _, id_ in items])
+        check_references(each, await ask(connection, "foreign_keys", each))
+    rows = await ask(connection, f"{resource}/surplus", [id_ for _, id_ in items])
     tally = Tally()
-    await _merge_rows(connection, resource, [(row["id"], row["kept"]) for row in rows], tally)
+    await merge_rows(connection, resource, [(row["id"], row["kept"]) for row in rows], tally)
     return tally
-
-
-async def _merge_rows(connection: Connection, resource: str, pairs: Pairs, tally: Tally) -> None:
-    if not pairs:
-        return
-    ids, kept = [id_ for id_, _ in pairs], [kept for _, kept in pairs]
-    # By a lock, not by a conflict: a row that is merged into one that goes meanwhile would be lost.
-    if len(await _ask(connection, f"{resource}/keep", list(set(kept)))) < len(set(kept)):
-        raise Unmergeable("the row that it would be merged into is out of reach")
-    pointed: dict[int, dict[str, list[int]]] = {}
-    for reference in known_references(resource):
-        folder = f"{resource}/{reference}"
-        # First the rows that would share a key when they point at one row: the guard, if it is on,
-        # refuses to make them.
-        if f"adoption/{folder}/collisions" in QUERIES:
-            table = reference.partition(".")[0]
-            rows = await _ask(connection, f"{folder}/collisions", ids, kept)
-            colliding = [(row["id"], row["kept"]) for row in rows]
-            await _merge_rows(connection, table, colliding, tally)
-        for row in await _ask(connection, f"{folder}/repoint", ids, kept):
-            pointed.setdefault(row["id"], {})[reference] = row["moved"]
-        # A trigger or a policy may have kept a row where it was. A cascade would delete it.
-        if await _ask(connection, f"{folder}/left", ids):
-            raise Unmergeable(f"{reference} still refers to it")
-    removed = await _ask(connection, f"{resource}/remove", ids, kept, Jsonb(pointed))
-    if len(removed) < len(ids):
-        raise Unmergeable("a trigger, a rule or a policy kept a row from being deleted")
-    if not all(row["whole"] for row in removed):
-        raise Unmergeable("JSON does not hold all of a column's value")
-    tally.rows[resource] += len(removed)
-
-
-async def restore(connection: Connection, items: list[Item]) -> Tally:
-    """Put merged rows back, and let what pointed at them point at them again."""
-    tally = Tally()
-    for resource, id_ in items:
-        for row in await _ask(connection, f"{resource}/restore", id_):
-            if row["changed"]:
-                raise Unmergeable(f"{', '.join(row['changed'])} would not be as before")
-            tally.rows[resource] += 1
-            for reference, ids in row["pointed"].items():
-                query = f"{resource}/{reference}/repoint_back"
-                back = await _ask(connection, query, id_, row["kept"], ids)
-                if len(back) < len(ids):
-                    tally.notes.append(
-                        f"{resource} {id_} is back, but {len(ids) - len(back)} of the {len(ids)}"
-                        f" rows of {reference} that pointed at it have changed since"
-                    )
-    return tally
-
-
-async def _ask(connection: Connection, query: str, *parameters: object) -> list[Row]:
-    cursor = await connection.execute(QUERIES[f"adoption/{query}"], parameters)
-    return await cursor.fetchall() if cursor.description else []
