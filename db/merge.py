@@ -212,7 +212,7 @@ async def _attempt(
         if refused or last:
             resource, id_ = items[0]
             return Tally(notes=[f"{resource} {id_} stays as it is: {_reason(error)}"])
-    if how == "writers locked out":
+    if locked:
         await asyncio.sleep(random.uniform(0.5, 1) * seconds)  # who waited for us goes on
     total = Tally()
     for item in items:
