@@ -12,6 +12,7 @@ import psycopg
 from psycopg import RawServerCursor
 
 from db.change import Connection, Refused, ask, change
+from db.kind import check_ordinary
 from db.pool import Row
 from db.queries import QUERIES
 from db.texts import inert, say
@@ -145,6 +146,12 @@ def check_references(resource: str, foreign_keys: list[Row]) -> None:
         )
 
 
+def refuse_relatives(connection: Connection) -> None:
+    """Raise Refused unless each resource's table is an ordinary one."""
+    for resource in KEYS:
+        check_ordinary(resource, ask(connection, "kind", resource))
+
+
 # guard
 
 
@@ -161,6 +168,8 @@ def guard(connection: Connection, action: str) -> bool:
     """Turn the guard on or off, or neither, and print how it is; return whether that is well."""
     if action != "status":
         wait_for_turn(connection)
+        if action == "on":
+            refuse_relatives(connection)
         for resource in KEYS:
             files = GUARD_ON if action == "on" else GUARD_OFF
             change(connection, resource, [QUERIES[f"adoption/{resource}/{file}"] for file in files])
@@ -178,6 +187,7 @@ def guard(connection: Connection, action: str) -> bool:
 def enforce(connection: Connection) -> None:
     """Make each key a unique constraint and drop the guard. Raises Refused."""
     wait_for_turn(connection)
+    refuse_relatives(connection)
     for resource in KEYS:
         refuse_duplicates(connection, resource)
     for resource in KEYS:

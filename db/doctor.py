@@ -1,7 +1,6 @@
 """Is this database fit for the guarantees of the README? One line for each check."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import psycopg
 from msgspec.structs import replace
@@ -11,11 +10,15 @@ from psycopg.rows import dict_row
 
 from db.adoption import KEYS, key_index, known_references
 from db.change import Connection, Refused, ask
+from db.check import ADVICE, FAIL, OK, Check
+from db.kind import why_not_ordinary
+from db.lookup import lookup
 from db.pool import Row
 from db.queries import QUERIES
 from db.session import conninfo
 from db.settings import INSPECTION_POOL_SIZE, Settings
 from db.texts import say
+from db.trial import INSERT_AGE, trial
 
 # The first minor release of each major one that does not miss conflicts on an index that was empty
 # at the start (release notes of 2026-08-13).
@@ -27,18 +30,6 @@ NEEDED = {
     "merged": "SELECT",
 }
 RIGHTS = "SELECT INSERT UPDATE DELETE TRUNCATE REFERENCES TRIGGER"
-
-OK = "ok"
-ADVICE = "advice"  # the guarantees hold, but something should be done, or known
-FAIL = "FAIL"  # a guarantee does not hold, or only at a crawl
-
-
-class Check(NamedTuple):
-    """One line."""
-
-    level: str
-    subject: str
-    detail: str
 
 
 def examine(url: str, settings: Settings) -> bool:
@@ -58,16 +49,22 @@ def checks(url: str, settings: Settings) -> Iterator[Check]:
     with _connect(conninfo(replace(settings, database_url=url))) as connection:
         (server,) = ask(connection, "doctor/server")
         yield _version(server)
-        yield _writable(server)
+        writable = _writable(server)
+        yield writable
         yield _durable(server)
-        for table in NEEDED:
-            yield from _table(connection, table)
+        tables = [check for table in NEEDED for check in _table(connection, table)]
+        yield from tables
+        # What fails already would fail there again.
+        on_trial = all(check.level != FAIL for check in (writable, *tables))
         for resource in KEYS:
-            yield _lookup(connection, resource)
+            yield from lookup(connection, resource)
             yield _unique(connection, resource)
             yield from _foreign_keys(connection, resource)
+            if on_trial:
+                yield from trial(connection, resource)
         yield _role(server)
         yield _connections(server, settings)
+        yield _serializable(server)
         yield _predicate_locks(server)
 
 
@@ -135,6 +132,18 @@ def _table(connection: Connection, name: str) -> Iterator[Check]:
         wrong.append("row security hides rows from this role, and so makes duplicates")
     if table["missing"]:
         wrong.append(f"the role lacks {', '.join(table['missing'])}")
+    wrong += [
+        f"{column['name']} is {column['type']}, which {column['trouble']}"
+        for column in ask(connection, "doctor/key_types", name, list(KEYS.get(name, ())))
+    ]
+    kinds = ask(connection, "kind", name) if name in KEYS else []
+    reason = next((why_not_ordinary(name, kind) for kind in kinds), None)
+    if kinds and kinds[0]["kind"] == "f":
+        wrong.append(f"{reason}: conflicts of serializable transactions are not seen there")
+    elif reason:
+        yield Check(
+            ADVICE, name, f"{reason}: the service works, but merge, guard and enforce refuse it"
+        )
     for detail in wrong:
         yield Check(FAIL, name, detail)
     if table["owned"]:
@@ -158,56 +167,6 @@ def _table(connection: Connection, name: str) -> Iterator[Check]:
         )
 
 
-def _lookup(connection: Connection, resource: str) -> Check:
-    subject = f"{resource} lookup"
-    name = f"{resource}_lookup"
-    build = _statement(f"{resource}/lookup")
-    index = ask(connection, "doctor/index", name)
-    if index and not index[0]["valid"]:
-        return Check(
-            FAIL, subject, f"its index is INVALID: DROP INDEX CONCURRENTLY {name}; {build}"
-        )
-    try:
-        scans = list(lookup_scans(connection, resource))
-    except psycopg.Error as error:
-        return Check(FAIL, subject, str(error).partition("\n")[0])
-    for scan in scans:
-        if "hashtextextended" not in scan.get("Index Cond", ""):
-            # An index of that name is not to be dropped unseen: row security, too, can do this.
-            remedy = f"{name} does not serve it, see schema.sql" if index else build
-            return Check(
-                FAIL,
-                subject,
-                f"a {scan['Node Type']} locks all keys, so that all creators conflict: {remedy}",
-            )
-    if not scans:
-        return Check(FAIL, subject, "it finds nothing: row security lets this role see no row")
-    return Check(OK, subject, f"{scans[0]['Node Type']} of {scans[0].get('Index Name')}")
-
-
-def lookup_scans(connection: Connection, resource: str) -> Iterator[Row]:
-    """Yield the nodes of the lookup's plan that read the table or its indexes."""
-    key = [0 if column.endswith("_id") else "" for column in KEYS[resource]]
-    explain = b"EXPLAIN (FORMAT JSON)\n" + QUERIES[f"{resource}/select"]
-    (explained,) = connection.execute(explain, key)
-    nodes = [explained["QUERY PLAN"][0]["Plan"]]
-    while nodes:
-        node = nodes.pop()
-        nodes += node.get("Plans", [])
-        # A bitmap's own scan of the table reads what its index scans have found.
-        if node["Node Type"].endswith("Scan") and node["Node Type"] not in (
-            "CTE Scan",
-            "Bitmap Heap Scan",
-        ):
-            yield node
-
-
-def _statement(path: str) -> str:
-    """An SQL file's statement on one line, to paste."""
-    lines = QUERIES[f"adoption/{path}"].decode().splitlines()
-    return " ".join(line.strip() for line in lines if not line.startswith("--"))
-
-
 def _unique(connection: Connection, resource: str) -> Check:
     name = f"{resource}_key"
     subject = f"{resource} key"
@@ -227,6 +186,15 @@ def _unique(connection: Connection, resource: str) -> Check:
     except Refused as error:
         return Check(FAIL, subject, str(error))
     (guard,) = ask(connection, "guard_status", resource)
+    kinds = ask(connection, "kind", resource)
+    whole = index and kinds and kinds[0]["kind"] == "p"  # an index that is in all partitions
+    if kinds and why_not_ordinary(resource, kinds[0]) and not whole:
+        return Check(
+            ADVICE,
+            subject,
+            "neither guard nor constraint can hold for this kind of table: one row for a key only"
+            " while all writers go through the service",
+        )
     if index and index["valid"] and index["is_constraint"]:
         return Check(OK, subject, f"the constraint {name} holds for all writers")
     if index:
@@ -300,3 +268,17 @@ def _predicate_locks(server: Row) -> Check:
     if held > most / 2:
         return Check(ADVICE, "predicate locks", f"{detail}: raise max_pred_locks_per_transaction")
     return Check(OK, "predicate locks", detail)
+
+
+def _serializable(server: Row) -> Check:
+    most = server["serializable"]
+    rate = round(most / INSERT_AGE)
+    # Twice what two workers on two cores have been seen to send.
+    level = OK if rate >= 20_000 else ADVICE
+    return Check(
+        level,
+        "serializable transactions",
+        f"the server remembers {most:,}, enough for {rate:,} a second where an insert comes within"
+        f" {INSERT_AGE * 1000:.0f} ms of its lookup; max_prepared_transactions or max_connections,"
+        " which need a restart, raise it by 10 each",
+    )

@@ -3,16 +3,13 @@
 import asyncio
 import math
 import random
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, field
 from itertools import islice
 
 import psycopg
 from psycopg import AsyncConnection, AsyncRawServerCursor
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 from tqdm import tqdm
 
 from db import change
@@ -23,8 +20,10 @@ from db.adoption import (
     key_text,
     known_references,
     refuse_guarded,
+    refuse_relatives,
 )
-from db.change import ask
+from db.kind import check_referring
+from db.moves import Item, Tally, Unmergeable, ask, merge_rows, restore
 from db.pool import Connection, FiniteTimestamp, Pool, Row, open_pool
 from db.queries import QUERIES
 from db.settings import Settings
@@ -58,24 +57,9 @@ PASSES = 3
 # Keys shown of what merge would do, and rows of each.
 EXAMPLES = 5
 
-Pairs = list[tuple[int, int]]  # the id of a row that goes, and the id of the one that stays
-Item = tuple[str, int]  # a resource and an id
 
-
-class Unmergeable(Exception):
-    """A row that cannot be merged, or put back, without a loss."""
-
-
-@dataclass
-class Tally:
-    """What became of some items."""
-
-    rows: Counter[str] = field(default_factory=Counter)  # how many were moved, by resource
-    notes: list[str] = field(default_factory=list)  # what was not, or not wholly, and why
-
-    def add(self, other: "Tally") -> None:
-        self.rows += other.rows
-        self.notes += other.notes
+class WritersGoOn(Exception):
+    """Other writers could take a key that this transaction makes: they must be kept out."""
 
 
 Work = Callable[[Connection, list[Item]], Awaitable[Tally]]  # in a transaction
@@ -83,9 +67,10 @@ Work = Callable[[Connection, list[Item]], Awaitable[Tally]]  # in a transaction
 
 def plan(connection: change.Connection) -> None:
     """Print what merge would do. Raises Refused."""
+    _check_tables(connection)
     for resource in KEYS:
-        check_references(resource, ask(connection, "foreign_keys", resource))
-        totals = ask(connection, f"{resource}/plan")[0]
+        check_references(resource, change.ask(connection, "foreign_keys", resource))
+        totals = change.ask(connection, f"{resource}/plan")[0]
         referring = totals["referring"]
         say(
             f"{resource}: {totals['keys']:,} keys would keep their lowest id,"
@@ -93,7 +78,7 @@ def plan(connection: change.Connection) -> None:
             + (f", {referring:,} rows refer to those." if referring else ".")
         )
         for key in islice(duplicates(connection, resource), EXAMPLES):
-            pairs = ask(connection, f"{resource}/surplus", [key["id"]])
+            pairs = change.ask(connection, f"{resource}/surplus", [key["id"]])
             going = ", ".join(str(pair["id"]) for pair in pairs[:EXAMPLES])
             more = f" and {len(pairs) - EXAMPLES:,} more" if len(pairs) > EXAMPLES else ""
             say(f"  {key_text(key)}: {key['id']} stays, {going}{more} would go")
@@ -106,6 +91,8 @@ async def merge(url: str, limit: int | None, seconds: float = SECONDS) -> Tally:
 
     Raises Refused, Unavailable or psycopg.Error; what was committed by then stays merged.
     """
+    with change.connect(url, "merge") as connection:
+        _check_tables(connection)
     total = Tally()
     async with _pool(url, seconds) as pool:
         for resource in KEYS:
@@ -132,12 +119,21 @@ async def undo(url: str, limit: int | None, seconds: float = SECONDS) -> Tally:
     Raises Refused, Unavailable or psycopg.Error; what was committed by then stays put back.
     """
     with change.connect(url, "merge") as connection:
+        _check_tables(connection)
         refuse_guarded(connection)
     async with _pool(url, seconds) as pool:
         _, tally = await _in_batches(
             pool, url, "merged_last_first", limit, seconds, restore, "merged"
         )
     return tally
+
+
+def _check_tables(connection: change.Connection) -> None:
+    """Raise Refused unless rows can be moved out of these tables, and back, whole."""
+    refuse_relatives(connection)
+    for resource in KEYS:
+        for reference in known_references(resource):
+            check_referring(reference, change.ask(connection, "kind", reference.rpartition(".")[0]))
 
 
 def _pool(url: str, seconds: float) -> AbstractAsyncContextManager[Pool]:
@@ -183,18 +179,29 @@ async def _batches(url: str, query: str, limit: int | None) -> AsyncGenerator[li
 
 
 async def _attempt(
-    pool: Pool, items: list[Item], seconds: float, work: Work, stage: int = 0
+    pool: Pool,
+    items: list[Item],
+    seconds: float,
+    work: Work,
+    stage: int = 0,
+    *,
+    locked: bool = False,
 ) -> Tally:
     """Do the work in one transaction or, if that fails, in the next of STAGES."""
     how = STAGES[stage]
+    locked = locked or how == "writers locked out"
 
     async def transaction(connection: Connection) -> Tally:
         # First, so that the snapshot is younger than the lock.
-        await _ask(connection, "lock_writers_out" if how == "writers locked out" else "lock")
+        await ask(connection, "lock_writers_out" if locked else "lock")
+        if work is merge_keys and not locked:
+            await _check_guarded(connection, items[0][0])
         return await work(connection, items)
 
     try:
         return await serializable(pool, transaction, seconds=seconds, attempts=Attempts())
+    except WritersGoOn:
+        return await _attempt(pool, items, seconds, work, stage, locked=True)
     except (ReadOnlyDatabase, SchemaMissing):
         raise
     except (psycopg.Error, Unavailable, Unmergeable) as error:
@@ -205,12 +212,26 @@ async def _attempt(
         if refused or last:
             resource, id_ = items[0]
             return Tally(notes=[f"{resource} {id_} stays as it is: {_reason(error)}"])
-    if how == "writers locked out":
+    if locked:
         await asyncio.sleep(random.uniform(0.5, 1) * seconds)  # who waited for us goes on
     total = Tally()
     for item in items:
-        total.add(await _attempt(pool, [item], seconds, work, stage + 1))
+        total.add(await _attempt(pool, [item], seconds, work, stage + 1, locked=locked))
     return total
+
+
+async def _check_guarded(connection: Connection, resource: str) -> None:
+    """Raise WritersGoOn if to merge makes keys, and the guard does not watch over them.
+
+    An employee who comes to another department gets a new key. Whoever creates that key meanwhile
+    meets us in a row of the guard's. Without it only our predicate locks would tell, and PostgreSQL
+    forgets those of transactions that ended while a longer one goes on.
+    """
+    folder = f"adoption/{resource}/"
+    if any(path.startswith(folder) and path.endswith("/collisions") for path in QUERIES):
+        for each in KEYS:
+            if (await ask(connection, "guard_status", each))[0]["status"] != "on":
+                raise WritersGoOn
 
 
 def _reason(error: Exception) -> str:
@@ -224,59 +245,8 @@ async def merge_keys(connection: Connection, items: list[Item]) -> Tally:
     """Merge all rows that share a key with one of the items, which are of one resource."""
     resource = items[0][0]
     for each in KEYS:
-        check_references(each, await _ask(connection, "foreign_keys", each))
-    rows = await _ask(connection, f"{resource}/surplus", [id_ for _, id_ in items])
+        check_references(each, await ask(connection, "foreign_keys", each))
+    rows = await ask(connection, f"{resource}/surplus", [id_ for _, id_ in items])
     tally = Tally()
-    await _merge_rows(connection, resource, [(row["id"], row["kept"]) for row in rows], tally)
+    await merge_rows(connection, resource, [(row["id"], row["kept"]) for row in rows], tally)
     return tally
-
-
-async def _merge_rows(connection: Connection, resource: str, pairs: Pairs, tally: Tally) -> None:
-    if not pairs:
-        return
-    ids, kept = [id_ for id_, _ in pairs], [kept for _, kept in pairs]
-    pointed: dict[int, dict[str, list[int]]] = {}
-    for reference in known_references(resource):
-        folder = f"{resource}/{reference}"
-        # First the rows that would share a key when they point at one row: the guard, if it is on,
-        # refuses to make them.
-        if f"adoption/{folder}/collisions" in QUERIES:
-            table = reference.partition(".")[0]
-            rows = await _ask(connection, f"{folder}/collisions", ids, kept)
-            colliding = [(row["id"], row["kept"]) for row in rows]
-            await _merge_rows(connection, table, colliding, tally)
-        for row in await _ask(connection, f"{folder}/repoint", ids, kept):
-            pointed.setdefault(row["id"], {})[reference] = row["moved"]
-        # A trigger or a policy may have kept a row where it was. A cascade would delete it.
-        if await _ask(connection, f"{folder}/left", ids):
-            raise Unmergeable(f"{reference} still refers to it")
-    removed = await _ask(connection, f"{resource}/remove", ids, kept, Jsonb(pointed))
-    if len(removed) < len(ids):
-        raise Unmergeable("a trigger, a rule or a policy kept a row from being deleted")
-    if not all(row["whole"] for row in removed):
-        raise Unmergeable("JSON does not hold all of a column's value")
-    tally.rows[resource] += len(removed)
-
-
-async def restore(connection: Connection, items: list[Item]) -> Tally:
-    """Put merged rows back, and let what pointed at them point at them again."""
-    tally = Tally()
-    for resource, id_ in items:
-        for row in await _ask(connection, f"{resource}/restore", id_):
-            if row["changed"]:
-                raise Unmergeable(f"{', '.join(row['changed'])} would not be as before")
-            tally.rows[resource] += 1
-            for reference, ids in row["pointed"].items():
-                query = f"{resource}/{reference}/repoint_back"
-                back = await _ask(connection, query, id_, row["kept"], ids)
-                if len(back) < len(ids):
-                    tally.notes.append(
-                        f"{resource} {id_} is back, but {len(ids) - len(back)} of the {len(ids)}"
-                        f" rows of {reference} that pointed at it have changed since"
-                    )
-    return tally
-
-
-async def _ask(connection: Connection, query: str, *parameters: object) -> list[Row]:
-    cursor = await connection.execute(QUERIES[f"adoption/{query}"], parameters)
-    return await cursor.fetchall() if cursor.description else []

@@ -13,10 +13,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db import adoption, change, doctor
 from db.change import apply_schema
-from db.doctor import Check
+from db.check import Check
 from db.embedded import embedded_server
 from db.programs import BIN
 from db.settings import Settings
+from tests.others import make_others, others, remembered
 from tests.roles import make_role
 from tests.service import LIMIT, ROOT, environment, sql, temporary_data_dir, until
 from tests.standby import hosts, standby_of
@@ -29,6 +30,10 @@ UNGUARDED = (
     " service, or run `python -m db guard on`"
 )
 
+TRIED = (
+    "5 of 5 keys, inserted and rolled back, were found again as they were sent (triggers have seen"
+    " them, and ids are used up)"
+)
 NULLABLE = "may be NULL, and rows where it is have no key: ALTER TABLE"
 LOOKUP = {
     "departments": "CREATE INDEX CONCURRENTLY departments_lookup"
@@ -120,7 +125,7 @@ def test_all_is_well(patient: str) -> None:
     status, lines, stderr = command(as_role(patient), WORKERS="2", POOL_SIZE="3")
     assert (status, stderr) == (0, "")
     assert lines[0].startswith("ok     server: PostgreSQL ")
-    assert lines[1:-1] == [
+    assert lines[1:-2] == [
         "ok     writes: this server takes them",
         "ok     durability: a commit is on disk",
         "ok     departments: columns and rights",
@@ -128,12 +133,15 @@ def test_all_is_well(patient: str) -> None:
         "ok     merged: columns and rights",
         "ok     departments lookup: Bitmap Index Scan of departments_lookup",
         "ok     departments key: no constraint, but the guard is on and holds for all writers",
+        f"ok     departments trial: {TRIED}",
         "ok     employees lookup: Bitmap Index Scan of employees_lookup",
         "ok     employees key: no constraint, but the guard is on and holds for all writers",
+        f"ok     employees trial: {TRIED}",
         f"ok     role: {ROLE} has no powers over the server",
         f"ok     connections: WORKERS x (POOL_SIZE + 2) = 10 of {allowed(patient)}"
         " that the server lets this role have",
     ]
+    assert lines[-2].startswith("ok     serializable transactions: the server remembers ")
     assert lines[-1].startswith("ok     predicate locks: ")
 
 
@@ -625,6 +633,36 @@ def test_more_connections_than_the_role_or_the_database_has(limited: str, patien
         "advice connections: WORKERS x (POOL_SIZE + 2) = 10 of 7"
         " that the server lets this role have: requests will wait, or get 503" in lines
     )
+
+
+def test_how_many_serializable_transactions_the_server_remembers(own_server: str) -> None:
+    # Each of the others is kept while an older one goes on, by its predicate lock; of those that
+    # are forgotten one dummy keeps the locks, and that has no process.
+    make_others(own_server)
+    most = remembered(own_server)
+    detail = about("serializable transactions", checks(own_server)).detail
+    assert detail.startswith(f"the server remembers {most:,}, enough for {most * 20:,} a second")
+    serializable = "-c default_transaction_isolation=serializable"
+    with psycopg.connect(own_server, options=serializable) as old:
+        old.execute("SELECT FROM bystanders")
+        others(own_server, 2 * most)
+        query = (
+            "SELECT count(DISTINCT virtualtransaction),"
+            " count(*) FILTER (WHERE virtualtransaction = '-1/0') > 0"
+            " FROM pg_locks WHERE mode = 'SIReadLock'"
+        )
+        assert sql(own_server, query) == [(most, True)]
+
+
+@pytest.mark.parametrize(("room", "level"), [(320, "advice"), (1000, "ok")])
+def test_a_server_that_remembers_few(room: int, level: str) -> None:
+    # A row of the server's, as with the versions.
+    check = doctor._serializable({"serializable": room})
+    assert (check.level, f"enough for {room * 20:,} a second" in check.detail) == (
+        level,
+        True,
+    )
+    assert "max_prepared_transactions" in check.detail
 
 
 def test_predicate_locks_that_run_out(own_server: str) -> None:

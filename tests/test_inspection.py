@@ -21,6 +21,7 @@ from markupsafe import escape
 from db.embedded import embedded_server
 from db.inspection import ROW_LIMIT, SIZE_LIMIT, questions
 from tests import legacy
+from tests.others import PROCEDURE, make_others, others, remembered
 from tests.service import ROOT, Service, serving, sql, temporary_data_dir, until
 from web.traffic import WINDOW, Traffic
 
@@ -606,6 +607,33 @@ def test_predicate_locks(service: Service, database: str) -> None:
             each.execute("SELECT FROM employees")
         (lock,) = (row for row in rows(service, "predicate_locks") if row["kind"] == "relation")
     assert (lock["relation"], lock["locks"], lock["transactions"]) == ("employees", 1, 1)
+
+
+def test_serializable_transactions_that_are_forgotten(service: Service, database: str) -> None:
+    make_others(database)
+    sql(
+        database,
+        PROCEDURE.replace("others", "writers").replace(
+            "PERFORM FROM bystanders WHERE id = 1", "INSERT INTO bystanders VALUES (n)"
+        ),
+    )
+    room = remembered(database)
+    (before,) = rows(service, "serializable")
+    assert not before["some_are_forgotten"]
+    with psycopg.connect(database) as old:
+        old.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+        old.execute("SELECT FROM bystanders")
+        others(database, 10)
+        (during,) = rows(service, "serializable")
+        assert (during["remembered"], during["some_are_forgotten"]) == (11, False)
+        assert during["oldest_seconds"] > 0
+        others(database, room)
+        (during,) = rows(service, "serializable")
+        assert (during["remembered"], during["some_are_forgotten"]) == (room - 1, True)
+        sql(database, f"CALL writers({2 * room})")
+        least = before["writers_forgotten"] + room
+        until(lambda: rows(service, "serializable")[0]["writers_forgotten"] >= least)
+    assert rows(service, "serializable")[0]["some_are_forgotten"] is False
 
 
 def test_transactions(service: Service) -> None:

@@ -18,6 +18,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import db.merge
+from db.moves import Item, Tally
 from db.pool import Connection
 from db.queries import QUERIES
 from tests import legacy
@@ -505,10 +506,11 @@ def test_with_writers_locked_out_nothing_conflicts(
     # A writer that commits into the department each time the merge has begun: only a merge that
     # began with all others shut out gets to its end.
     insert(database, ["Sales", "Sales"], [(2, "Ada")])
+    legacy.run(database, "guard", "on")  # without it all are shut out from the beginning
     merge_keys = db.merge.merge_keys
     stages: list[str] = []
 
-    async def disturbed(connection: Connection, items: list[db.merge.Item]) -> db.merge.Tally:
+    async def disturbed(connection: Connection, items: list[Item]) -> Tally:
         await connection.execute("SELECT FROM employees WHERE department_id = 2")
         try:
             brief = make_conninfo(database, options="-c lock_timeout=50")

@@ -16,6 +16,18 @@ SELECT
         * (current_setting('max_connections')::integer
            + current_setting('max_prepared_transactions')::integer) AS predicate_locks,
     (SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock') AS predicate_locks_held,
+    -- Ten for each process or prepared transaction that may be: PredicateLockShmemInit() in
+    -- predicate.c and InitializeMaxBackends() in postinit.c, whose special workers are two since 18.
+    10 * (
+        current_setting('max_connections')::integer
+        + current_setting('max_worker_processes')::integer
+        + current_setting('max_wal_senders')::integer
+        + current_setting('max_prepared_transactions')::integer
+        + coalesce(
+            current_setting('autovacuum_worker_slots', TRUE)::integer + 2,
+            current_setting('autovacuum_max_workers')::integer + 1
+        )
+    ) AS serializable,
     rolname::text AS role,
     rolsuper AS superuser,
     rolbypassrls AS bypasses_row_security,

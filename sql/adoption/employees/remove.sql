@@ -2,13 +2,14 @@
 -- $1 ids bigint[]
 -- $2 kept bigint[], for each of them the one that stays
 -- $3 pointed jsonb, by id, what pointed at it: {"7": {"table.column": [1, 2]}}
+-- ONLY: a row of a child has columns that are not in the JSON.
 -- employees.*, not employees: a column may have that name.
 WITH pairs AS (
     SELECT id, kept
     FROM unnest($1::bigint[], $2::bigint[]) AS pairs (id, kept)
 ),
 removed AS (
-    DELETE FROM employees
+    DELETE FROM ONLY employees
     USING pairs
     WHERE employees.id = pairs.id
     RETURNING

@@ -1,0 +1,58 @@
+"""What a table is: merge, guard and enforce are for an ordinary one, alone in its family."""
+
+from db.change import Refused
+from db.pool import Row
+
+NAMES = {
+    "p": "a partitioned table",
+    "f": "a foreign table",
+    "v": "a view",
+    "m": "a materialized view",
+}
+
+
+def why_not_ordinary(table: str, kind: Row) -> str | None:
+    """Return what makes a table other than an ordinary one, or None; `kind` is kind.sql's row."""
+    if kind["kind"] in NAMES:
+        return f"{table} is {NAMES[kind['kind']]}"
+    if kind["parents"]:
+        return f"{table} is a partition or a child of {', '.join(kind['parents'])}"
+    if kind["children"]:
+        return f"{table} has children, whose rows are among its own ({some(kind['children'])})"
+    return None
+
+
+def some(tables: list[str]) -> str:
+    """Return their names, and of many the first ones: a table may have thousands of partitions."""
+    more = f" and {len(tables) - 3:,} more" if len(tables) > 3 else ""
+    return ", ".join(tables[:3]) + more
+
+
+def check_ordinary(table: str, kinds: list[Row]) -> None:
+    """Raise Refused unless the table is an ordinary one; where there is none, SQL will say so.
+
+    merge moves rows by the columns of the table that it is told, so that a child's own would be
+    lost, and undo would put the row into the parent. A unique index, and the guard's triggers, hold
+    in one table; a partitioned one takes no index that is built CONCURRENTLY, and its guard ends
+    where a partition is attached, or its triggers disabled.
+    """
+    for kind in kinds:
+        if reason := why_not_ordinary(table, kind):
+            raise Refused(
+                f"{reason}: merge, guard and enforce are right for ordinary tables alone,"
+                " so nothing was changed"
+            )
+
+
+def check_referring(reference: str, kinds: list[Row]) -> None:
+    """Raise Refused if a table that refers to a resource has children: no foreign key is theirs.
+
+    Partitions have their table's foreign keys, and an UPDATE of it reaches them.
+    """
+    table = reference.rpartition(".")[0]
+    for kind in kinds:
+        if kind["kind"] != "p" and kind["children"]:
+            raise Refused(
+                f"{table} has children without its foreign key ({some(kind['children'])}): a row"
+                " written there meanwhile would refer to a row that is gone"
+            )

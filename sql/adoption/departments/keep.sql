@@ -1,0 +1,8 @@
+-- Keeps departments as they are until the transaction ends: id, of each.
+-- $1 ids bigint[]
+-- Fails with 40001 where one was changed or deleted since the snapshot. SHARE lets others refer to it.
+SELECT id
+FROM departments
+WHERE id = ANY ($1)
+ORDER BY id
+FOR SHARE;

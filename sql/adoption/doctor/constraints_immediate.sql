@@ -1,0 +1,2 @@
+-- Lets deferred triggers fire now instead of at COMMIT. No row.
+SET CONSTRAINTS ALL IMMEDIATE;

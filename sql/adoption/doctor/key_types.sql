@@ -1,0 +1,38 @@
+-- The columns of a table's key whose types store or compare other than what they are sent: name, type, trouble.
+-- $1 resource text
+-- $2 key_columns text[]
+WITH RECURSIVE named AS (
+    SELECT attnum, attname, atttypid AS type, atttypmod AS modifier
+    FROM pg_attribute
+    WHERE attrelid = to_regclass($1)
+      AND attname = ANY ($2::text[])
+    UNION ALL
+    -- A domain is what it is made of.
+    SELECT attnum, attname, typbasetype, typtypmod
+    FROM named
+    INNER JOIN pg_type ON oid = type AND typtype = 'd'
+),
+judged AS (
+    SELECT
+        attnum,
+        attname::text AS name,
+        format_type(type, modifier) AS type,
+        CASE
+            WHEN type = 'char(1)'::regtype THEN 'takes blanks at the end for nothing'
+            WHEN type = '"char"'::regtype THEN 'keeps one byte'
+            WHEN type = 'name'::regtype THEN 'cuts off what is longer than 63 bytes'
+            WHEN type IN ('float4'::regtype, 'float8'::regtype) THEN 'rounds'
+            -- The scale is eleven bits of the modifier, with a sign.
+            WHEN type = 'numeric'::regtype AND modifier >= 4
+                AND (((modifier - 4) & 2047) # 1024) - 1024 < 0 THEN 'rounds'
+            WHEN type IN ('timestamp'::regtype, 'timestamptz'::regtype, 'time'::regtype, 'timetz'::regtype)
+                AND modifier BETWEEN 0 AND 5 THEN 'rounds'
+            WHEN typname = 'citext' THEN 'a constraint compares without case, and the lookup with it'
+        END AS trouble
+    FROM named
+    INNER JOIN pg_type ON oid = type
+)
+SELECT name, type, trouble
+FROM judged
+WHERE trouble IS NOT NULL
+ORDER BY attnum;

@@ -1,0 +1,8 @@
+-- Keeps employees as they are until the transaction ends: id, of each.
+-- $1 ids bigint[]
+-- Fails with 40001 where one was changed or deleted since the snapshot. SHARE lets others refer to it.
+SELECT id
+FROM employees
+WHERE id = ANY ($1)
+ORDER BY id
+FOR SHARE;
