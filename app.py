@@ -37,6 +37,7 @@ from db.queries import QUERIES, Outcome, get_or_create, look_up, select
 from db.settings import read_settings
 from db.transaction import Attempts, Unavailable, in_pipeline, serializable
 from web import health, inspection, metrics, openapi
+from web.connection import Limits
 from web.errors import ERROR_HANDLERS, is_refusal, on_error
 from web.health import check_ready
 from web.log import log_to_stderr, printable
@@ -142,7 +143,7 @@ async def create(resource: Resource, request: Request) -> Response:
     attempts = Attempts()
     started = perf_counter()
     try:
-        body = await json_body(request, settings.max_body, settings.retry_deadline)
+        body = await json_body(request)
         key = from_body(body, resource.key)
         started = perf_counter()
         try:
@@ -302,6 +303,7 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
                     "inspection_pool": inspection_pool,
                     "traffic": Traffic(folder),
                     "metrics": counts,
+                    "limits": Limits(settings.max_body, settings.retry_deadline),
                 }
                 log.info("worker %d ends", os.getpid())
 
