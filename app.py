@@ -39,6 +39,7 @@ from db.texts import say
 from db.transaction import Attempts, Unavailable, in_pipeline, serializable
 from web import health, inspection, metrics, openapi
 from web.browsers import OwnPages
+from web.connection import Limits
 from web.errors import ERROR_HANDLERS, is_refusal, on_error
 from web.health import check_ready
 from web.invisible import INVISIBLE
@@ -143,7 +144,7 @@ async def create(resource: Resource, request: Request) -> Response:
     attempts = Attempts()
     started = perf_counter()
     try:
-        body = await json_body(request, settings.max_body, settings.retry_deadline)
+        body = await json_body(request)
         key = from_body(body, resource.key)
         started = perf_counter()
         try:
@@ -306,6 +307,7 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
                     "inspection_pool": inspection_pool,
                     "traffic": Traffic(folder),
                     "metrics": counts,
+                    "limits": Limits(settings.max_body, settings.retry_deadline),
                 }
                 log.info("worker %d ends", os.getpid())
 

@@ -40,7 +40,7 @@ IN_VAIN = 10
 # What the end of insert.sql says where it fails, inside a text that PostgreSQL may translate.
 TOO_LATE = "the insert came too late"
 KEPT_NO_ROW = "the table kept no row"
-STORED_ANOTHER = re.compile(r"the table stored another (\w+)")
+OTHERWISE = re.compile(r"the table (?:stored another|would not find this) (\w+)")
 
 
 @dataclass
@@ -188,7 +188,7 @@ async def _until_done(
         except LateInsert as error:
             failure = error
         except errors.InvalidTextRepresentation as error:
-            failure = _late_insert(error)
+            failure = late_insert(error)
         except errors.UniqueViolation as error:
             if key_constraint is None or error.diag.constraint_name != key_constraint:
                 raise
@@ -230,13 +230,13 @@ def _exhausted(failure: Exception) -> Unavailable:
     return InsertTooLate() if isinstance(failure, LateInsert) else AttemptsExhausted()
 
 
-def _late_insert(error: errors.InvalidTextRepresentation) -> LateInsert:
+def late_insert(error: errors.InvalidTextRepresentation) -> LateInsert:
     """Return what the end of insert.sql means. Raises KeyNotStored, or another's error as it is."""
     said = error.diag.message_primary or ""
     if TOO_LATE in said:
         return LateInsert()
     if KEPT_NO_ROW in said:
         raise KeyNotStored("") from error
-    if another := STORED_ANOTHER.search(said):
-        raise KeyNotStored(another[1]) from error
+    if otherwise := OTHERWISE.search(said):
+        raise KeyNotStored(otherwise[1]) from error
     raise error

@@ -18,12 +18,17 @@ from db.change import Connection
 from db.check import ADVICE, FAIL, OK, Check
 from db.pool import Row
 from db.queries import QUERIES
+from db.transaction import KeyNotStored, late_insert
 
 # Seconds from a transaction's begin in which its insert must come: in insert.sql.
 INSERT_AGE = 0.05
 
 # Times that a key is tried: others' transactions may conflict, or the server be busy for a moment.
 ATTEMPTS = 5
+
+LATE = f"no insert within {INSERT_AGE} s of the transaction's begin"
+STORED = "another key is stored than is sent"
+NOT_KEPT = "no row is stored: a trigger, a rule or a policy keeps it away"
 
 BEGIN = b"BEGIN ISOLATION LEVEL SERIALIZABLE"
 
@@ -101,8 +106,14 @@ def _try(connection: Connection, resource: str, name: str) -> None:
             if attempt + 1 == ATTEMPTS:
                 raise
             continue
-        except errors.InvalidTextRepresentation:  # how insert.sql ends a transaction
-            raise Trouble("another key is stored than is sent") from None
+        except errors.InvalidTextRepresentation as error:
+            try:
+                late_insert(error)
+            except KeyNotStored as refused:
+                raise Trouble(STORED if refused.field else NOT_KEPT) from None
+            if attempt + 1 == ATTEMPTS:
+                raise Trouble(LATE, ADVICE) from None
+            continue
         finally:
             connection.rollback()
         if tried.inserted or tried.age < INSERT_AGE:
@@ -110,10 +121,10 @@ def _try(connection: Connection, resource: str, name: str) -> None:
     inserted, found = tried.inserted, tried.found
     if not inserted:
         if tried.age >= INSERT_AGE:
-            raise Trouble(f"no insert within {INSERT_AGE} s of the transaction's begin", ADVICE)
-        raise Trouble("no row is stored: a trigger, a rule or a policy keeps it away")
+            raise Trouble(LATE, ADVICE)
+        raise Trouble(NOT_KEPT)
     if _differs(inserted, tried.key):
-        raise Trouble("another key is stored than is sent")
+        raise Trouble(STORED)
     if not found or found["id"] != inserted["id"]:
         raise Trouble("the row that was inserted is not found again")
     if _differs(found, tried.key):

@@ -122,6 +122,7 @@ def provoke(service: Service) -> Iterator[httpx.Response]:
         yield call("POST", path, content=b"{", headers={"Content-Type": "application/json"})
         yield call("POST", path, json={**key, "name": "n" * 20_000})
         yield call("POST", path, content=b"{}")
+        yield call("POST", path, json=key, headers={"Content-Encoding": "gzip"})
         yield call("POST", path, json={})
         for method in ("GET", "HEAD"):
             for query in ("", "?limit=0", "?name=%ff"):

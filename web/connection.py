@@ -1,31 +1,22 @@
 """A client's connection: whatever it sends or leaves undone, it costs a bounded time and memory.
 
-uvicorn bounds the time between two requests, and its parser nothing: a header, a trailer or a run
-of pipelined requests may go on for ever, each byte of it kept as some twenty.
+A protocol for uvicorn's server, which accepts connections and ends them with the process.
 """
 
+import asyncio
 import resource
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn import Config
+from uvicorn.server import ServerState
 
+from web.answer import Answer, head_of
 from web.observation import new_id
 from web.problem import problem, unavailable
-
-# Bytes of a request line with its headers, and their number: what HAProxy and others take, too. It
-# is checked after each piece of so many bytes, so that up to twice as many may pass. Behind the
-# headers it is for the framing of chunks, and for trailers.
-MAX_HEAD = 16384
-MAX_HEADERS = 100
-
-# Requests that a client may send before it has the answer to the first.
-MAX_PIPELINED = 16
+from web.request import MAX_HEAD, Awaits, Request, Requests
 
 # Seconds from the first byte of a request, or from the connection, to the end of its headers.
 HEAD_TIMEOUT = 10
@@ -48,91 +39,130 @@ LINGER = 2
 # all else: the database's connections, code, temporary files.
 MAX_CONNECTIONS = 3000
 
-# A chunk of one byte, framed. Each byte of a body pays for such a frame.
-FRAMED_BYTE = len(b"1\r\nx\r\n")
-
 # Clients whose answers wait to be read, in the order in which they fell behind.
 _behind: dict["Connection", None] = {}
 
 
-class Connection(HttpToolsProtocol):
-    """uvicorn's protocol, with bounds."""
+class Limits(NamedTuple):
+    """What the settings say; the application's lifespan has it in its state, as `limits`."""
+
+    body: int  # bytes
+    body_timeout: float  # seconds from the end of the headers to the end of the body
+
+
+class Connection(asyncio.Protocol):
+    """Reads one request whole, then lets the application answer it, then reads the next.
+
+    So nothing begins on the word of a request that is not in order, or not all there.
+    """
 
     # This process is about to end: each answer is the last on its connection.
     draining: ClassVar[bool] = False
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._unproductive = 0  # bytes since the last end of headers, other than a body's
+    transport: asyncio.Transport
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: object = None,
+    ) -> None:
+        self._config = config
+        self._server = server_state
+        self._state = app_state
+        self._limits: Limits = app_state["limits"]
+        self._loop = asyncio.get_running_loop()
+        self._requests = Requests(self._limits.body)
+        self._awaits = Awaits.HEAD
+        self._idle = False  # an answer is out, and nothing has come since
+        self._answer: Answer | None = None  # the one that is due
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._refused = False
         self._since = 0.0  # when the client's turn began
-        self._answering: RequestResponseCycle | None = None  # cycle is the last one parsed
 
     def connection_made(self, transport: Any) -> None:
         """Count it and watch it."""
-        super().connection_made(transport)
-        self._since = self.loop.time()
-        self._watch = self.loop.call_later(CHECK, self._check)
-        excess = len(self.connections) - max_connections()
+        self.transport = transport
+        self._addresses = {
+            side: (transport.get_extra_info(name) or ("", 0))[:2]
+            for side, name in (("client", "peername"), ("server", "sockname"))
+        }
+        connections = self._server.connections
+        connections.add(self)  # type: ignore[arg-type]  # a set of its own classes
+        self._since = self._loop.time()
+        self._watch = self._loop.call_later(CHECK, self._check)
+        excess = len(connections) - max_connections()
         if excess > max_connections():
             self.transport.abort()
         elif excess > 0:
             self._refuse(unavailable("Too many connections."))
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
         """Forget it."""
         self._watch.cancel()
         _behind.pop(self, None)
-        if self._answering is not None:
-            # uvicorn tells only the last of several: the others would write to what is closed.
-            self._answering.disconnected = True
-            self._answering.message_event.set()
-        super().connection_lost(exc)
+        self._server.connections.discard(self)
+        if self._answer is not None:
+            self._answer.disconnect()
+        self._writable.set()
 
     def data_received(self, data: bytes) -> None:
-        """Parse it in pieces that cannot make much more than the bounds before they are checked."""
-        if self.timeout_keep_alive_task is not None:
-            self._since = self.loop.time()
-        for start in range(0, len(data), MAX_HEAD):
-            if self._refused or self.transport.is_closing():
-                return
-            piece = data[start : start + MAX_HEAD]
-            self._unproductive += len(piece)
-            super().data_received(piece)
-            if self._unproductive > MAX_HEAD or len(self.headers or ()) > MAX_HEADERS:
-                self._refuse(problem(431, f"Over {MAX_HEAD} bytes or {MAX_HEADERS} headers."))
-            elif len(self.pipeline) > MAX_PIPELINED:
-                self.transport.abort()
+        """Read on, or keep for later what is sent ahead of an answer: no more than one request."""
+        if self._refused or self.transport.is_closing():
+            return
+        self._requests.data += data
+        if self._answer is None:
+            self._advance()
+        if self._answer is not None and len(self._requests.data) > MAX_HEAD + self._limits.body:
+            self.transport.abort()
 
-    def on_headers_complete(self) -> None:
-        """Start the request."""
-        self._unproductive = 0
-        if len(self.headers) > MAX_HEADERS:
-            self._refuse(problem(431, f"Over {MAX_HEADERS} headers."))
-            raise ValueError  # the parser stops here
-        super().on_headers_complete()
+    def _advance(self) -> None:
+        """Go on with what has arrived."""
+        try:
+            came = next(self._requests)
+        except HTTPException as error:
+            self._refuse(problem(error.status_code, error.detail, error.headers))
+            return
+        if self._idle and (self._requests.data or came is not Awaits.HEAD):
+            self._idle = False
+            self._since = self._loop.time()
+        if isinstance(came, Request):
+            self._awaits = Awaits.HEAD
+            self._start(came)
+            return
+        if came is not Awaits.HEAD and self._awaits is Awaits.HEAD:
+            self._since = self._loop.time()
+        if came is Awaits.BODY_AFTER_CONTINUE:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._awaits = came
+
+    def _start(self, request: Request) -> None:
+        answer = Answer(request, self.transport, self._writable, self._server, self._answered)
         if self.draining:
-            self.cycle.keep_alive = False
+            answer.keep_alive = False
+        self._answer = answer
+        scope = answer.scope(state=self._state.copy(), **self._addresses)
+        task = self._loop.create_task(answer.run(self._config.loaded_app, scope))
+        self._server.tasks.add(task)
+        task.add_done_callback(self._server.tasks.discard)
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._answering = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def on_body(self, body: bytes) -> None:
-        """Take a part of a body."""
-        self._unproductive = max(0, self._unproductive - FRAMED_BYTE * len(body))
-        super().on_body(body)
-
-    def on_response_complete(self) -> None:
-        """Wait for the client."""
-        self._since = self.loop.time()
-        if self._answering is not None:
-            self._answering.body.clear()  # what nobody asked for would stay until the next request
-        super().on_response_complete()
+    def _answered(self) -> None:
+        """It is the client's turn again."""
+        assert self._answer is not None
+        self._since = self._loop.time()
+        last, self._answer = not self._answer.keep_alive, None
+        if last:
+            self.transport.close()
+            return
+        self._idle = True
+        if self._requests.data:
+            self._advance()
 
     def pause_writing(self) -> None:
         """Give up the slowest reader where all together leave too much unread."""
-        super().pause_writing()
+        self._writable.clear()
         _behind[self] = None
         while sum(one.transport.get_write_buffer_size() for one in _behind) > MAX_UNREAD:
             slowest = next(iter(_behind))
@@ -142,65 +172,61 @@ class Connection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """Go on."""
         _behind.pop(self, None)
-        super().resume_writing()
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
-        """Refuse what is not HTTP."""
-        self._refuse(problem(400, "This is not HTTP/1.1."))
+        self._writable.set()
 
     def drain(self) -> None:
         """Let the last answer that it owes be the last on it, and say so."""
-        if self.cycle is not None and not self.cycle.response_started:
-            self.cycle.keep_alive = False
+        if self._answer is not None and not self._answer.started:
+            self._answer.keep_alive = False
 
     def shutdown(self) -> None:
-        """Close it when its answer is out, or else before the server gives up waiting for that."""
-        super().shutdown()
+        """Close it when no answer is due, or else before the server gives up waiting for that."""
+        Connection.draining = True
+        if self._answer is not None:
+            self._answer.keep_alive = False
+        elif self._awaits is Awaits.HEAD and not self._requests.data:
+            self.transport.close()
         self._watch.cancel()
-        grace = self.config.timeout_graceful_shutdown
+        grace = self._config.timeout_graceful_shutdown
         assert grace is not None
-        self._watch = self.loop.call_later(grace - CHECK / 2, self.transport.abort)
+        self._watch = self._loop.call_later(grace - CHECK / 2, self.transport.abort)
 
     def _check(self) -> None:
         """Is it the client's turn, and for too long?"""
-        self._watch = self.loop.call_later(CHECK, self._check)
+        self._watch = self._loop.call_later(CHECK, self._check)
         if self.transport.get_write_buffer_size() > 0:
-            limit = READ_TIMEOUT
+            limit: float = READ_TIMEOUT
         elif self._refused:
             limit = LINGER
-        elif self._is_answering():
+        elif self._answer is not None:
             return  # the application's turn, with its own limits
-        elif self.timeout_keep_alive_task is not None:
-            return  # idle: uvicorn's own limit
-        else:
+        elif self._idle:
+            limit = self._config.timeout_keep_alive
+        elif self._awaits is Awaits.HEAD:
             limit = HEAD_TIMEOUT
-        if self.loop.time() - self._since > limit:
+        else:
+            limit = self._limits.body_timeout
+        if self._loop.time() - self._since <= limit:
+            return
+        if self._awaits is not Awaits.HEAD and not self._refused:
+            self._refuse(problem(408, "The body did not arrive in time."))
+        else:
             self.transport.abort()
 
     def _refuse(self, response: Response) -> None:
-        """Answer, unless another answer is due, and close."""
-        if self._refused:
-            return
+        """Answer what is no request, or too much of one, and close."""
         self._refused = True
-        if self._is_answering():
-            self.transport.abort()
-            return
-        self._unset_keepalive_if_required()
         headers = [
-            *self.server_state.default_headers,
+            *self._server.default_headers,
             *response.raw_headers,
             (b"x-request-id", new_id()),
             (b"connection", b"close"),
         ]
-        head = b"".join(b"%b: %b\r\n" % header for header in headers)
-        self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + response.body)
+        self.transport.write(head_of(response.status_code, headers) + bytes(response.body))
         self.transport.write_eof()
-        now = self.loop.time()
-        self.app_state["metrics"].answered("", "", response.status_code, now - self._since)
+        now = self._loop.time()
+        self._state["metrics"].answered("", "", response.status_code, now - self._since)
         self._since = now
-
-    def _is_answering(self) -> bool:
-        return self._answering is not None and not self._answering.response_complete
 
 
 @cache

@@ -35,8 +35,9 @@ DESCRIPTION = """\
 Get or create a row: one row for each key, under any concurrency. Keys compare exactly, character by
 character.
 
-A path that is not here is answered by 404, another method by 405 with `Allow`, what is not HTTP/1.1
-by 400, a connection too many by 503; each is a problem."""
+A path that is not here is answered by 404, another method by 405 with `Allow` or by 501, what is
+not HTTP/1.1 by 400, a foreign `Expect` by 417, too many headers by 431, a connection too many by
+503; each is a problem."""
 
 PREFER = {
     "name": "Prefer",
@@ -178,7 +179,8 @@ def _resource_paths(
         "Get or create the row of a key; may be sent again at any time",
         response(201, "Created", row, headers=timed, links=links),
         response(200, "Existing", row, headers=timed, optional=["Duplicates"], links=links),
-        problems(400, 408, 412, 413, 415, 422, 503, headers=["Server-Timing"]),
+        problems(408, 413),  # it was not begun
+        problems(400, 412, 415, 422, 503, headers=["Server-Timing"]),
         parameters=[PREFER],
     )
     key = resource.key.__name__

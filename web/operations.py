@@ -55,13 +55,16 @@ ALWAYS = {
     401: ["WWW-Authenticate"],
     405: ["Allow"],
     412: ["Location", "Duplicates"],
-    415: ["Accept"],
     503: ["Retry-After"],
 }
+
+# Those that it may have: by what is wrong.
+SOMETIMES = {415: ["Accept", "Accept-Encoding"]}
 
 # Of each header: what it tells, its schema, an example.
 HEADERS: dict[str, tuple[str, Json, str | int]] = {
     "Accept": ("What the body must be", TEXT, "application/json"),
+    "Accept-Encoding": ("How the body may be compressed: not at all", TEXT, "identity"),
     "Allow": ("What the path takes", TEXT, "GET, HEAD, POST"),
     "Cut-After": ("How many rows these are, of more", WHOLE, ROW_LIMIT),
     "Duplicates": ("How many rows have this key", {**WHOLE, "minimum": 2}, 2),
@@ -147,7 +150,13 @@ def problems(*statuses: int, headers: Sequence[str] = ()) -> dict[str, Json]:
             example["errors"] = [wrong("id", "must be an integer")]
             schema = ref("Invalid")
         content = {"application/problem+json": {"schema": schema, "example": example}}
-        described |= response(status, when, content, headers=[*ALWAYS.get(status, ()), *headers])
+        described |= response(
+            status,
+            when,
+            content,
+            headers=[*ALWAYS.get(status, ()), *headers],
+            optional=SOMETIMES.get(status, ()),
+        )
     return described
 
 

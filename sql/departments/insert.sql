@@ -4,7 +4,8 @@
 -- serializable transaction, and with it the conflict with what it has read, for as long as its pool
 -- has room: for the next 1,360 transactions by default. In 50 ms that is 27,000 a second.
 -- The end fails, and so the transaction, with what it says as an invalid boolean: after triggers and
--- the columns' types have had their way, the row must be there, in time, with the key that was sent.
+-- the columns' types have had their way, the row must be there, in time, with the key that was sent
+-- and with its hash, which a column's own collation may make another.
 WITH missing AS MATERIALIZED (
     SELECT $1::text AS name
     WHERE NOT EXISTS (
@@ -27,6 +28,7 @@ LEFT JOIN inserted ON TRUE
 WHERE CASE
     WHEN inserted.id IS NULL THEN 'the table kept no row'
     WHEN inserted.name IS DISTINCT FROM $1 THEN 'the table stored another name'
+    WHEN hashtextextended(inserted.name, 0) <> hashtextextended($1, 0) THEN 'the table would not find this name'
     WHEN clock_timestamp() > transaction_timestamp() + interval '50 milliseconds' THEN 'the insert came too late'
     ELSE 'true'
 END::boolean;

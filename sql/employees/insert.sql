@@ -5,7 +5,8 @@
 -- serializable transaction, and with it the conflict with what it has read, for as long as its pool
 -- has room: for the next 1,360 transactions by default. In 50 ms that is 27,000 a second.
 -- The end fails, and so the transaction, with what it says as an invalid boolean: after triggers and
--- the columns' types have had their way, the row must be there, in time, with the key that was sent.
+-- the columns' types have had their way, the row must be there, in time, with the key that was sent
+-- and with its hash, which a column's own collation may make another.
 WITH missing AS MATERIALIZED (
     SELECT $1::bigint AS department_id, $2::text AS name
     WHERE NOT EXISTS (
@@ -30,6 +31,7 @@ WHERE CASE
     WHEN inserted.id IS NULL THEN 'the table kept no row'
     WHEN inserted.department_id IS DISTINCT FROM $1 THEN 'the table stored another department_id'
     WHEN inserted.name IS DISTINCT FROM $2 THEN 'the table stored another name'
+    WHEN hashtextextended(inserted.name, inserted.department_id) <> hashtextextended($2, $1) THEN 'the table would not find this name'
     WHEN clock_timestamp() > transaction_timestamp() + interval '50 milliseconds' THEN 'the insert came too late'
     ELSE 'true'
 END::boolean;

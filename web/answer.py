@@ -1,0 +1,136 @@
+"""A request as the application has it, by ASGI, and its answer as bytes."""
+
+import logging
+from asyncio import Event, Transport
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.types import ASGIApp, Message, Scope
+from uvicorn.server import ServerState
+
+from web.request import Request
+
+STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus
+}
+
+Headers = list[tuple[bytes, bytes]]
+
+log = logging.getLogger("onerow")
+
+
+def head_of(status: int, headers: Headers) -> bytes:
+    """Return the status line and the headers. Raises ValueError if one holds another line."""
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    if not lines.count(b"\n") == lines.count(b"\r") == len(headers):
+        raise ValueError("a header with a line in it")
+    return STATUS_LINES[status] + lines + b"\r\n"
+
+
+class Answer:
+    """A request that is being answered."""
+
+    def __init__(
+        self,
+        request: Request,
+        transport: Transport,
+        writable: Event,
+        server: ServerState,
+        on_complete: Callable[[], None],
+    ) -> None:
+        """`writable` is set while the client reads; `on_complete` is told when all is written."""
+        self.keep_alive = request.keep_alive
+        self.started = False
+        self._complete = False
+        self._request = request
+        self._transport = transport
+        self._writable = writable
+        self._server = server
+        self._on_complete = on_complete
+        self._head: tuple[int, Headers] | None = None  # waits for the first part of the body
+        self._chunked = False
+        self._received = False
+        self._over = Event()
+
+    def scope(self, **others: Any) -> Scope:
+        """Return what the application is told of the request."""
+        request = self._request
+        path = request.path.decode()
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": request.version,
+            "method": request.method,
+            "scheme": "http",
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": request.path,
+            "query_string": request.query,
+            "headers": request.headers,
+            **others,
+        }
+
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
+        """Let the application answer."""
+        try:
+            await app(scope, self.receive, self.send)
+        except Exception:  # answered with 500 by then, unless another answer had begun
+            log.exception("nothing expected this")
+        finally:
+            if not self._complete:
+                self._transport.abort()
+
+    def disconnect(self) -> None:
+        """Drop what is still to come: the client is gone."""
+        self._complete = True
+        self._over.set()
+
+    async def receive(self) -> Message:
+        """Return the body, and then, when nobody waits for the answer any more, that it is so."""
+        if not self._received:
+            self._received = True
+            return {"type": "http.request", "body": self._request.body, "more_body": False}
+        await self._over.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Write a part of the answer, as soon as the client has read enough of those before."""
+        if not self._writable.is_set():
+            await self._writable.wait()
+        if self._complete:
+            return
+        if message["type"] == "http.response.start":
+            self._head = message["status"], [*self._server.default_headers, *message["headers"]]
+            return
+        more: bool = message.get("more_body", False)
+        self._transport.write(self._bytes(message.get("body", b""), more=more))
+        if not more:
+            self._complete = True
+            self._over.set()
+            self._on_complete()
+
+    def _bytes(self, body: bytes, *, more: bool) -> bytes:
+        head = b""
+        if self._head is not None:
+            head, self._head = self._begin(*self._head), None
+        if self._request.method == "HEAD":
+            return head
+        if self._chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more:
+                body += b"0\r\n\r\n"
+        return head + body
+
+    def _begin(self, status: int, headers: Headers) -> bytes:
+        self.started = True
+        if status != 204 and not any(name == b"content-length" for name, _ in headers):
+            if self._request.version == "1.0":
+                self.keep_alive = False  # the end of the connection is the end of the body
+            else:
+                self._chunked = True
+                headers.append((b"transfer-encoding", b"chunked"))
+        if not self.keep_alive:
+            headers.append((b"connection", b"close"))
+        return head_of(status, headers)

@@ -1,0 +1,260 @@
+"""Requests out of a connection's bytes, by the grammar of RFC 9110 and 9112 and nothing beside it.
+
+A request ends where its sender says. What could be read in two ways is refused, since a proxy in
+front may have read it in the other way; no part of it is guessed at, repaired or skipped.
+"""
+
+import re
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from starlette.exceptions import HTTPException
+
+# Bytes of a request line with its headers, and their number: what HAProxy and others take, too.
+# Trailers and the framing of chunks get the same.
+MAX_HEAD = 16384
+MAX_HEADERS = 100
+
+# A chunk of one byte, framed. Each byte of a body pays for such a frame.
+FRAMED_BYTE = len(b"1\r\nx\r\n")
+
+# The methods of RFC 9110 and PATCH, but for CONNECT, which only a proxy has a use for.
+METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"}
+
+# Headers that say where a request ends, whom it is for, and what its sender waits for.
+OURS = {b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"}
+
+# A quantifier with a + after it gives nothing back, so that no input makes these take long.
+TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+TEXT = rb"[\t\x20-\x7e\x80-\xff]*+"
+FIELD = TOKEN + rb":" + TEXT + rb"\r\n"
+# Beside what a URI may hold, browsers send { | } and the like as they are; "#" ends it for them.
+LINE = rb"(" + TOKEN + rb") ([!\"$-~]++) HTTP/1\.([01])\r\n"
+HEAD = re.compile(LINE + rb"(?:" + FIELD + rb")*+")
+BEGUN = re.compile(rb"(?:" + HEAD.pattern + rb")?" + TEXT + rb"\r?")
+TRAILER = re.compile(FIELD)
+EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
+CHUNK = re.compile(
+    rb"([0-9A-Fa-f]{1,16})"
+    rb"(?:[ \t]*+;[ \t]*+" + TOKEN + rb"(?:[ \t]*+=[ \t]*+"
+    rb"(?:" + TOKEN + rb"|\"(?:[^\x00-\x08\x0a-\x1f\x7f\"\\]|\\[\t -~\x80-\xff])*+\"))?)*+\r\n"
+)
+# A name as in the DNS, or an address. Other characters that a URI may have in a host name nobody
+# does, and an empty name is an error in an http URI.
+HOST = re.compile(rb"(?:[A-Za-z0-9._~%-]++|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5})?")
+URI = re.compile(rb"(?i:https?)://([^/?]*+)(.*+)")
+# Python takes no more than 4,300 digits for a number; no body has a length of a hundred.
+LENGTH = re.compile(rb"[0-9]{1,100}")
+
+NOT_HTTP = "This is not HTTP/1.1."
+BAD_FRAMING = "Where the body ends is not clear."
+
+
+class Awaits(Enum):
+    """What is missing of the next request."""
+
+    HEAD = 1
+    BODY = 2
+    BODY_AFTER_CONTINUE = 3  # its sender waits for 100 Continue
+
+
+@dataclass(slots=True)
+class Request:
+    """A request with its whole body, without its trailers. Names of headers are in lower case."""
+
+    method: str
+    path: bytes
+    query: bytes
+    version: str
+    headers: list[tuple[bytes, bytes]]
+    keep_alive: bool
+    length: int | None  # of the body in bytes; None in chunks
+    expects_continue: bool
+    body: bytes = b""
+
+
+class Requests(Iterator[Request | Awaits]):
+    """The requests of one connection: add what arrives to `data`, and ask for the next.
+
+    It is what is still awaited if the next is not there yet. Raises HTTPException for what is
+    refused: 400, 413 if the body is over `max_body` bytes, 417, 431, 501. It ends there.
+    """
+
+    def __init__(self, max_body: int) -> None:
+        self.data = bytearray()  # arrived, and not of a request that has been returned
+        self._max_body = max_body
+        self._requests = self._parse()
+
+    def __next__(self) -> Request | Awaits:
+        return next(self._requests)
+
+    def _parse(self) -> Generator[Request | Awaits, None, None]:
+        while True:
+            yield (yield from self._request())  # and keeps no name for it, nor so its body
+
+    def _request(self) -> Generator[Awaits, None, Request]:
+        request = parse_head((yield from self._head()))
+        if request.length is not None and request.length > self._max_body:
+            raise self._too_large()
+        if request.expects_continue and request.length != 0 and not self.data:
+            yield Awaits.BODY_AFTER_CONTINUE
+        if request.length is None:
+            request.body = yield from self._chunks()
+        elif request.length:
+            request.body = yield from self._take(request.length)
+        return request
+
+    def _head(self) -> Generator[Awaits, None, bytes]:
+        """Return the request line and the headers, with the CRLF of the last of them."""
+        skipped = seen = 0
+        while True:
+            if self.data.startswith(b"\r"):  # RFC 9112, 2.2: empty lines before it are ignored
+                match = EMPTY_LINES.match(self.data)
+                assert match is not None
+                skipped += match.end()
+                del self.data[: match.end()]
+            # The end may have begun in what was there before.
+            end = self.data.find(b"\r\n\r\n", max(0, seen - 3)) + 2
+            if 2 <= end <= MAX_HEAD:
+                head = bytes(self.data[:end])
+                del self.data[: end + 2]
+                return head
+            if not BEGUN.fullmatch(self.data[:end] if end >= 2 else self.data):
+                raise HTTPException(400, NOT_HTTP)
+            if len(self.data) + skipped > MAX_HEAD:
+                raise too_many_headers()
+            seen = len(self.data)
+            yield Awaits.HEAD
+
+    def _chunks(self) -> Generator[Awaits, None, bytes]:
+        """Return a body that came in chunks (RFC 9112, 7.1)."""
+        body = bytearray()
+        spare = MAX_HEAD
+        while True:
+            line = yield from self._line()
+            match = CHUNK.fullmatch(line)
+            if match is None:
+                raise HTTPException(400, BAD_FRAMING)
+            size = int(match[1], 16)
+            spare += FRAMED_BYTE * size - len(line) - 2
+            if len(body) + size > self._max_body or spare < 0:
+                raise self._too_large()
+            if size == 0:
+                break
+            chunk = yield from self._take(size + 2)
+            if not chunk.endswith(b"\r\n"):
+                raise HTTPException(400, BAD_FRAMING)
+            body += chunk[:-2]
+        # What trailers say came too late for whoever checked the headers (RFC 9110, 6.5.1).
+        spare = MAX_HEAD
+        for _ in range(MAX_HEADERS + 1):
+            line = yield from self._line()
+            if line == b"\r\n":
+                return bytes(body)
+            spare -= len(line)
+            if not TRAILER.fullmatch(line):
+                raise HTTPException(400, NOT_HTTP)
+            if spare < 0:
+                break
+        raise too_many_headers()
+
+    def _line(self) -> Generator[Awaits, None, bytes]:
+        while (end := self.data.find(b"\n") + 1) == 0:
+            if len(self.data) > MAX_HEAD:
+                raise too_many_headers()
+            yield Awaits.BODY
+        return (yield from self._take(end))
+
+    def _take(self, size: int) -> Generator[Awaits, None, bytes]:
+        while len(self.data) < size:
+            yield Awaits.BODY
+        taken = bytes(self.data[:size])
+        del self.data[:size]
+        return taken
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"The body is over {self._max_body} bytes.")
+
+
+def too_many_headers() -> HTTPException:
+    """Return the 431."""
+    return HTTPException(431, f"Over {MAX_HEAD} bytes or {MAX_HEADERS} headers.")
+
+
+def parse_head(head: bytes) -> Request:
+    """Return a request without its body. Raises HTTPException 400, 417, 431 or 501."""
+    match = HEAD.fullmatch(head)
+    if match is None:
+        raise HTTPException(400, NOT_HTTP)
+    method, target, minor = match.groups()
+    headers = []
+    ours: dict[bytes, list[bytes]] = {}
+    for line in head.split(b"\r\n")[1:-1]:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        headers.append((name, value))
+        if name in OURS:
+            ours.setdefault(name, []).append(value)
+    if len(headers) > MAX_HEADERS:
+        raise too_many_headers()
+    hosts = ours.get(b"host", [])
+    # HTTP/1.0 may have none, as in the checks of load balancers.
+    if len(hosts) > 1 or (not hosts and minor == b"1") or not all(map(HOST.fullmatch, hosts)):
+        raise HTTPException(400, "Host is missing, twice or malformed.")
+    length = body_length(ours, minor)
+    if method not in METHODS:
+        raise HTTPException(501, "This method is not known here.")
+    if not target.startswith(b"/"):
+        host, target = other_target(method, target)
+        if host:
+            headers = [each for each in headers if each[0] != b"host"] + [(b"host", host)]
+    path, _, query = target.partition(b"?")
+    expects = minor == b"1" and b"expect" in ours  # HTTP/1.0 does not know 100 Continue
+    if expects and any(value.lower() != b"100-continue" for value in ours[b"expect"]):
+        raise HTTPException(417, "Only 100-continue can be expected.")
+    options = b",".join(ours.get(b"connection", [])).lower().split(b",")
+    return Request(
+        method=method.decode(),
+        path=path,
+        query=query,
+        version="1." + minor.decode(),
+        headers=headers,
+        keep_alive=minor == b"1" and b"close" not in [each.strip(b" \t") for each in options],
+        length=length,
+        expects_continue=expects,
+    )
+
+
+def other_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
+    """Return host and path of a target that is no path (RFC 9112, 3.2). Raises HTTPException 400.
+
+    A whole URI, as a proxy is sent, says what the host is, whatever Host says.
+    """
+    if target == b"*" and method == b"OPTIONS":
+        return b"", target
+    uri = URI.fullmatch(target)
+    if uri is None or not HOST.fullmatch(uri[1]):
+        raise HTTPException(400, "This is not the target of a request.")
+    return uri[1], uri[2] if uri[2].startswith(b"/") else b"/" + uri[2]
+
+
+def body_length(headers: dict[bytes, list[bytes]], minor: bytes) -> int | None:
+    """Return how long the body is, in bytes; None if it comes in chunks (RFC 9112, 6.3).
+
+    Raises HTTPException 400 where that is not said in just one way, and 501 where it is, with a
+    coding that is not known here.
+    """
+    lengths = headers.get(b"content-length", [])
+    if codings := headers.get(b"transfer-encoding"):
+        names = [name.strip(b" \t") for name in b",".join(codings).lower().split(b",")]
+        if names[-1] != b"chunked" or names.count(b"chunked") > 1 or lengths or minor == b"0":
+            raise HTTPException(400, BAD_FRAMING)
+        if len(names) > 1:
+            raise HTTPException(501, "No other transfer coding than chunked is known here.")
+        return None
+    if not lengths:
+        return 0
+    if len(lengths) > 1 or not LENGTH.fullmatch(lengths[0]):
+        raise HTTPException(400, BAD_FRAMING)
+    return int(lengths[0])
