@@ -13,7 +13,7 @@ from db.adoption import KEYS, key_index, known_references
 from db.change import Connection, Refused, ask
 from db.pool import Row
 from db.queries import QUERIES
-from db.session import conninfo
+from db.session import conninfo, pin, service_settings
 from db.settings import INSPECTION_POOL_SIZE, Settings
 
 # The first minor release of each major one that does not miss conflicts on an index that was empty
@@ -55,6 +55,7 @@ def examine(url: str, settings: Settings) -> bool:
 def checks(url: str, settings: Settings) -> Iterator[Check]:
     """Connect as the service does, but to a standby too, and yield each check."""
     with _connect(conninfo(replace(settings, database_url=url))) as connection:
+        pin(connection, service_settings(settings))
         (server,) = ask(connection, "doctor/server")
         yield _version(server)
         yield _writable(server)
