@@ -1,4 +1,4 @@
-"""Settings that others gave to the database or the role change neither meaning nor cost of our SQL."""
+"""What others set for the database or the role changes neither meaning nor cost of our SQL."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -219,4 +219,3 @@ def test_no_lookup_costs_a_compilation(configured: str, database: str) -> None:
         asked = service.http.get("/inspect/departments_plan.json", params={"name": "Research"})
     assert "Seq Scan" in asked.text
     assert "JIT" not in asked.text
-
