@@ -108,7 +108,7 @@ def test_the_test_would_see_one(watched: Watched) -> None:
         assert watched.chosen() != set(), statement
 
 
-def test_the_guard_and_the_indexes_do_not_either(shadowed: str, watched: Watched) -> None:
+def test_the_guard_and_the_indexes_do_not_either(watched: Watched) -> None:
     with watched.connection.transaction(force_rollback=True):
         execute = watched.connection.execute
         for resource in ("departments", "employees"):
