@@ -1,8 +1,8 @@
-"""The transaction of a get or create in two round trips instead of four.
+"""The transaction of a get or create in one round trip instead of four.
 
 The steps are those of db.queries.get_or_create() in db.transaction.serializable(), which is the way
-to read it, and so are the SQL files. By libpq's pipeline mode BEGIN and the select travel together,
-and so do the insert, if there was no row, and COMMIT.
+to read it, and so are the SQL files. By libpq's pipeline mode all of them travel together: BEGIN,
+select, insert, COMMIT. The insert makes no row where the select has found one.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,12 @@ import psycopg
 from psycopg import errors, generators
 from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from db.pool import Connection
 from db.queries import QUERIES, Outcome, statement
+from db.transaction import LateInsert
 
 STATEMENTS = {"begin": b"BEGIN ISOLATION LEVEL SERIALIZABLE", "commit": b"COMMIT", **QUERIES}
 
@@ -33,21 +34,23 @@ async def get_or_create(connection: Connection, resource: str, key: Sequence[int
         # Prepared, but gone by DEALLOCATE ALL, or from before a change of the table.
         connection.pgconn.finish()
         raise
-    result = found if inserted is None else inserted
+    result = found if found.ntuples else inserted
+    if not result.ntuples:
+        raise LateInsert
     transformer = Transformer(connection)
     transformer.set_pgresult(result)
     names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
     row = dict(zip(names, transformer.load_row(0, tuple), strict=True))
-    copies = row.pop("copies") if inserted is None else 1
-    return Outcome(row, copies, created=inserted is not None)
+    return Outcome(row, row.pop("copies", 1), created=result is inserted)
 
 
 def _transaction(
     connection: Connection, resource: str, key: list[bytes]
-) -> PQGen[tuple[PGresult, PGresult | None]]:
-    """Return what was found, and what was inserted if that was nothing."""
+) -> PQGen[tuple[PGresult, PGresult]]:
+    """Return what was found, and what was inserted; neither has a row if it was too late."""
     pgconn = connection.pgconn
-    select, insert = statement(connection, f"{resource}/select"), f"{resource}/insert"
+    select = statement(connection, f"{resource}/select")
+    insert = statement(connection, f"{resource}/insert")
     if not connection.settings:
         for name in {"begin", "commit", select, insert} - connection.prepared:
             yield from _prepare(pgconn, name)
@@ -57,28 +60,26 @@ def _transaction(
     if connection.settings:
         _send(connection, "settings", [value.encode() for value in connection.settings])
     _send(connection, select, key)
-    # A sync and not a flush: the server counts idle_in_transaction_session_timeout from it.
-    pgconn.pipeline_sync()
-    *begun, found, _ = yield from _results(pgconn, 4 if connection.settings else 3)
-    missing = found.status == ExecStatus.TUPLES_OK and found.ntuples == 0
-    if missing:
-        _send(connection, insert, key)
-    # After a failure the server passes over the rest, up to here. COMMIT it does run, as ROLLBACK
-    # then, so that the transaction is over in any case.
-    pgconn.pipeline_sync()
+    _send(connection, insert, key)
     _send(connection, "commit")
+    # One sync, at the end: after a failure the server passes over what follows, COMMIT too.
     pgconn.pipeline_sync()
-    *inserted, _, committed, _ = yield from _results(pgconn, 4 if missing else 3)
+    *begun, found, inserted, committed, _ = yield from _results(
+        pgconn, 6 if connection.settings else 5
+    )
     # A server that is told to end the connection may do so in the place of the last sync's answer.
     # What it has said before holds, and the pool closes the connection.
     with suppress(psycopg.OperationalError):
         pgconn.exit_pipeline_mode()
-    for result in (*begun, found, *inserted, committed):
+    for result in (*begun, found, inserted, committed):
         if result.status == ExecStatus.FATAL_ERROR:
+            if pgconn.transaction_status == TransactionStatus.INERROR:
+                pgconn.send_query(b"ROLLBACK")
+                yield from generators.execute(pgconn)
             raise errors.error_from_result(result)
     if committed.command_status != b"COMMIT":
         raise psycopg.OperationalError("the transaction was rolled back")
-    return found, inserted[0] if inserted else None
+    return found, inserted
 
 
 def _prepare(pgconn: PGconn, name: str) -> PQGen[None]:

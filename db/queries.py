@@ -8,7 +8,7 @@ import psycopg
 
 from db.engine import ENGINES, ROOT
 from db.pool import Connection, Pool, Row
-from db.transaction import SettingsLost, read
+from db.transaction import LateInsert, SettingsLost, read
 
 # The questions of db.inspection, which come and go while the service runs.
 INSPECT = ROOT / "sql" / "inspect"
@@ -45,14 +45,17 @@ async def get_or_create(
     """Return the row of `key`, creating it if there is none.
 
     One row per key holds only inside a SERIALIZABLE transaction that has committed: call it
-    through db.transaction.serializable().
+    through db.transaction.serializable(). Raises LateInsert if the transaction became too old
+    between its steps.
     """
     select = statement(connection, f"{resource}/select")
     found = await (await connection.execute(QUERIES[select], key)).fetchone()
     if found is not None:
         return Outcome(row=found, copies=found.pop("copies"), created=False)
-    created = await (await connection.execute(QUERIES[f"{resource}/insert"], key)).fetchone()
-    assert created is not None  # INSERT ... RETURNING gives a row or an error
+    insert = statement(connection, f"{resource}/insert")
+    created = await (await connection.execute(QUERIES[insert], key)).fetchone()
+    if created is None:
+        raise LateInsert
     return Outcome(row=created, copies=1, created=True)
 
 

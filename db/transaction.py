@@ -5,6 +5,7 @@ Nothing else in the project knows the SQLSTATEs 40001, 40P01 and 23505.
 
 import asyncio
 import random
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from math import inf
@@ -30,6 +31,18 @@ PAUSE_CAP = 0.25
 CONNECTION_FAILURE = "08006"
 
 
+# Failures of one kind in a row after which trying again is in vain. Inserts that come too late: a
+# writer that locks the table makes one or two, a database too far away for PIPELINE=0 makes nothing
+# else. Violations of the key's constraint: another creator makes one, a trigger that changes the
+# key into one that exists makes nothing else.
+IN_VAIN = 10
+
+# What the end of insert.sql says where it fails, inside a text that PostgreSQL may translate.
+TOO_LATE = "the insert came too late"
+KEPT_NO_ROW = "the table kept no row"
+STORED_ANOTHER = re.compile(r"the table stored another (\w+)")
+
+
 @dataclass
 class Attempts:
     """What became of the attempts of one request."""
@@ -43,6 +56,10 @@ class Unavailable(Exception):
 
     def __str__(self) -> str:
         return self.__doc__ or ""
+
+
+class InsertTooLate(Unavailable):
+    """Each insert came over 50 ms after its BEGIN: PIPELINE=0 and far away, or a slow trigger."""
 
 
 class AttemptsExhausted(Unavailable):
@@ -73,6 +90,20 @@ class SchemaMissing(Unavailable):
     """The tables, or rights on them, are missing: run `python -m db init`."""
 
 
+class LateInsert(Exception):
+    """The transaction had become too old to insert, and did not."""
+
+    sqlstate = "late"  # it has none, and is counted among those that have
+
+
+class KeyNotStored(Exception):
+    """The table would store another value than it was sent for this field of the key."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field)
+        self.field = field  # "" where it keeps no row at all
+
+
 async def serializable(
     pool: Pool,
     work: Work[T],
@@ -84,12 +115,12 @@ async def serializable(
     """Run `work` in a SERIALIZABLE transaction and return its result, valid because committed.
 
     The whole transaction runs again, `work` included, after a serialization failure, a deadlock,
-    a violation of the unique constraint `key_constraint`, or a broken connection. One that broke
-    in COMMIT may have committed, so `work` must be idempotent.
+    a violation of the unique constraint `key_constraint`, an insert that came too late, or a broken
+    connection. One that broke in COMMIT may have committed, so `work` must be idempotent.
 
     `seconds` bounds all attempts and the pauses between them; `attempts` is filled as they go.
 
-    Raises Unavailable, or whatever else `work` raises.
+    Raises Unavailable, KeyNotStored, or whatever else `work` raises.
     """
 
     async def attempt(connection: Connection) -> T:
@@ -128,7 +159,7 @@ async def _until_done(
     pool: Pool, attempt: Work[T], seconds: float, attempts: Attempts, key_constraint: str | None
 ) -> T:
     deadline = monotonic() + seconds
-    failure: psycopg.Error | None = None
+    failure: psycopg.Error | LateInsert | None = None
     while True:
         broken = False
         # The try stands around the whole transaction: COMMIT fails with 40001 too.
@@ -154,6 +185,10 @@ async def _until_done(
             errors.StatementCompletionUnknown,  # of a COMMIT, from a distributed engine
         ) as error:
             failure = error
+        except LateInsert as error:
+            failure = error
+        except errors.InvalidTextRepresentation as error:
+            failure = _late_insert(error)
         except errors.UniqueViolation as error:
             if key_constraint is None or error.diag.constraint_name != key_constraint:
                 raise
@@ -165,7 +200,7 @@ async def _until_done(
         except PoolTimeout as error:
             if failure is None:
                 raise NoConnection from error
-            raise AttemptsExhausted from failure
+            raise _exhausted(failure) from failure
         except TooManyRequests as error:
             raise QueueFull from error
         except errors.ReadOnlySqlTransaction as error:
@@ -181,7 +216,27 @@ async def _until_done(
 
         retries = len(attempts.retried)
         pause = random.uniform(0, min(PAUSE_CAP, PAUSE * 2**retries))
-        if monotonic() + pause >= deadline:
-            raise AttemptsExhausted from failure
-        attempts.retried.append(failure.sqlstate or CONNECTION_FAILURE)
+        sqlstate = failure.sqlstate or CONNECTION_FAILURE
+        in_vain = attempts.retried[1 - IN_VAIN :] == [sqlstate] * (IN_VAIN - 1)
+        if in_vain and isinstance(failure, errors.UniqueViolation):
+            raise failure
+        if (in_vain and isinstance(failure, LateInsert)) or monotonic() + pause >= deadline:
+            raise _exhausted(failure) from failure
+        attempts.retried.append(sqlstate)
         await asyncio.sleep(pause)
+
+
+def _exhausted(failure: Exception) -> Unavailable:
+    return InsertTooLate() if isinstance(failure, LateInsert) else AttemptsExhausted()
+
+
+def _late_insert(error: errors.InvalidTextRepresentation) -> LateInsert:
+    """Return what the end of insert.sql means. Raises KeyNotStored, or another's error as it is."""
+    said = error.diag.message_primary or ""
+    if TOO_LATE in said:
+        return LateInsert()
+    if KEPT_NO_ROW in said:
+        raise KeyNotStored("") from error
+    if another := STORED_ANOTHER.search(said):
+        raise KeyNotStored(another[1]) from error
+    raise error

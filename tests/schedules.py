@@ -16,6 +16,13 @@ BLOCKED = b"SELECT pg_isolation_test_session_is_blocked($1, $2::int[])"
 
 STEPS = ("select", "insert", "commit")
 
+AGE = b"interval '50 milliseconds'"
+
+
+def ageless(query: str) -> bytes:
+    """The SQL file without its limit to the transaction's age, as long as a test may take."""
+    return QUERIES[query].replace(AGE, b"interval '1 day'")
+
 
 @dataclass
 class Session:
@@ -25,7 +32,7 @@ class Session:
     connection: AsyncConnection
     key: tuple[str | int, ...]
     found: int | None = None  # the id that it would answer
-    failed: str = ""  # "step SQLSTATE"
+    failed: str = ""  # "step SQLSTATE", or "insert none": it made no row, and has to begin again
     blocked: list[str] = field(default_factory=list)  # the steps that had to wait
     committed: bool = False
     running: "asyncio.Task[None] | None" = None
@@ -40,6 +47,9 @@ class Session:
                 await self._run("select")
             elif name == "insert" and self.found is None:
                 await self._run("insert")
+                if self.found is None:
+                    self.failed = "insert none"
+                    await self.connection.rollback()
             elif name == "commit":
                 await self.connection.commit()
                 self.committed = True
@@ -48,7 +58,7 @@ class Session:
             await self.connection.rollback()
 
     async def _run(self, query: str) -> None:
-        cursor = await self.connection.execute(QUERIES[f"employees/{query}"], self.key)
+        cursor = await self.connection.execute(ageless(f"employees/{query}"), self.key)
         row = await cursor.fetchone()
         if row is not None:
             self.found = row[0]

@@ -1,8 +1,9 @@
 """The service broken in one way, which the proof must find: `python -m tests.variants NAME`.
 
-Before each statement it pauses for up to PAUSE seconds, as a network would make it do, so that
-requests overlap. "none" has the pauses only, and must pass; and so must "pipeline", where they come
-before each round trip. The broken ones are without it, but for those that say so.
+Before each statement and each end of a transaction it pauses for up to PAUSE seconds, as a network
+would make it do, so that requests overlap. "none" has the pauses only, and must pass; and so must
+"pipeline", where they come after each round trip. The broken ones are without it, but for those
+that say so.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from time import sleep
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection, IsolationLevel, errors
+from psycopg import AsyncConnection, AsyncTransaction, IsolationLevel, errors
 from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn, PGresult
 
@@ -27,12 +28,21 @@ from db.pool import Connection, Pool
 from db.queries import QUERIES, Outcome
 from db.settings import Settings
 from db.transaction import Attempts, serializable
+from tests.schedules import ageless
 from web.serving import serve
 
 os.environ["PIPELINE"] = str(int(os.environ.get("VARIANT", "").startswith("pipeline")))
 service: Any = importlib.import_module("app")  # any of its names may be replaced
 
 PAUSE = 0.003  # seconds
+
+
+# An insert that does not look first, as the service's own does.
+BLIND_INSERT = {
+    "departments": b"INSERT INTO departments (name) VALUES ($1) RETURNING id, name, created_at",
+    "employees": b"INSERT INTO employees (department_id, name) VALUES ($1, $2)"
+    b" RETURNING id, department_id, name, created_at",
+}
 
 
 def at(level: IsolationLevel) -> None:
@@ -47,7 +57,12 @@ def at(level: IsolationLevel) -> None:
 
 
 def isolation_set_once() -> None:
-    """SERIALIZABLE is set before the retry loop, and is gone after the first rollback."""
+    """SERIALIZABLE is set before the retry loop, and is gone after the first rollback.
+
+    Its insert does not look first either, as in the recipes that do this.
+    """
+    for resource, statement in BLIND_INSERT.items():
+        QUERIES[f"{resource}/insert"] = statement
 
     async def once(pool: Pool, work: Any, *, attempts: Attempts, **_: Any) -> Any:
         async with pool.connection() as connection:
@@ -97,7 +112,7 @@ def retry_of_only_the_insert() -> None:
 
 
 async def insert(connection: Connection, resource: str, key: Any) -> Outcome:
-    row = await (await connection.execute(QUERIES[f"{resource}/insert"], key)).fetchone()
+    row = await (await connection.execute(BLIND_INSERT[resource], key)).fetchone()
     assert row is not None
     return Outcome(row, 1, True)
 
@@ -172,6 +187,13 @@ def created_flag_kept() -> None:
     service.serializable = broken
 
 
+def at_any_age() -> None:
+    """An insert may come as late as it likes, as if PostgreSQL remembered all conflicts."""
+    for resource in BLIND_INSERT:
+        insert = f"{resource}/insert"
+        QUERIES[insert] = db.pipeline.STATEMENTS[insert] = ageless(insert)
+
+
 def pipeline_at_repeatable_read() -> None:
     """The pipeline's BEGIN asks for less."""
     db.pipeline.STATEMENTS["begin"] = b"BEGIN ISOLATION LEVEL REPEATABLE READ"
@@ -180,9 +202,14 @@ def pipeline_at_repeatable_read() -> None:
 # The service as it is, but for the pauses.
 SOUND = ("none", "pipeline")
 
+# Broken only where a creator stalls, which a workload does not make it do.
+STALLING = ("insert at any age", "pipeline, insert at any age")
+
 VARIANTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "pipeline": lambda: None,
+    "insert at any age": at_any_age,
+    "pipeline, insert at any age": at_any_age,
     "pipeline at REPEATABLE READ": pipeline_at_repeatable_read,
     "READ COMMITTED": partial(at, IsolationLevel.READ_COMMITTED),
     "REPEATABLE READ": partial(at, IsolationLevel.REPEATABLE_READ),
@@ -204,12 +231,18 @@ def pause_before_statements() -> None:
         return await execute(self, *arguments, **options)
 
     AsyncConnection.execute = later  # type: ignore[method-assign]
+    leave = AsyncTransaction.__aexit__
+
+    async def leave_later(self: Any, *error: Any) -> Any:
+        await asyncio.sleep(random.uniform(0, PAUSE))
+        return await leave(self, *error)
+
+    AsyncTransaction.__aexit__ = leave_later  # type: ignore[assignment, method-assign]
     trip = db.pipeline._results
 
     def later_too(pgconn: PGconn, number: int) -> PQGen[list[PGresult]]:
         results = yield from trip(pgconn, number)
-        # Here, for the last sync sends what is queued. The whole worker waits: there are two, and
-        # so it overlaps with the other.
+        # The whole worker waits: there are two, and so it overlaps with the other.
         sleep(random.uniform(0, PAUSE))
         return results
 

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from db.transaction import QueueFull, Unavailable
+from db.transaction import KeyNotStored, QueueFull, Unavailable
 from web.problem import client_gone, http_exception, unavailable
 from web.validation import Invalid, invalid_input, unprocessable, wrong
 
@@ -42,6 +42,14 @@ async def on_refusal(_request: Request, error: Exception) -> Response:
     return unprocessable(wrong("", "is refused by the table"))
 
 
+async def on_key_not_stored(_request: Request, error: Exception) -> Response:
+    """Answer KeyNotStored with 422 and a pointer to the field."""
+    assert isinstance(error, KeyNotStored)
+    if not error.field:
+        return unprocessable(wrong("", "is refused by the table, which keeps no row"))
+    return unprocessable(wrong(error.field, "would be stored as another value by the table"))
+
+
 def is_refusal(error: Exception) -> bool:
     """Tell whether someone else's constraint, trigger or column's type says no."""
     return (
@@ -57,6 +65,7 @@ ERROR_HANDLERS: dict[type[Exception], ErrorHandler] = {
     HTTPException: http_exception,
     Invalid: invalid_input,
     Unavailable: on_unavailable,
+    KeyNotStored: on_key_not_stored,
     psycopg.DatabaseError: on_refusal,
     ClientDisconnect: client_gone,
 }

@@ -1,5 +1,32 @@
--- The new department: id, name, created_at.
+-- The new department: id, name, created_at. No row if the key has one, or if the transaction is too old to insert.
 -- $1 name text
-INSERT INTO departments (name)
-VALUES ($1)
-RETURNING id, name, created_at;
+-- An insert must come within 50 ms of its transaction's begin. PostgreSQL remembers a committed
+-- serializable transaction, and with it the conflict with what it has read, for as long as its pool
+-- has room: for the next 1,360 transactions by default. In 50 ms that is 27,000 a second.
+-- The end fails, and so the transaction, with what it says as an invalid boolean: after triggers and
+-- the columns' types have had their way, the row must be there, in time, with the key that was sent.
+WITH missing AS MATERIALIZED (
+    SELECT $1::text AS name
+    WHERE NOT EXISTS (
+        SELECT
+        FROM departments
+        WHERE hashtextextended(name, 0) = hashtextextended($1, 0)
+          AND name IS NOT DISTINCT FROM $1
+    )
+      AND clock_timestamp() < transaction_timestamp() + interval '50 milliseconds'
+),
+inserted AS (
+    INSERT INTO departments (name)
+    SELECT name
+    FROM missing
+    RETURNING id, name, created_at
+)
+SELECT inserted.id, inserted.name, inserted.created_at
+FROM missing
+LEFT JOIN inserted ON TRUE
+WHERE CASE
+    WHEN inserted.id IS NULL THEN 'the table kept no row'
+    WHEN inserted.name IS DISTINCT FROM $1 THEN 'the table stored another name'
+    WHEN clock_timestamp() > transaction_timestamp() + interval '50 milliseconds' THEN 'the insert came too late'
+    ELSE 'true'
+END::boolean;

@@ -1,6 +1,35 @@
--- The new employee: id, department_id, name, created_at.
+-- The new employee: id, department_id, name, created_at. No row if the key has one, or if the transaction is too old to insert.
 -- $1 department_id bigint
 -- $2 name text
-INSERT INTO employees (department_id, name)
-VALUES ($1, $2)
-RETURNING id, department_id, name, created_at;
+-- An insert must come within 50 ms of its transaction's begin. PostgreSQL remembers a committed
+-- serializable transaction, and with it the conflict with what it has read, for as long as its pool
+-- has room: for the next 1,360 transactions by default. In 50 ms that is 27,000 a second.
+-- The end fails, and so the transaction, with what it says as an invalid boolean: after triggers and
+-- the columns' types have had their way, the row must be there, in time, with the key that was sent.
+WITH missing AS MATERIALIZED (
+    SELECT $1::bigint AS department_id, $2::text AS name
+    WHERE NOT EXISTS (
+        SELECT
+        FROM employees
+        WHERE hashtextextended(name, department_id) = hashtextextended($2, $1)
+          AND department_id IS NOT DISTINCT FROM $1
+          AND name IS NOT DISTINCT FROM $2
+    )
+      AND clock_timestamp() < transaction_timestamp() + interval '50 milliseconds'
+),
+inserted AS (
+    INSERT INTO employees (department_id, name)
+    SELECT department_id, name
+    FROM missing
+    RETURNING id, department_id, name, created_at
+)
+SELECT inserted.id, inserted.department_id, inserted.name, inserted.created_at
+FROM missing
+LEFT JOIN inserted ON TRUE
+WHERE CASE
+    WHEN inserted.id IS NULL THEN 'the table kept no row'
+    WHEN inserted.department_id IS DISTINCT FROM $1 THEN 'the table stored another department_id'
+    WHEN inserted.name IS DISTINCT FROM $2 THEN 'the table stored another name'
+    WHEN clock_timestamp() > transaction_timestamp() + interval '50 milliseconds' THEN 'the insert came too late'
+    ELSE 'true'
+END::boolean;

@@ -12,7 +12,8 @@ import psycopg
 from tests.faults.proxy import Lose
 from tests.faults.scene import POOL_SIZE, WORKERS, Fault, Scene
 from tests.faults.server import sessions
-from tests.service import sql
+from tests.service import LIMIT, sql
+from tests.stalls import pass_by, records
 
 
 @contextmanager
@@ -84,6 +85,21 @@ def cut_at_commit(scene: Scene, lose: Lose) -> Iterator[None]:
     scene.proxy.lose = lose
     yield
     scene.proxy.lose = None
+
+
+@contextmanager
+def creator_stalled(scene: Scene) -> Iterator[None]:
+    # One creator's insert is held back. Another creates the row, and so many transactions of others
+    # end that PostgreSQL has forgotten it.
+    name = f"stalled {scene.struck}"
+    stalled = scene.proxy.stall(name)
+    slow = scene.start(scene.traffic.create(0, name))
+    scene.wait(stalled.is_set)
+    scene.do(scene.traffic.create(1, name))
+    pass_by(scene.database, 2 * records(scene.database))
+    yield
+    scene.do(scene.proxy.resume())
+    slow.result(LIMIT)
 
 
 @contextmanager
@@ -164,6 +180,12 @@ FAULTS = (
     Fault("network a black hole", partial(silent, lost=True), OUTAGE, down=True, proxied=True),
     cut("cut before COMMIT arrives", Lose.COMMIT),
     cut("cut before COMMIT is answered", Lose.ANSWER),
+    Fault(
+        "a creator stalls while others pass",
+        creator_stalled,
+        proxied=True,
+        deadline=30,  # in which all of them can pass
+    ),
     Fault("callers gone", callers_gone),
     Fault("pool used up", pool_used_up, OUTAGE, down=True),
     Fault("disk full", disk_full, OUTAGE, breaks_commits=True, disk=SMALL),

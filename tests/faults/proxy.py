@@ -7,6 +7,7 @@ import struct
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
 from enum import Enum, auto
+from threading import Event
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -45,20 +46,31 @@ class Messages:
         return found
 
 
-class Commits:
-    """Knows a COMMIT in what a client sends, be it a query or a prepared statement."""
+class Executes:
+    """Knows a statement in what a client sends, be it a query or a prepared statement."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Callable[[bytes], bool]) -> None:
+        self._wanted = wanted
         self._names: set[bytes] = set()
 
     def __call__(self, message: bytes) -> bool:
         kind, body = message[:1], message[5:]
         if kind == b"P":  # Parse: a name, then the query
             name, query, _ = body.split(b"\0", 2)
-            (self._names.add if query == b"COMMIT" else self._names.discard)(name)
+            (self._names.add if self._wanted(query) else self._names.discard)(name)
         elif kind == b"B":  # Bind: a portal, then the name of the statement to execute
             return body.split(b"\0", 2)[1] in self._names
-        return kind == b"Q" and body == b"COMMIT\0"
+        return kind == b"Q" and self._wanted(body.removesuffix(b"\0"))
+
+
+def is_commit(query: bytes) -> bool:
+    """Whether this ends a transaction of the service's."""
+    return query == b"COMMIT"
+
+
+def is_insert(query: bytes) -> bool:
+    """Whether this is one of the files insert.sql."""
+    return b"INSERT INTO" in query
 
 
 def says_committed(message: bytes) -> bool:
@@ -84,7 +96,7 @@ class Link:
 
 
 class Proxy:
-    """Forwards a port to the server's Unix socket."""
+    """Forwards a port to the server."""
 
     def __init__(self, database: str, rng: random.Random, address: str = "127.0.0.1") -> None:
         self.delay = 0.0  # seconds, of all that is sent, either way
@@ -96,6 +108,9 @@ class Proxy:
         self._port = 0
         self._links: set[Link] = set()
         self._held: set[Link] | None = None
+        self._stall: bytes | None = None  # the key whose insert is to be held back
+        self._stalled = Event()
+        self._resumed = asyncio.Event()
         self._listener: asyncio.Server | None = None
 
     @property
@@ -137,10 +152,24 @@ class Proxy:
                 link.flowing.set()
         self._held = None
 
+    def stall(self, key: str) -> Event:
+        """Hold back the next insert of this key, with what its connection sends after it.
+
+        Return what tells when it is held.
+        """
+        self._resumed.clear()
+        self._stall, self._stalled = key.encode(), Event()
+        return self._stalled
+
+    async def resume(self) -> None:
+        """Let through what stall() held back."""
+        self._resumed.set()
+
     async def close(self) -> None:
         """Be gone, when all connections are."""
         assert self._listener is not None
         self._listener.close()
+        self._resumed.set()
         for link in list(self._links):
             link.flowing.set()
             for side in (link.client, link.server):
@@ -153,9 +182,13 @@ class Proxy:
 
     async def _accept(self, requests: StreamReader, client: StreamWriter) -> None:
         there = conninfo_to_dict(self._database)
-        unix_socket = f"{there['host']}/.s.PGSQL.{there['port']}"
+        host, port = str(there["host"]), there.get("port", 5432)
         try:
-            answers, server = await asyncio.open_unix_connection(unix_socket)
+            if host.startswith("/"):
+                socket_path = f"{host}/.s.PGSQL.{port}"
+                answers, server = await asyncio.open_unix_connection(socket_path)
+            else:
+                answers, server = await asyncio.open_connection(host, port)
         except OSError:
             client.transport.abort()
             return
@@ -167,7 +200,7 @@ class Proxy:
         self._links.add(link)
         try:
             await asyncio.gather(
-                self._forward(link, requests, server, Messages(startup=True), Commits()),
+                self._forward(link, requests, server, Messages(startup=True), Executes(is_commit)),
                 self._forward(link, answers, client, Messages(startup=False), says_committed),
             )
         except OSError:
@@ -184,22 +217,31 @@ class Proxy:
         source: StreamReader,
         sink: StreamWriter,
         messages: Messages,
-        is_commit: Callable[[bytes], bool],
+        commits: Callable[[bytes], bool],
     ) -> None:
-        """Pass on what comes, and cut the connection where it is time."""
+        """Pass on what comes, and cut or stall the connection where it is time."""
+        inserts = Executes(is_insert)
         while data := await source.read(2**16):
             if self.delay:
                 self.struck += 1
                 await asyncio.sleep(self.delay)
             await link.flowing.wait()
             complete = messages.split(data)
+            sent = 0
             for position, message in enumerate(complete):
                 here = Lose.COMMIT if sink is link.server else Lose.ANSWER
-                if is_commit(message) and self.lose is here and self._rng.random() < SHARE:
-                    sink.write(b"".join(complete[:position]))
+                if inserts(message) and self._stall and self._stall in message:
+                    sink.write(b"".join(complete[sent:position]))
+                    sent = position
+                    self._stall = None
+                    self._stalled.set()
+                    self.struck += 1
+                    await self._resumed.wait()
+                if commits(message) and self.lose is here and self._rng.random() < SHARE:
+                    sink.write(b"".join(complete[sent:position]))
                     self._cut(link)
                     return
-            sink.write(b"".join(complete))
+            sink.write(b"".join(complete[sent:]))
             await sink.drain()
         await link.flowing.wait()  # an end is no more let through than the rest
         sink.close()

@@ -92,6 +92,7 @@ class Fault(NamedTuple):
     proxied: bool = False
     kills_workers: bool = False
     disk: str = ""  # the size of a file system that its server has for itself
+    deadline: float = RETRY_DEADLINE  # seconds
 
 
 @contextmanager
@@ -108,7 +109,7 @@ def staged(
             "DATABASE_URL": proxy.url if fault.proxied else database,
             "WORKERS": str(WORKERS),
             "POOL_SIZE": str(POOL_SIZE),
-            "RETRY_DEADLINE": str(RETRY_DEADLINE),
+            "RETRY_DEADLINE": str(fault.deadline),
             **settings,
         }
         with serving(*command, **settings) as service:

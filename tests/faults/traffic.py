@@ -149,6 +149,15 @@ class Traffic:
         """Whether both a POST and /ready have been served since."""
         return all(times and times[-1] >= after for times in (self._posted, self._ready))
 
+    async def create(self, number: int, name: str) -> None:
+        """Create a department of this name as client `number` of a name of its own."""
+        target = Key("departments", name)
+        client = Client(self._port)
+        start = monotonic()
+        answer = await client.ask(*http("POST", target))
+        client.close()
+        self.calls.append(ended(number, "POST", target, start, answer))
+
     async def _probe(self) -> None:
         while not self.over:
             client = Client(self._port)  # each a new connection, and so to either worker

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
 
-from tests.faults.scene import RETRY_DEADLINE, Fault
+from tests.faults.scene import Fault
 from tests.faults.traffic import Traffic
 from tests.linearizability import Call, Key, NotLinearizable, Row, check, history
 
@@ -107,7 +107,7 @@ def judge(fault: Fault, strikes: list[Strike], traffic: Traffic, after: list[Row
     result.broken += [*result.lost, *result.doubled]
     if not all(strike.hits for strike in strikes):
         result.broken.append("the fault did not strike")
-    if traffic.slowest and traffic.longest > RETRY_DEADLINE + LATE:
+    if traffic.slowest and traffic.longest > fault.deadline + LATE:
         result.broken.append(
             f"a caller waited for {traffic.longest:.2f} s:\n{history([traffic.slowest])}"
         )

@@ -1,0 +1,92 @@
+"""A creator that stalls between its select and its insert, while others are served."""
+
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import httpx
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from tests.faults.proxy import Proxy
+from tests.faults.scene import event_loop
+from tests.service import LIMIT, Service, serving, sql
+
+# The records that PostgreSQL keeps of serializable transactions: MaxBackends, which is these and
+# some ten more, and max_prepared_transactions; ten for each. An upper bound is enough here.
+RECORDS = """
+SELECT 10 * (20 + sum(setting::int))
+FROM pg_settings
+WHERE name IN ('max_connections', 'autovacuum_worker_slots', 'autovacuum_max_workers',
+               'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions')
+"""
+
+# A transaction of somebody else's. It looks at one other key, for those that look at keys at random
+# often meet the stalled creator's page, and the conflict with them saves it.
+OTHER = b"""BEGIN ISOLATION LEVEL SERIALIZABLE;
+SELECT FROM departments WHERE hashtextextended(name, 0) = hashtextextended('another', 0);
+COMMIT;
+"""
+BATCH = 500
+
+
+def records(database: str) -> int:
+    """How many serializable transactions may end before PostgreSQL forgets, at most."""
+    return int(sql(database, RECORDS)[0][0])
+
+
+def pass_by(database: str, number: int) -> None:
+    """Commit so many serializable transactions."""
+    options = "-c enable_seqscan=off -c synchronous_commit=off"
+    with psycopg.connect(make_conninfo(database, options=options), autocommit=True) as connection:
+        for start in range(0, number, BATCH):
+            result = connection.pgconn.exec_(OTHER * min(BATCH, number - start))
+            assert result.status == psycopg.pq.ExecStatus.COMMAND_OK, result.error_message
+
+
+@dataclass
+class Stage:
+    """An instance of the service behind a network that can stall, and one that is not."""
+
+    database: str
+    slow: Service
+    fast: Service
+    _proxy: Proxy
+    _thread: ThreadPoolExecutor
+    _start: Callable[[Coroutine[Any, Any, None]], Future[None]]
+
+    def race(self, name: str, others: int) -> tuple[list[httpx.Response], int]:
+        """Let the slow one stall on a new department, the fast one make it, and others pass.
+
+        Return the answers of both, and how many rows there are.
+        """
+        stalled = self._proxy.stall(name)
+        slow = self._thread.submit(self.slow.post, "/departments", name=name)
+        assert stalled.wait(LIMIT)
+        fast = self.fast.post("/departments", name=name)
+        pass_by(self.database, others)
+        self._start(self._proxy.resume()).result(LIMIT)
+        answers = [slow.result(LIMIT), fast]
+        ((rows,),) = sql(self.database, "SELECT count(*) FROM departments WHERE name = %s", name)
+        return answers, rows
+
+
+@contextmanager
+def stage(database: str, *command: str, url: str = "", **settings: str) -> Iterator[Stage]:
+    """Start both; `url` leads there by way of a pooler, and the rest are those of serving()."""
+    proxy = Proxy(url or database, Random())
+    with ExitStack() as stack:
+        start = stack.enter_context(event_loop())
+        start(proxy.listen()).result(LIMIT)
+        stack.callback(lambda: start(proxy.close()).result(LIMIT))
+        # A stalled request waits for as long as the others take to pass.
+        settings = {"RETRY_DEADLINE": "60", "POOL_SIZE": "2", **settings}
+        slow, fast = (
+            stack.enter_context(serving(*command, DATABASE_URL=each, **settings))
+            for each in (proxy.url, url or database)
+        )
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        yield Stage(database, slow, fast, proxy, thread, start)

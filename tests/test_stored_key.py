@@ -1,0 +1,111 @@
+"""Where the table would store another key than it was sent, or no row, it stays as it is."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.legacy import run
+from tests.service import Service, serving, sql
+
+LOWER = "NEW.name := lower(trim(NEW.name)); RETURN NEW;"
+ELSEWHERE = "INSERT INTO elsewhere VALUES (NEW.name); RETURN NULL;"
+
+
+@pytest.fixture(params=["1", "0"], ids=["pipeline", "plain"])
+def service(request: pytest.FixtureRequest, database: str) -> Iterator[Service]:
+    sql(database, "INSERT INTO departments (name) VALUES ('research')")
+    sql(database, "CREATE TABLE elsewhere (name text)")
+    with serving(DATABASE_URL=database, PIPELINE=request.param) as service:
+        yield service
+
+
+def trigger(database: str, table: str, body: str, when: str = "BEFORE INSERT") -> None:
+    sql(
+        database,
+        f"CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$",
+    )
+    sql(
+        database,
+        f"CREATE TRIGGER meddle {when} ON {table} FOR EACH ROW EXECUTE FUNCTION meddle()",
+    )
+
+
+def pointers(service: Service, path: str, **body: object) -> list[str]:
+    """Send it twice, and return what the errors of both answers point at."""
+    answers = [service.post(path, **body) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [422, 422], answers[0].text
+    errors = answers[0].json()["errors"]
+    assert errors == answers[1].json()["errors"]
+    return [error["pointer"] for error in errors]
+
+
+def count(service: Service, table: str) -> int:
+    return int(service.sql(f"SELECT count(*) FROM {table}")[0][0])
+
+
+@pytest.mark.parametrize("command", ["", "guard on", "enforce"])
+def test_a_trigger_that_changes_the_key(command: str, service: Service) -> None:
+    if command:
+        assert run(service.database, *command.split())[0] == 0
+    trigger(service.database, "departments", LOWER)
+    assert pointers(service, "/departments", name="Ada") == ["#/name"]
+    assert count(service, "departments") == 1
+    assert service.post("/departments", name="ada").status_code == 201
+    assert service.post("/departments", name="ada").status_code == 200
+    # Now the constraint may find the row before its key is compared.
+    (pointer,) = pointers(service, "/departments", name="Ada")
+    assert pointer == ("#" if command == "enforce" else "#/name")
+    assert count(service, "departments") == 2
+
+
+def test_a_trigger_that_changes_another_part_of_the_key(service: Service) -> None:
+    trigger(service.database, "employees", "NEW.department_id := 1; RETURN NEW;")
+    other = service.post("/departments", name="other").json()["id"]
+    body = {"department_id": other, "name": "Ada"}
+    assert pointers(service, "/employees", **body) == ["#/department_id"]
+    assert count(service, "employees") == 0
+    assert service.post("/employees", department_id=1, name="Ada").status_code == 201
+
+
+def test_a_trigger_that_writes_the_row_elsewhere(service: Service) -> None:
+    trigger(service.database, "departments", ELSEWHERE)
+    assert pointers(service, "/departments", name="Ada") == ["#"]
+    assert count(service, "departments") == 1
+    assert count(service, "elsewhere") == 0
+    assert service.post("/departments", name="research").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("type_", "changed", "kept"),
+    [
+        ("char(10)", "Ada ", "Ada"),
+        ("varchar(5)", "abc   ", "abc"),
+        ("varchar(5)", "abcde ", "abcde"),
+    ],
+)
+def test_a_type_that_changes_the_key(type_: str, changed: str, kept: str, service: Service) -> None:
+    service.sql(f"ALTER TABLE employees ALTER name TYPE {type_}")
+    assert pointers(service, "/employees", department_id=1, name=changed) == ["#/name"]
+    assert count(service, "employees") == 0
+    for status in (201, 200):
+        answer = service.post("/employees", department_id=1, name=kept)
+        assert answer.status_code == status
+
+
+def test_a_rule_that_writes_the_row_elsewhere(service: Service) -> None:
+    service.sql(
+        "CREATE RULE meddle AS ON INSERT TO departments DO INSTEAD"
+        " INSERT INTO elsewhere VALUES (NEW.name)"
+    )
+    assert service.post("/departments", name="Ada").status_code in (422, 503)
+    assert count(service, "elsewhere") == 0
+    assert service.post("/departments", name="research").status_code in (200, 503)
+
+
+def test_a_trigger_that_takes_longer_than_an_insert_may(service: Service) -> None:
+    trigger(service.database, "departments", "PERFORM pg_sleep(0.06); RETURN NEW;")
+    answer = service.post("/departments", name="Ada")
+    assert answer.status_code == 503
+    assert "slow trigger" in answer.json()["detail"]
+    assert count(service, "departments") == 1
+    assert service.post("/departments", name="research").status_code == 200
