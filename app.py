@@ -34,10 +34,11 @@ from db.inspection import open_inspection_pool
 from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Row, open_pool
 from db.queries import QUERIES, Outcome, get_or_create, look_up, select
+from db.refusal import is_refusal
 from db.settings import read_settings
 from db.transaction import Attempts, Unavailable, in_pipeline, serializable
 from web import health, inspection, metrics, openapi
-from web.errors import ERROR_HANDLERS, is_refusal, on_error
+from web.errors import ERROR_HANDLERS, on_error
 from web.health import check_ready
 from web.log import log_to_stderr, printable
 from web.metrics import Metrics

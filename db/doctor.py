@@ -55,7 +55,8 @@ def examine(url: str, settings: Settings) -> bool:
 def checks(url: str, settings: Settings) -> Iterator[Check]:
     """Connect as the service does, but to a standby too, and yield each check."""
     with _connect(conninfo(replace(settings, database_url=url))) as connection:
-        pin(connection, service_settings(settings))
+        # row_security: where rows are hidden, one line says so, and no statement fails for it.
+        pin(connection, {**service_settings(settings), "row_security": "on"})
         (server,) = ask(connection, "doctor/server")
         yield _version(server)
         yield _writable(server)
@@ -66,6 +67,7 @@ def checks(url: str, settings: Settings) -> Iterator[Check]:
             yield _lookup(connection, resource)
             yield _unique(connection, resource)
             yield from _foreign_keys(connection, resource)
+        yield from _creators(connection)
         yield _role(server)
         yield _connections(server, settings)
         yield _predicate_locks(server)
@@ -106,11 +108,16 @@ def _writable(server: Row) -> Check:
 
 def _durable(server: Row) -> Check:
     off = [name for name in ("fsync", "full_page_writes") if not server[name]]
-    if server["synchronous_commit"] == "off":
-        off.append("synchronous_commit")
     if off:
         return Check(
             FAIL, "durability", f"{', '.join(off)} off: a crash loses rows that were told 201"
+        )
+    if server["synchronous_commit"] == "off":
+        return Check(
+            ADVICE,
+            "durability",
+            "synchronous_commit is off, but not in the service, which sets it: a crash loses what"
+            " others committed last",
         )
     return Check(OK, "durability", "a commit is on disk")
 
@@ -278,6 +285,16 @@ def _role(server: Row) -> Check:
             ADVICE, "role", f"{server['role']} {', '.join(has)}: the service needs none of it"
         )
     return Check(OK, "role", f"{server['role']} has no powers over the server")
+
+
+def _creators(connection: Connection) -> Iterator[Check]:
+    if found := ask(connection, "doctor/creators"):
+        who = "; ".join(f"{', '.join(row['roles'])} in {row['schema']}" for row in found)
+        yield Check(
+            ADVICE,
+            "schemas",
+            f"others may create there what looks like a table or a function of ours: {who}",
+        )
 
 
 def _connections(server: Row, settings: Settings) -> Check:
