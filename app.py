@@ -289,7 +289,8 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
     end_in_order(settings.drain_seconds)
     async with open_pool(settings) as pool, open_inspection_pool(settings) as inspection_pool:
         try:
-            await check_ready(pool, NAMES)
+            for warning in await check_ready(pool, NAMES):
+                log.warning("%s", warning)
         except (Unavailable, psycopg.Error) as error:
             # Serve all the same: it may come. The text of an error of psycopg's may quote a row.
             told = error if isinstance(error, Unavailable) else type(error).__name__

@@ -15,10 +15,7 @@ from db.pool import Row
 from db.queries import QUERIES
 from db.session import conninfo, pin, service_settings
 from db.settings import INSPECTION_POOL_SIZE, Settings
-
-# The first minor release of each major one that does not miss conflicts on an index that was empty
-# at the start (release notes of 2026-08-13).
-FIXED = {14: 24, 15: 19, 16: 15, 17: 11, 18: 6}
+from db.shortcomings import one_line, version_fault
 
 NEEDED = {
     "departments": "SELECT INSERT DELETE",
@@ -84,17 +81,9 @@ def _connect(url: str) -> Connection:
 
 
 def _version(server: Row) -> Check:
-    major, minor = divmod(server["version_num"], 10_000)
     version = f"PostgreSQL {server['version']}"
-    if major < min(FIXED):
-        return Check(FAIL, "server", f"{version} is too old: the SQL needs {min(FIXED)} or later")
-    if minor < FIXED.get(major, 0):
-        return Check(
-            FAIL,
-            "server",
-            f"{version} can miss a conflict on an index that was empty at the start:"
-            f" update it to {major}.{FIXED[major]} or later",
-        )
+    if fault := version_fault(server["version_num"]):
+        return Check(FAIL, "server", f"{version} {fault}")
     return Check(OK, "server", version)
 
 
@@ -168,7 +157,7 @@ def _table(connection: Connection, name: str) -> Iterator[Check]:
 def _lookup(connection: Connection, resource: str) -> Check:
     subject = f"{resource} lookup"
     name = f"{resource}_lookup"
-    build = _statement(f"{resource}/lookup")
+    build = one_line(f"adoption/{resource}/lookup")
     index = ask(connection, "doctor/index", name)
     if index and not index[0]["valid"]:
         return Check(
@@ -207,12 +196,6 @@ def lookup_scans(connection: Connection, resource: str) -> Iterator[Row]:
             "Bitmap Heap Scan",
         ):
             yield node
-
-
-def _statement(path: str) -> str:
-    """An SQL file's statement on one line, to paste."""
-    lines = QUERIES[f"adoption/{path}"].decode().splitlines()
-    return " ".join(line.strip() for line in lines if not line.startswith("--"))
 
 
 def _unique(connection: Connection, resource: str) -> Check:

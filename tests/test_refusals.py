@@ -56,8 +56,7 @@ def test_each_sqlstate_is_whose_it_is(service: Service) -> None:
 def test_a_delete_that_fails_by_the_servers_fault(service: Service) -> None:
     service.sql(RAISE)
     service.sql(
-        "CREATE TRIGGER refuse BEFORE DELETE ON departments"
-        " FOR EACH ROW EXECUTE FUNCTION refuse()"
+        "CREATE TRIGGER refuse BEFORE DELETE ON departments FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
     for state, status in (("42883", 503), ("XX000", 503), ("P0001", 409)):
         id_ = service.post("/departments", name=state).json()["id"]
