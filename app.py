@@ -34,13 +34,14 @@ from db.inspection import open_inspection_pool
 from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Row, open_pool
 from db.queries import QUERIES, Outcome, get_or_create, look_up, select
+from db.refusal import is_refusal
 from db.settings import read_settings
 from db.texts import say
 from db.transaction import Attempts, Unavailable, in_pipeline, serializable
 from web import health, inspection, metrics, openapi
 from web.browsers import OwnPages
 from web.connection import Limits
-from web.errors import ERROR_HANDLERS, is_refusal, on_error
+from web.errors import ERROR_HANDLERS, on_error
 from web.health import check_ready
 from web.invisible import INVISIBLE
 from web.log import log_to_stderr
@@ -293,7 +294,8 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
     end_in_order(settings.drain_seconds)
     async with open_pool(settings) as pool, open_inspection_pool(settings) as inspection_pool:
         try:
-            await check_ready(pool, NAMES)
+            for warning in await check_ready(pool, NAMES):
+                log.warning("%s", warning)
         except (Unavailable, psycopg.Error) as error:
             # Serve all the same: it may come. The text of an error of psycopg's may quote a row.
             told = error if isinstance(error, Unavailable) else type(error).__name__

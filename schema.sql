@@ -25,10 +25,11 @@ CREATE TABLE IF NOT EXISTS employees (
 --   * fillfactor 10 makes ten times the buckets, so that two keys seldom meet in one.
 -- With no index to serve it the lookup locks the whole table, and all creators conflict.
 CREATE INDEX IF NOT EXISTS departments_lookup
-    ON departments USING hash (hashtextextended(name, 0)) WITH (fillfactor = 10);
+    ON departments USING hash (hashtextextended(name::text, 0::bigint)) WITH (fillfactor = 10);
 
 CREATE INDEX IF NOT EXISTS employees_lookup
-    ON employees USING hash (hashtextextended(name, department_id)) WITH (fillfactor = 10);
+    ON employees USING hash (hashtextextended(name::text, department_id::bigint))
+    WITH (fillfactor = 10);
 
 -- The list of a department, and the cascade that deletes one.
 CREATE INDEX IF NOT EXISTS employees_department

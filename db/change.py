@@ -9,9 +9,10 @@ from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 
-from db.engine import ENGINES, discover
+from db.engine import ENGINES, discover, named
 from db.pool import FiniteTimestamp, Row
 from db.queries import QUERIES
+from db.session import MEANING, pin
 
 Connection = psycopg.Connection[DictRow]
 
@@ -46,6 +47,8 @@ def connect(url: str, name: str) -> Connection:
     connection = psycopg.connect(
         patient(url, name), autocommit=True, cursor_factory=RawCursor, row_factory=dict_row
     )
+    if named(connection.pgconn.parameter_status) == "postgresql":
+        pin(connection, MEANING)
     connection.adapters.register_loader("timestamptz", FiniteTimestamp)
     return connection
 
@@ -95,5 +98,5 @@ def apply_schema(database_url: str, engine_name: str | None = None) -> None:
             return
         # Two starts at once would trip over each other's CREATE TABLE IF NOT EXISTS. And CREATE
         # INDEX IF NOT EXISTS locks the table even where it has nothing to do.
-        turn = b"SELECT pg_advisory_xact_lock(hashtextextended('onerow schema', 0))"
+        turn = b"SELECT pg_advisory_xact_lock(hashtextextended('onerow schema'::text, 0::bigint))"
         change(connection, "departments", [turn, engine.schema.read_bytes()])

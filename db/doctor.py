@@ -15,14 +15,11 @@ from db.kind import why_not_ordinary
 from db.lookup import lookup
 from db.pool import Row
 from db.queries import QUERIES
-from db.session import conninfo
+from db.session import conninfo, pin, service_settings
 from db.settings import INSPECTION_POOL_SIZE, Settings
+from db.shortcomings import version_fault
 from db.texts import say
 from db.trial import INSERT_AGE, trial
-
-# The first minor release of each major one that does not miss conflicts on an index that was empty
-# at the start (release notes of 2026-08-13).
-FIXED = {14: 24, 15: 19, 16: 15, 17: 11, 18: 6}
 
 NEEDED = {
     "departments": "SELECT INSERT DELETE",
@@ -47,6 +44,8 @@ def examine(url: str, settings: Settings) -> bool:
 def checks(url: str, settings: Settings) -> Iterator[Check]:
     """Connect as the service does, but to a standby too, and yield each check."""
     with _connect(conninfo(replace(settings, database_url=url))) as connection:
+        # row_security: where rows are hidden, one line says so, and no statement fails for it.
+        pin(connection, {**service_settings(settings), "row_security": "on"})
         (server,) = ask(connection, "doctor/server")
         yield _version(server)
         writable = _writable(server)
@@ -62,6 +61,7 @@ def checks(url: str, settings: Settings) -> Iterator[Check]:
             yield from _foreign_keys(connection, resource)
             if on_trial:
                 yield from trial(connection, resource)
+        yield from _creators(connection)
         yield _role(server)
         yield _connections(server, settings)
         yield _serializable(server)
@@ -79,17 +79,9 @@ def _connect(url: str) -> Connection:
 
 
 def _version(server: Row) -> Check:
-    major, minor = divmod(server["version_num"], 10_000)
     version = f"PostgreSQL {server['version']}"
-    if major < min(FIXED):
-        return Check(FAIL, "server", f"{version} is too old: the SQL needs {min(FIXED)} or later")
-    if minor < FIXED.get(major, 0):
-        return Check(
-            FAIL,
-            "server",
-            f"{version} can miss a conflict on an index that was empty at the start:"
-            f" update it to {major}.{FIXED[major]} or later",
-        )
+    if fault := version_fault(server["version_num"]):
+        return Check(FAIL, "server", f"{version} {fault}")
     return Check(OK, "server", version)
 
 
@@ -103,11 +95,16 @@ def _writable(server: Row) -> Check:
 
 def _durable(server: Row) -> Check:
     off = [name for name in ("fsync", "full_page_writes") if not server[name]]
-    if server["synchronous_commit"] == "off":
-        off.append("synchronous_commit")
     if off:
         return Check(
             FAIL, "durability", f"{', '.join(off)} off: a crash loses rows that were told 201"
+        )
+    if server["synchronous_commit"] == "off":
+        return Check(
+            ADVICE,
+            "durability",
+            "synchronous_commit is off, but not in the service, which sets it: a crash loses what"
+            " others committed last",
         )
     return Check(OK, "durability", "a commit is on disk")
 
@@ -246,6 +243,16 @@ def _role(server: Row) -> Check:
             ADVICE, "role", f"{server['role']} {', '.join(has)}: the service needs none of it"
         )
     return Check(OK, "role", f"{server['role']} has no powers over the server")
+
+
+def _creators(connection: Connection) -> Iterator[Check]:
+    if found := ask(connection, "doctor/creators"):
+        who = "; ".join(f"{', '.join(row['roles'])} in {row['schema']}" for row in found)
+        yield Check(
+            ADVICE,
+            "schemas",
+            f"others may create there what looks like a table or a function of ours: {who}",
+        )
 
 
 def _connections(server: Row, settings: Settings) -> Check:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from time import perf_counter
 from typing import NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -22,7 +22,7 @@ from psycopg.rows import tuple_row
 from db.meter import Meter
 from db.pool import Connection, Pool
 from db.queries import INSPECT, QUERIES
-from db.session import conninfo
+from db.session import MEANING, PLANS, SETTINGS, conninfo, parameters
 from db.settings import INSPECTION_POOL_SIZE, Settings
 from db.transaction import Unavailable, read
 
@@ -178,7 +178,7 @@ def open_inspection_pool(settings: Settings) -> Pool:
             "row_factory": tuple_row,
             "prepare_threshold": None,
         },
-        configure=partial(_configure, settings),
+        configure=_configure,
         # Behind a pooler it would be another session that is reset.
         reset=None if settings.pooler else _reset,
         open=False,
@@ -186,10 +186,13 @@ def open_inspection_pool(settings: Settings) -> Pool:
     )
 
 
-async def _configure(settings: Settings, connection: Connection) -> None:
-    if settings.pooler:
-        limit = f"{STATEMENT_TIMEOUT}s"
-        connection.settings = [limit, limit, limit, "on", "warning"]
+async def _configure(connection: Connection) -> None:
+    limit = f"{STATEMENT_TIMEOUT}s"
+    limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    pinned = {**MEANING, **dict.fromkeys(limits, limit), "enable_seqscan": "on"}
+    path = await connection.search_path("pg_stat_statements")
+    # In each transaction, for DISCARD ALL undoes what was set for the session.
+    connection.settings = parameters(pinned, path, transaction=True)
     await connection.set_read_only(True)
     # SERIALIZABLE would take predicate locks, and so disturb what is looked at.
     await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
@@ -250,8 +253,8 @@ async def ask(pool: Pool, question: Question, values: list[str | None]) -> Answe
         try:
             async with connection.transaction():
                 await connection.apply_settings()
-                if question.lookup:
-                    await connection.execute(QUERIES["no_sequential_scan"])
+                if question.lookup:  # planned as the service does
+                    await connection.execute(SETTINGS, parameters(PLANS, None, transaction=True))
                 return await _answer(connection, question, values)
         except errors.QueryCanceled as error:
             raise TooSlow from error

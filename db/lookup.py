@@ -10,13 +10,14 @@ from db.check import ADVICE, FAIL, OK, Check
 from db.kind import some
 from db.pool import Row
 from db.queries import QUERIES
+from db.shortcomings import one_line
 
 
 def lookup(connection: Connection, resource: str) -> Iterator[Check]:
     """Yield what there is to say of the lookup's index, on each partition and child."""
     subject = f"{resource} lookup"
     name = f"{resource}_lookup"
-    build = _statement(f"{resource}/lookup")
+    build = one_line(f"adoption/{resource}/lookup")
     kinds = ask(connection, "kind", resource)
     concurrently = " CONCURRENTLY"
     if kinds and kinds[0]["kind"] == "p":  # whose partitions' indexes are built with its own
@@ -70,9 +71,3 @@ def lookup_scans(connection: Connection, resource: str) -> Iterator[Row]:
             "Bitmap Heap Scan",
         ):
             yield node
-
-
-def _statement(path: str) -> str:
-    """An SQL file's statement on one line, to paste."""
-    lines = QUERIES[f"adoption/{path}"].decode().splitlines()
-    return " ".join(line.strip() for line in lines if not line.startswith("--"))

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from itertools import islice
 
 import psycopg
-from psycopg import AsyncConnection, AsyncRawServerCursor
+from psycopg import AsyncRawCursor, AsyncRawServerCursor
 from psycopg.rows import dict_row
 from tqdm import tqdm
 
@@ -26,6 +26,7 @@ from db.kind import check_referring
 from db.moves import Item, Tally, Unmergeable, ask, merge_rows, restore
 from db.pool import Connection, FiniteTimestamp, Pool, Row, open_pool
 from db.queries import QUERIES
+from db.session import MEANING
 from db.settings import Settings
 from db.texts import say
 from db.transaction import (
@@ -165,9 +166,13 @@ async def _in_batches(
 
 
 async def _batches(url: str, query: str, limit: int | None) -> AsyncGenerator[list[Row]]:
-    connection = await AsyncConnection.connect(
-        change.patient(url, "merge"), autocommit=True, row_factory=dict_row
+    connection = await Connection.connect(
+        change.patient(url, "merge"),
+        autocommit=True,
+        cursor_factory=AsyncRawCursor,
+        row_factory=dict_row,
     )
+    await connection.pin(MEANING)
     connection.adapters.register_loader("timestamptz", FiniteTimestamp)
     # WITH HOLD: the server keeps the list, and no transaction stays open beside the work.
     async with connection, AsyncRawServerCursor(connection, "items", withhold=True) as cursor:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf
@@ -14,15 +15,24 @@ from psycopg.abc import PQGen
 from psycopg.adapt import Buffer, Loader
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from db.engine import POSTGRESQL, ROOT, named
-from db.session import conninfo, engine_of, transaction_settings
+from db.session import (
+    SEARCH_PATH,
+    SETTINGS,
+    TABLES,
+    conninfo,
+    engine_of,
+    parameters,
+    service_settings,
+    timeouts,
+)
 from db.settings import Settings
 
-SETTINGS = (ROOT / "sql" / "settings.sql").read_bytes()
+SESSION = (ROOT / "sql" / "session.sql").read_bytes()
 TIMELINE = (ROOT / "sql" / "timeline.sql").read_bytes()
 
 T = TypeVar("T")
@@ -53,8 +63,8 @@ class Connection(AsyncConnection[Row]):
         self.prepared: set[str] = set()  # what db.pipeline has prepared, by name
         self.engine = POSTGRESQL
         self.silent = False  # nothing was heard of it when its user stopped waiting
-        # Of each transaction, behind a pooler: start-up options say nothing there, and nothing is
-        # prepared.
+        # The parameters of sql/settings.sql in each transaction, behind a pooler: it may have
+        # another session, and nothing is prepared.
         self.settings: list[str] = []
         self.replicated = True  # what it has committed, where that waits for a standby
         self.add_notice_handler(self._notice)
@@ -85,9 +95,34 @@ class Connection(AsyncConnection[Row]):
             raise
 
     async def apply_settings(self) -> None:
-        """Set for this transaction what start-up options could not."""
+        """Set for this transaction what was not set for the session."""
         if self.settings:
             await self.execute(SETTINGS, self.settings)
+
+    async def rows(self, query: bytes, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Run one statement that reads, which is a transaction of its own, and return its rows."""
+        # Not prepared: planned anew, a filter that is NULL is gone from the plan, and no plan is
+        # from before a change of the table. And where psycopg has prepared anything, it answers the
+        # next ROLLBACK by DEALLOCATE ALL, the pipeline's included.
+        if not self.settings:
+            return await (await self.execute(query, parameters, prepare=False)).fetchall()
+        # Up to its end a pipeline is one transaction, so that the settings are there.
+        async with self.pipeline():
+            await self.apply_settings()
+            cursor = await self.execute(query, parameters)
+        return await cursor.fetchall()
+
+    async def search_path(self, *extensions: str) -> str | None:
+        """Return the schemas of the tables and of these extensions, as a search_path."""
+        cursor = self.cursor(row_factory=tuple_row)
+        await cursor.execute(SEARCH_PATH, [TABLES, list(extensions)], prepare=False)
+        found = await cursor.fetchone()
+        return found[0] if found else None
+
+    async def pin(self, settings: dict[str, str]) -> None:
+        """Tell the session these settings, and the search_path."""
+        path = await self.search_path()
+        await self.execute(SETTINGS, parameters(settings, path, transaction=False), prepare=False)
 
     async def cancel_safe(self, *, timeout: float = CANCEL_TIMEOUT) -> None:  # noqa: ASYNC109
         """Ask the server to cancel; psycopg itself asks for longer where it does so."""
@@ -152,20 +187,18 @@ class Pool(AsyncConnectionPool[Connection]):
 
 
 class FiniteTimestamp(Loader):
-    """Loads a timestamp in UTC; what datetime cannot hold, as 'infinity', as None."""
+    """Loads a timestamp in UTC; what datetime cannot hold, as 'infinity', as None.
 
-    def __init__(self, oid: int, context: Any = None) -> None:
-        super().__init__(oid, context)
-        known = psycopg.adapters.get_loader(oid, self.format)
-        assert known is not None
-        self._load = known(oid, context).load
+    psycopg's own goes by the DateStyle that the server has reported; behind a pooler it is not told
+    of the one that a transaction has set.
+    """
 
     def load(self, data: Buffer) -> datetime | None:
         try:
-            value: datetime = self._load(data)
-        except psycopg.DataError:
+            value = datetime.fromisoformat(bytes(data).decode())
+            return value.astimezone(UTC)  # a psql of someone's may have another time zone
+        except (ValueError, OverflowError):
             return None
-        return value.astimezone(UTC)  # behind a pooler a session may have another time zone
 
 
 class FormerPrimary(psycopg.OperationalError):
@@ -229,11 +262,24 @@ async def _configure(settings: Settings, connection: Connection) -> None:
             await connection.close()
             raise psycopg.OperationalError(f"the server is another engine: set ENGINE={engine}")
     connection.engine = engine_of(settings)
-    if settings.pooler:
-        connection.settings = list(transaction_settings(settings).values())
+    await _pin(settings, connection)
     # Every BEGIN that psycopg sends says so: a SET TRANSACTION would end with its transaction, and
     # the next attempt would run at READ COMMITTED.
     await connection.set_isolation_level(IsolationLevel.SERIALIZABLE)
     # Else psycopg sends 7 as smallint and 70000 as integer, and each would be a plan of its own.
     connection.adapters.register_dumper(int, Int8Dumper)
     connection.adapters.register_loader("timestamptz", FiniteTimestamp)
+
+
+async def _pin(settings: Settings, connection: Connection) -> None:
+    if connection.engine is not POSTGRESQL:
+        if settings.pooler:
+            connection.settings = parameters(timeouts(settings), None, transaction=True)
+        return
+    if settings.pooler:
+        path = await connection.search_path()
+        connection.settings = parameters(service_settings(settings), path, transaction=True)
+        return
+    (answer,) = await connection.rows(SESSION)
+    if not answer["unset"]:  # else there is a pooler, and another client would have them next
+        await connection.pin(service_settings(settings))

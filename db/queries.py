@@ -63,11 +63,7 @@ async def select(pool: Pool, query: str, parameters: list[Any], seconds: float) 
     """Run one reading SQL file. `seconds` and the errors are those of db.transaction.read()."""
 
     async def work(connection: Connection) -> list[Row]:
-        # Not prepared: planned anew, a filter that is NULL is gone from the plan, and outside a
-        # transaction nothing would clear a plan from before a change of the table.
-        text = QUERIES[statement(connection, query)]
-        cursor = await connection.execute(text, parameters, prepare=False)
-        return await cursor.fetchall()
+        return await connection.rows(QUERIES[statement(connection, query)], parameters)
 
     return await read(pool, work, seconds=seconds)
 
@@ -91,14 +87,12 @@ async def check_usable(connection: Connection, resources: Iterable[str]) -> None
 
     It is one of psycopg's, or SettingsLost.
     """
-    # None is prepared. A plan from before a change of the table would fail; and where psycopg has
-    # prepared anything, it answers the next ROLLBACK by DEALLOCATE ALL, the pipeline's included.
-    answer = await (await connection.execute(QUERIES["session"], prepare=False)).fetchone()
-    if answer is None or answer["read_only"]:
+    (answer,) = await connection.rows(QUERIES["session"])
+    if answer["read_only"]:
         raise psycopg.errors.ReadOnlySqlTransaction
     if answer["unset"] and connection.engine.planner_settings and not connection.settings:
         raise SettingsLost
     for resource in resources:
         # No row has id 0.
-        await connection.execute(QUERIES[f"{resource}/get"], [0], prepare=False)
-    await connection.execute(QUERIES["kept"], ["", 0], prepare=False)
+        await connection.rows(QUERIES[f"{resource}/get"], [0])
+    await connection.rows(QUERIES["kept"], ["", 0])

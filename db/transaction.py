@@ -17,6 +17,7 @@ from psycopg import errors
 from psycopg_pool import PoolTimeout, TooManyRequests
 
 from db.pool import Connection, Pool
+from db.refusal import is_refusal
 
 T = TypeVar("T")
 Work = Callable[[Connection], Awaitable[T]]
@@ -84,6 +85,10 @@ class SettingsLost(Unavailable):
 
 class NotReplicated(Unavailable):
     """The wait for a synchronous standby was cancelled: it may not have what was committed."""
+
+
+class ServerFault(Unavailable):
+    """The database failed, by no fault of the request: the service's log has the SQLSTATE."""
 
 
 class SchemaMissing(Unavailable):
@@ -209,7 +214,7 @@ async def _until_done(
             raise SchemaMissing from e
         except psycopg.Error as error:
             if not broken:
-                if isinstance(error, psycopg.OperationalError):
+                if isinstance(error, psycopg.OperationalError) and not is_refusal(error):
                     raise Unavailable from error
                 raise
             failure = error

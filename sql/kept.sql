@@ -4,12 +4,12 @@
 WITH RECURSIVE chain AS (
     SELECT kept
     FROM merged
-    WHERE resource = $1
-      AND id = $2
+    WHERE resource = $1::text
+      AND id = $2::bigint
     UNION
     SELECT merged.kept
     FROM chain
-    INNER JOIN merged ON merged.resource = $1 AND merged.id = chain.kept
+    INNER JOIN merged ON merged.resource = $1::text AND merged.id = chain.kept
 )
 SELECT kept
 FROM chain

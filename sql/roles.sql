@@ -10,6 +10,15 @@
 SET lock_timeout = '1500ms';
 SET client_min_messages = warning;
 
+-- The schema that has the tables, and from here on no other, for others may make things there that
+-- run with the rights of whoever runs this. In it init, guard and enforce make tables, indexes and
+-- functions.
+SELECT relnamespace::regnamespace AS schema
+FROM pg_catalog.pg_class
+WHERE oid = 'departments'::regclass::oid
+\gset
+SET search_path = :schema, pg_temp;
+
 SELECT 'CREATE ROLE onerow_service LOGIN'
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'onerow_service')
 \gexec
@@ -20,16 +29,11 @@ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'onerow_owner')
 
 -- Who is no superuser must be a member to give tables to the new owner.
 SELECT 'GRANT onerow_owner TO CURRENT_USER'
-WHERE NOT pg_has_role('onerow_owner', 'USAGE')
+WHERE NOT pg_has_role('onerow_owner'::name, 'USAGE'::text)
 \gexec
 
 GRANT CONNECT ON DATABASE :"DBNAME" TO onerow_service, onerow_owner;
 
--- The schema that has the tables. In it init, guard and enforce make tables, indexes and functions.
-SELECT relnamespace::regnamespace AS schema
-FROM pg_class
-WHERE oid = 'departments'::regclass
-\gset
 GRANT USAGE ON SCHEMA :schema TO onerow_service, onerow_owner;
 GRANT CREATE ON SCHEMA :schema TO onerow_owner;
 
@@ -42,9 +46,12 @@ ALTER TABLE merged OWNER TO onerow_owner;
 -- The guard, if it is on, runs with its owner's rights, so that writers need none on its locks.
 ALTER TABLE IF EXISTS departments_guard_locks OWNER TO onerow_owner;
 ALTER TABLE IF EXISTS employees_guard_locks OWNER TO onerow_owner;
-SELECT format('ALTER FUNCTION %s OWNER TO onerow_owner', oid::regprocedure)
+SELECT 'ALTER FUNCTION ' || oid::regprocedure::text || ' OWNER TO onerow_owner'
 FROM pg_proc
-WHERE oid IN (to_regprocedure('departments_guard()'), to_regprocedure('employees_guard()'))
+WHERE oid IN (
+    to_regprocedure('departments_guard()'::text)::oid,
+    to_regprocedure('employees_guard()'::text)::oid
+)
 \gexec
 
 REVOKE ALL ON departments, employees, merged FROM onerow_service;

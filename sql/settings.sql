@@ -1,12 +1,11 @@
--- Sets for this transaction what start-up options say where no pooler drops them: set_config, several.
--- $1 statement_timeout text
--- $2 lock_timeout text
--- $3 idle_in_transaction_session_timeout text
--- $4 enable_seqscan text
--- $5 client_min_messages text
-SELECT
-    set_config('statement_timeout', $1, TRUE),
-    set_config('lock_timeout', $2, TRUE),
-    set_config('idle_in_transaction_session_timeout', $3, TRUE),
-    set_config('enable_seqscan', $4, TRUE),
-    set_config('client_min_messages', $5, TRUE);
+-- Sets what is not as it should be, for this transaction or for the rest of the session: set_config, of each.
+-- $1 settings jsonb, {"name": "value"}
+-- $2 transaction boolean, or else the session
+-- A setting that this version of PostgreSQL does not have is left out. What a commit waits for is
+-- left as it is, too, but where it does not even wait for this server's own disk.
+SELECT pg_catalog.set_config(key, value, $2::boolean)
+FROM jsonb_each_text($1::jsonb)
+WHERE CASE key
+    WHEN 'synchronous_commit' THEN current_setting(key) = 'off'
+    ELSE current_setting(key, TRUE) <> value
+END;

@@ -74,9 +74,10 @@ class Service:
         self.http = httpx.Client(base_url=self.url, timeout=LIMIT, trust_env=False)
 
     def complaints(self) -> list[str]:
-        """The lines of the log but for those that tell that a worker begins or ends."""
+        """The lines of the log but for a worker's begin and end, and the version of the server."""
+        expected = (" INFO onerow: worker ", " WARNING onerow: PostgreSQL ")
         lines = self.log.read_text().splitlines()
-        return [line for line in lines if " INFO onerow: worker " not in line]
+        return [line for line in lines if not any(each in line for each in expected)]
 
     def post(self, path: str, **body: Any) -> httpx.Response:
         return self.http.post(path, json=body)

@@ -127,6 +127,28 @@ async def test_a_lookup_that_misses_locks_one_page_of_its_index(
                 ]
 
 
+# As earlier versions of schema.sql have made them.
+EARLIER = (
+    "DROP INDEX departments_lookup, employees_lookup",
+    "CREATE INDEX departments_lookup ON departments"
+    " USING hash (hashtextextended(name, 0)) WITH (fillfactor = 10)",
+    "CREATE INDEX employees_lookup ON employees"
+    " USING hash (hashtextextended(name, department_id)) WITH (fillfactor = 10)",
+)
+
+
+@pytest.mark.anyio
+async def test_an_earlier_index_serves_the_lookup(database: str) -> None:
+    for statement in EARLIER:
+        sql(database, statement)
+    async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
+        for resource, key in KEYS.items():
+            async with pool.connection() as connection, connection.transaction():
+                assert await predicate_locks(connection, resource, key) == [
+                    {"locktype": "page", "relation": f"{resource}_lookup"}
+                ]
+
+
 async def predicate_locks(
     connection: AsyncConnection[dict[str, object]], resource: str, key: list[object]
 ) -> list[dict[str, object]]:

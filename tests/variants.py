@@ -162,8 +162,9 @@ def answer_before_commit() -> None:
 def lookup_without_the_department() -> None:
     """A namesake elsewhere is taken for the employee."""
     QUERIES["employees/select"] = QUERIES["employees/select"].replace(
-        b"WHERE hashtextextended(name, department_id) = hashtextextended($2, $1)\n"
-        b"      AND department_id IS NOT DISTINCT FROM $1\n",
+        b"WHERE hashtextextended(name::text, department_id::bigint)\n"
+        b"          = hashtextextended($2::text, $1::bigint)\n"
+        b"      AND department_id IS NOT DISTINCT FROM $1::bigint\n",
         b"WHERE $1::bigint IS NOT NULL\n",
     )
 

@@ -9,7 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from db.transaction import KeyNotStored, QueueFull, Unavailable
+from db.refusal import is_refusal
+from db.transaction import KeyNotStored, QueueFull, ServerFault, Unavailable
 from web.problem import client_gone, http_exception, unavailable
 from web.validation import Invalid, invalid_input, unprocessable, wrong
 
@@ -35,10 +36,14 @@ async def on_unavailable(request: Request, error: Exception) -> Response:
     return unavailable(str(error))
 
 
-async def on_refusal(_request: Request, error: Exception) -> Response:
-    """Answer an error of the database if it is_refusal()."""
+async def on_refusal(request: Request, error: Exception) -> Response:
+    """Answer an error of the database: 422 if it is_refusal(), or else 503, told to the log."""
     if not is_refusal(error):
-        raise error
+        if getattr(error, "sqlstate", None) is None:
+            raise error  # psycopg's own, and so a defect
+        fault = ServerFault()
+        fault.__cause__ = error
+        return await on_unavailable(request, fault)
     return unprocessable(wrong("", "is refused by the table"))
 
 
@@ -48,17 +53,6 @@ async def on_key_not_stored(_request: Request, error: Exception) -> Response:
     if not error.field:
         return unprocessable(wrong("", "is refused by the table, which keeps no row"))
     return unprocessable(wrong(error.field, "would be stored as another value by the table"))
-
-
-def is_refusal(error: Exception) -> bool:
-    """Tell whether someone else's constraint, trigger or column's type says no."""
-    return (
-        isinstance(
-            error, psycopg.IntegrityError | psycopg.DataError | psycopg.errors.RaiseException
-        )
-        # A trigger's own SQLSTATE, which psycopg has no class for.
-        or type(error) is psycopg.DatabaseError
-    )
 
 
 ERROR_HANDLERS: dict[type[Exception], ErrorHandler] = {

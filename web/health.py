@@ -3,15 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from functools import partial
 from time import monotonic
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from db.pool import Pool
+from db.pool import Connection, Pool
 from db.queries import check_usable
+from db.shortcomings import shortcomings
 from db.transaction import NoConnection, QueueFull, Unavailable, read
 from web.problem import unavailable
 from web.serving import is_draining
@@ -32,7 +32,7 @@ def routes(resources: Sequence[str]) -> list[Route]:
         if is_draining():
             return unavailable("The service is about to end.")
         try:
-            await check_ready(request.state.pool, resources)
+            warnings = await check_ready(request.state.pool, resources)
         except Unavailable as error:
             if told != str(error):
                 log.warning("not ready: %s", error)
@@ -41,7 +41,7 @@ def routes(resources: Sequence[str]) -> list[Route]:
         if told:
             log.info("ready again")
         told = ""
-        return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "ready", **({"warnings": warnings} if warnings else {})})
 
     return [Route("/live", live), Route("/ready", ready)]
 
@@ -51,11 +51,19 @@ async def live(_request: Request) -> Response:
     return JSONResponse({"status": "live"})
 
 
-async def check_ready(pool: Pool, resources: Sequence[str]) -> None:
-    """Raise Unavailable if a POST would not find connection, tables and a server that writes."""
+async def check_ready(pool: Pool, resources: Sequence[str]) -> list[str]:
+    """Return what is wrong although a POST would be served, by db.shortcomings.
+
+    Raises Unavailable if a POST would not find connection, tables and a server that writes.
+    """
+
+    async def work(connection: Connection) -> list[str]:
+        await check_usable(connection, resources)
+        return await shortcomings(connection, resources)
+
     deadline, served = monotonic() + READY_DEADLINE, pool.served
     try:
-        await read(pool, partial(check_usable, resources=resources), seconds=READY_DEADLINE)
+        return await read(pool, work, seconds=READY_DEADLINE)
     except (QueueFull, NoConnection):
         # Busy is ready, as long as others are through with theirs: without this instance, the load
         # would only be on the rest.
@@ -63,3 +71,4 @@ async def check_ready(pool: Pool, resources: Sequence[str]) -> None:
             if monotonic() > deadline:
                 raise
             await asyncio.sleep(READY_DEADLINE / 20)
+        return []

@@ -237,9 +237,11 @@ def _resource_paths(
 
 
 def _other_paths() -> dict[str, Json]:
-    live, ready = (
-        response(200, "Yes", json(object_of(status=TEXT), {"status": status}))
-        for status in ("live", "ready")
+    live = response(200, "Yes", json(object_of(status=TEXT), {"status": "live"}))
+    is_ready: Json = object_of(status=TEXT)
+    is_ready["properties"]["warnings"] = {"type": "array", "items": TEXT}
+    ready = response(
+        200, "Yes, and what is wrong all the same", json(is_ready, {"status": "ready"})
     )
     this = response(200, "OpenAPI 3.1", json({"type": "object"}))
     counts = response(200, "Prometheus' text format", {"text/plain": {"schema": TEXT}})

@@ -1,10 +1,10 @@
 -- The foreign keys to a table: referring ("table.column").
 -- $1 resource text
-SELECT conrelid::regclass::text || '.' || string_agg(attname, ', ' ORDER BY attnum) AS referring
+SELECT conrelid::regclass::text || '.' || string_agg(attname::text, ', ' ORDER BY attnum) AS referring
 FROM pg_constraint
 INNER JOIN pg_attribute ON attrelid = conrelid AND attnum = ANY (conkey)
 WHERE contype = 'f'
-  AND confrelid = to_regclass($1)
-  AND conparentid = 0
+  AND confrelid = to_regclass($1::text)::oid
+  AND conparentid = 0::oid
 GROUP BY pg_constraint.oid
 ORDER BY referring;

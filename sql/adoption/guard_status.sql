@@ -6,5 +6,5 @@ SELECT
         ELSE CASE count(*) WHEN 0 THEN 'off' ELSE 'incomplete' END
     END AS status
 FROM pg_trigger
-WHERE tgrelid = to_regclass($1)
-  AND tgname IN ($1 || '_guard_insert', $1 || '_guard_update');
+WHERE tgrelid = to_regclass($1::text)::oid
+  AND tgname IN ($1::text || '_guard_insert', $1::text || '_guard_update');

@@ -3,12 +3,12 @@
 SELECT DISTINCT
     CASE
         WHEN pg_locks.pid IS NULL THEN 'a prepared transaction, see pg_prepared_xacts'
-        ELSE format('process %s (%s, %s, since %s)', pg_locks.pid, application_name, state, xact_start)
+        ELSE pg_catalog.format('process %s (%s, %s, since %s)', pg_locks.pid, application_name, state, xact_start)
     END AS description
 FROM pg_locks
 LEFT JOIN pg_stat_activity ON pg_stat_activity.pid = pg_locks.pid
 WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND relation = to_regclass($1)
+  AND relation = to_regclass($1::text)::oid
   AND granted
   AND pg_locks.pid IS DISTINCT FROM pg_backend_pid()
 ORDER BY description

@@ -1,3 +1,3 @@
 -- Sets how long this transaction waits for a lock: set_config.
 -- $1 milliseconds bigint
-SELECT set_config('lock_timeout', $1::bigint::text, TRUE);
+SELECT set_config('lock_timeout'::text, $1::bigint::text, TRUE);

@@ -3,7 +3,7 @@
 SELECT
     indrelid::regclass::text AS table_name,
     (
-        SELECT array_agg(attname::text ORDER BY attname)
+        SELECT pg_catalog.array_agg(attname::text ORDER BY attname)
         FROM pg_attribute
         WHERE attrelid = indrelid
           AND attnum = ANY (indkey[0:indnkeyatts - 1])
@@ -12,5 +12,5 @@ SELECT
     indisvalid AS valid,
     EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u')) AS is_constraint
 FROM pg_index
-WHERE indexrelid = to_regclass($1)
+WHERE indexrelid = to_regclass($1::text)::oid
   AND indisunique;

@@ -2,4 +2,4 @@
 -- $1 id bigint
 SELECT id, name, created_at
 FROM departments
-WHERE id = $1;
+WHERE id = $1::bigint;

@@ -11,8 +11,8 @@ WITH missing AS MATERIALIZED (
     WHERE NOT EXISTS (
         SELECT
         FROM departments
-        WHERE hashtextextended(name, 0) = hashtextextended($1, 0)
-          AND name IS NOT DISTINCT FROM $1
+        WHERE hashtextextended(name::text, 0::bigint) = hashtextextended($1::text, 0::bigint)
+          AND name::text IS NOT DISTINCT FROM $1::text
     )
       AND clock_timestamp() < transaction_timestamp() + interval '50 milliseconds'
 ),
@@ -27,8 +27,9 @@ FROM missing
 LEFT JOIN inserted ON TRUE
 WHERE CASE
     WHEN inserted.id IS NULL THEN 'the table kept no row'
-    WHEN inserted.name IS DISTINCT FROM $1 THEN 'the table stored another name'
-    WHEN hashtextextended(inserted.name, 0) <> hashtextextended($1, 0) THEN 'the table would not find this name'
+    WHEN inserted.name::text IS DISTINCT FROM $1::text THEN 'the table stored another name'
+    WHEN hashtextextended(inserted.name::text, 0::bigint)
+         <> hashtextextended($1::text, 0::bigint) THEN 'the table would not find this name'
     WHEN clock_timestamp() > transaction_timestamp() + interval '50 milliseconds' THEN 'the insert came too late'
     ELSE 'true'
 END::boolean;

@@ -5,8 +5,9 @@
 -- With a name, the hash condition lets departments_lookup find the row.
 SELECT id, name, created_at
 FROM departments
-WHERE id > $1
-  AND ($3::text IS NULL OR name = $3)
-  AND ($3::text IS NULL OR hashtextextended(name, 0) = hashtextextended($3, 0))
+WHERE id > $1::bigint
+  AND ($3::text IS NULL OR name::text = $3::text)
+  AND ($3::text IS NULL
+       OR hashtextextended(name::text, 0::bigint) = hashtextextended($3::text, 0::bigint))
 ORDER BY id
 LIMIT $2::bigint + 1;

@@ -1,12 +1,13 @@
 -- The department of this name, the lowest id where several share it, and how many do: id, name, created_at, copies. No row if there is none.
 -- $1 name text
+-- Exact types leave PostgreSQL no choice of operators and functions but its own, whatever others made.
 -- Only departments_lookup can serve the hash condition: no index serves IS NOT DISTINCT FROM, and
 -- MATERIALIZED keeps ORDER BY from choosing the primary key. So the predicate lock is one page.
 WITH same_key AS MATERIALIZED (
     SELECT id, name, created_at
     FROM departments
-    WHERE hashtextextended(name, 0) = hashtextextended($1, 0)
-      AND name IS NOT DISTINCT FROM $1
+    WHERE hashtextextended(name::text, 0::bigint) = hashtextextended($1::text, 0::bigint)
+      AND name::text IS NOT DISTINCT FROM $1::text
 )
 SELECT id, name, created_at, count(*) OVER () AS copies
 FROM same_key

@@ -12,9 +12,10 @@ WITH missing AS MATERIALIZED (
     WHERE NOT EXISTS (
         SELECT
         FROM employees
-        WHERE hashtextextended(name, department_id) = hashtextextended($2, $1)
-          AND department_id IS NOT DISTINCT FROM $1
-          AND name IS NOT DISTINCT FROM $2
+        WHERE hashtextextended(name::text, department_id::bigint)
+              = hashtextextended($2::text, $1::bigint)
+          AND department_id IS NOT DISTINCT FROM $1::bigint
+          AND name::text IS NOT DISTINCT FROM $2::text
     )
       AND clock_timestamp() < transaction_timestamp() + interval '50 milliseconds'
 ),
@@ -29,9 +30,10 @@ FROM missing
 LEFT JOIN inserted ON TRUE
 WHERE CASE
     WHEN inserted.id IS NULL THEN 'the table kept no row'
-    WHEN inserted.department_id IS DISTINCT FROM $1 THEN 'the table stored another department_id'
-    WHEN inserted.name IS DISTINCT FROM $2 THEN 'the table stored another name'
-    WHEN hashtextextended(inserted.name, inserted.department_id) <> hashtextextended($2, $1) THEN 'the table would not find this name'
+    WHEN inserted.department_id IS DISTINCT FROM $1::bigint THEN 'the table stored another department_id'
+    WHEN inserted.name::text IS DISTINCT FROM $2::text THEN 'the table stored another name'
+    WHEN hashtextextended(inserted.name::text, inserted.department_id::bigint)
+         <> hashtextextended($2::text, $1::bigint) THEN 'the table would not find this name'
     WHEN clock_timestamp() > transaction_timestamp() + interval '50 milliseconds' THEN 'the insert came too late'
     ELSE 'true'
 END::boolean;

@@ -1,14 +1,16 @@
 -- The employee of this key, the lowest id where several share it, and how many do: id, department_id, name, created_at, copies. No row if there is none.
 -- $1 department_id bigint
 -- $2 name text
+-- Exact types leave PostgreSQL no choice of operators and functions but its own, whatever others made.
 -- Only employees_lookup can serve the hash condition: no index serves IS NOT DISTINCT FROM, and
 -- MATERIALIZED keeps ORDER BY from choosing the primary key. So the predicate lock is one page.
 WITH same_key AS MATERIALIZED (
     SELECT id, department_id, name, created_at
     FROM employees
-    WHERE hashtextextended(name, department_id) = hashtextextended($2, $1)
-      AND department_id IS NOT DISTINCT FROM $1
-      AND name IS NOT DISTINCT FROM $2
+    WHERE hashtextextended(name::text, department_id::bigint)
+          = hashtextextended($2::text, $1::bigint)
+      AND department_id IS NOT DISTINCT FROM $1::bigint
+      AND name::text IS NOT DISTINCT FROM $2::text
 )
 SELECT id, department_id, name, created_at, count(*) OVER () AS copies
 FROM same_key

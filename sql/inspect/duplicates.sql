@@ -2,7 +2,7 @@
 SELECT
     'departments' AS resource,
     min(id) AS lowest_id,
-    jsonb_build_object('name', name) AS key,
+    pg_catalog.jsonb_build_object('name', name) AS key,
     count(*) AS copies,
     min(created_at) AS first_created_at,
     max(created_at) AS last_created_at
@@ -14,7 +14,7 @@ UNION ALL
 SELECT
     'employees',
     min(id),
-    jsonb_build_object('department_id', department_id, 'name', name),
+    pg_catalog.jsonb_build_object('department_id', department_id, 'name', name),
     count(*),
     min(created_at),
     max(created_at)

@@ -4,7 +4,7 @@ SELECT
     CASE (
         SELECT count(*) FILTER (WHERE tgenabled = 'A') * 10 + count(*)
         FROM pg_trigger
-        WHERE tgrelid = to_regclass(resource)
+        WHERE tgrelid = to_regclass(resource)::oid
           AND tgname IN (resource || '_guard_insert', resource || '_guard_update')
     )
         WHEN 22 THEN 'on'
@@ -14,18 +14,18 @@ SELECT
     (
         SELECT pg_get_constraintdef(oid)
         FROM pg_constraint
-        WHERE conrelid = to_regclass(resource)
+        WHERE conrelid = to_regclass(resource)::oid
           AND conname = resource || '_key'
     ) AS unique_constraint,
     (
         SELECT CASE WHEN indisvalid THEN 'valid' ELSE 'INVALID' END
         FROM pg_index
-        WHERE indexrelid = to_regclass(resource || '_key')
+        WHERE indexrelid = to_regclass(resource || '_key')::oid
     ) AS its_index,
     (
         SELECT CASE WHEN indisvalid THEN 'valid' ELSE 'INVALID' END
         FROM pg_index
-        WHERE indexrelid = to_regclass(resource || '_lookup')
+        WHERE indexrelid = to_regclass(resource || '_lookup')::oid
     ) AS lookup_index
 FROM (VALUES ('departments'), ('employees')) AS resources (resource)
 ORDER BY resource;

@@ -3,6 +3,6 @@
 -- $2 id bigint
 SELECT merged_at, resource, id, kept, content, pointed
 FROM merged
-WHERE ($1::text IS NULL OR resource = $1)
-  AND ($2::bigint IS NULL OR id = $2)
+WHERE ($1::text IS NULL OR resource = $1::text)
+  AND ($2::bigint IS NULL OR id = $2::bigint)
 ORDER BY step DESC;

@@ -3,7 +3,7 @@ SELECT
     relation::regclass::text AS relation,
     locktype AS kind,
     count(*) AS locks,
-    count(DISTINCT virtualtransaction) AS transactions,
+    pg_catalog.count(DISTINCT virtualtransaction) AS transactions,
     current_setting('max_pred_locks_per_transaction') AS max_pred_locks_per_transaction
 FROM pg_locks
 WHERE mode = 'SIReadLock'

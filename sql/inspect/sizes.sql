@@ -10,7 +10,7 @@ WITH tables AS (
         n_tup_ins AS inserted,
         n_tup_del AS deleted,
         CASE WHEN n_live_tup > 0
-            THEN greatest(-1, least(1, (n_tup_ins - n_tup_del) / n_live_tup::numeric))
+            THEN greatest(-1, least(1, (n_tup_ins - n_tup_del)::numeric / n_live_tup::numeric))
         END AS grown
     FROM pg_stat_user_tables
 ),
@@ -25,7 +25,7 @@ SELECT
     relation::regclass::text AS relation,
     kind,
     pg_size_pretty(size) AS size,
-    pg_size_pretty((size * grown)::bigint) AS grown_by,
+    pg_size_pretty((size::numeric * grown)::bigint) AS grown_by,
     live_rows,
     dead_rows,
     inserted,
@@ -34,9 +34,9 @@ SELECT
     stats_reset AS since -- NULL: since the database was made, or the server crashed
 FROM relations
 JOIN tables USING (relid)
-CROSS JOIN LATERAL pg_total_relation_size(relation) AS whole
+CROSS JOIN LATERAL pg_total_relation_size(relation::regclass) AS whole
 CROSS JOIN LATERAL (
-    SELECT CASE kind WHEN 'table' THEN whole - pg_indexes_size(relation) ELSE whole END AS size
+    SELECT CASE kind WHEN 'table' THEN whole - pg_indexes_size(relation::regclass) ELSE whole END AS size
 ) AS own
 JOIN pg_stat_database ON datname = current_database()
 ORDER BY table_name, kind DESC, own.size DESC, 1;

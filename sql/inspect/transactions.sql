@@ -4,7 +4,9 @@
 SELECT
     xact_commit AS commits,
     xact_rollback AS rollbacks,
-    round(100.0 * xact_rollback / nullif(xact_commit + xact_rollback, 0), 2) AS rollback_percent,
+    round(
+        100.0 * xact_rollback::numeric / nullif((xact_commit + xact_rollback)::numeric, 0.0), 2
+    ) AS rollback_percent,
     conflicts,
     deadlocks,
     stats_reset AS since -- NULL: since the database was made, or the server crashed

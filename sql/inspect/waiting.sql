@@ -17,7 +17,7 @@ CROSS JOIN LATERAL (
     WHERE pg_locks.pid = waiter.pid
       AND NOT granted
 ) AS waits
-CROSS JOIN LATERAL unnest(pg_blocking_pids(waiter.pid)) AS blocking
+CROSS JOIN LATERAL pg_catalog.unnest(pg_blocking_pids(waiter.pid)) AS blocking
 LEFT JOIN pg_stat_activity AS holder ON holder.pid = blocking
 WHERE waiter.datname = current_database()
   AND waiter.wait_event_type = 'Lock'

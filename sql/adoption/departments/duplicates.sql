@@ -2,11 +2,15 @@
 SELECT
     'departments' AS resource,
     min(id) AS id,
-    jsonb_build_object('name', name) AS key,
+    pg_catalog.jsonb_build_object('name', name) AS key,
     count(*) AS copies,
     min(created_at) AS first_created_at,
     max(created_at) AS last_created_at,
-    (SELECT count(*) FROM employees WHERE department_id = ANY (array_agg(departments.id))) AS referring,
+    (
+        SELECT count(*)
+        FROM employees
+        WHERE department_id = ANY (pg_catalog.array_agg(departments.id))
+    ) AS referring,
     count(*) OVER () AS total,
     sum(count(*) - 1) OVER ()::bigint AS surplus
 FROM departments

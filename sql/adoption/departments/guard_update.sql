@@ -4,5 +4,5 @@ CREATE TRIGGER departments_guard_update
 AFTER UPDATE ON departments
 FOR EACH ROW
 WHEN (NEW.name IS NOT NULL
-      AND NEW.name IS DISTINCT FROM OLD.name)
+      AND NEW.name::text IS DISTINCT FROM OLD.name::text)
 EXECUTE FUNCTION departments_guard();

@@ -1,3 +1,3 @@
 -- Builds the index of the lookup while writers go on. No row. schema.sql says why it is this one.
 CREATE INDEX CONCURRENTLY departments_lookup
-    ON departments USING hash (hashtextextended(name, 0)) WITH (fillfactor = 10);
+    ON departments USING hash (hashtextextended(name::text, 0::bigint)) WITH (fillfactor = 10);

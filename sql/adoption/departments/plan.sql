@@ -10,7 +10,7 @@ surplus AS (
     WHERE id <> kept
 )
 SELECT
-    count(DISTINCT kept) AS keys,
+    pg_catalog.count(DISTINCT kept) AS keys,
     count(*) AS removed,
     (SELECT count(*) FROM employees INNER JOIN surplus ON surplus.id = department_id) AS referring
 FROM surplus;

@@ -15,8 +15,11 @@ removed AS (
     RETURNING
         departments.id,
         pairs.kept,
-        to_jsonb(departments.*) AS content,
-        (departments.*)::text = jsonb_populate_record(NULL::departments, to_jsonb(departments.*))::text AS whole
+        pg_catalog.to_jsonb(departments.*) AS content,
+        (departments.*)::text
+            = pg_catalog.jsonb_populate_record(
+                NULL::departments, pg_catalog.to_jsonb(departments.*)
+            )::text AS whole
 ),
 moved AS (
     INSERT INTO merged (resource, id, kept, content, pointed)

@@ -3,15 +3,15 @@
 WITH taken AS (
     DELETE FROM merged
     WHERE resource = 'departments'
-      AND id = $1
+      AND id = $1::bigint
     RETURNING kept, content, pointed
 ),
 restored AS (
     INSERT INTO departments OVERRIDING SYSTEM VALUE
     SELECT whole.*
     FROM taken
-    CROSS JOIN jsonb_populate_record(NULL::departments, content) AS whole
-    RETURNING to_jsonb(departments.*) AS restored
+    CROSS JOIN pg_catalog.jsonb_populate_record(NULL::departments, content) AS whole
+    RETURNING pg_catalog.to_jsonb(departments.*) AS restored
 )
 SELECT
     kept,

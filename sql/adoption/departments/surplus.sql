@@ -4,14 +4,15 @@
 WITH keys AS MATERIALIZED (
     SELECT DISTINCT name
     FROM departments
-    WHERE id = ANY ($1)
+    WHERE id = ANY ($1::bigint[])
 ),
 same_key AS MATERIALIZED (
     SELECT departments.id, departments.name
     FROM keys
     INNER JOIN departments
-        ON hashtextextended(departments.name, 0) = hashtextextended(keys.name, 0)
-       AND departments.name IS NOT DISTINCT FROM keys.name
+        ON hashtextextended(departments.name::text, 0::bigint)
+           = hashtextextended(keys.name::text, 0::bigint)
+       AND departments.name::text IS NOT DISTINCT FROM keys.name::text
 ),
 ranked AS (
     SELECT id, min(id) OVER (PARTITION BY name) AS kept

@@ -2,4 +2,4 @@
 -- $1 name text
 SELECT indisvalid AS valid
 FROM pg_index
-WHERE indexrelid = to_regclass($1);
+WHERE indexrelid = to_regclass($1::text)::oid;

@@ -6,7 +6,7 @@ SELECT
     current_setting('transaction_read_only')::boolean AS read_only,
     current_setting('fsync')::boolean AS fsync,
     current_setting('full_page_writes')::boolean AS full_page_writes,
-    current_setting('synchronous_commit') AS synchronous_commit,
+    (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit') AS synchronous_commit,
     current_setting('max_connections')::integer
         - current_setting('superuser_reserved_connections')::integer
         - coalesce(current_setting('reserved_connections', TRUE)::integer, 0) AS connections,

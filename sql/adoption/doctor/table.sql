@@ -6,28 +6,28 @@
 SELECT
     pg_class.oid::regclass::text AS table_name,
     relpersistence <> 'p' AS unlogged,
-    pg_has_role(relowner, 'MEMBER') AS owned,
+    pg_has_role(relowner, 'MEMBER'::text) AS owned,
     row_security_active(pg_class.oid) AS row_security,
     ARRAY(
         SELECT wanted
-        FROM unnest($2::text[]) AS wanted
+        FROM pg_catalog.unnest($2::text[]) AS wanted
         WHERE NOT has_table_privilege(pg_class.oid, wanted)
     )
-    || ARRAY(
+    OPERATOR(pg_catalog.||) ARRAY(
         SELECT 'USAGE on ' || seqrelid::regclass::text
         FROM pg_attrdef
         INNER JOIN pg_depend
-            ON classid = 'pg_attrdef'::regclass
+            ON classid = 'pg_attrdef'::regclass::oid
            AND objid = pg_attrdef.oid
-           AND refclassid = 'pg_class'::regclass
+           AND refclassid = 'pg_class'::regclass::oid
         INNER JOIN pg_sequence ON seqrelid = refobjid
         WHERE adrelid = pg_class.oid
           AND 'INSERT' = ANY ($2::text[])
-          AND NOT has_sequence_privilege(seqrelid, 'USAGE, UPDATE')
+          AND NOT has_sequence_privilege(seqrelid, 'USAGE, UPDATE'::text)
     ) AS missing,
     ARRAY(
         SELECT surplus
-        FROM unnest($3::text[]) AS surplus
+        FROM pg_catalog.unnest($3::text[]) AS surplus
         WHERE has_table_privilege(pg_class.oid, surplus)
     ) AS surplus,
     ARRAY(
@@ -39,4 +39,4 @@ SELECT
         ORDER BY attnum
     ) AS nullable
 FROM pg_class
-WHERE pg_class.oid = to_regclass($1);
+WHERE pg_class.oid = to_regclass($1::text)::oid;

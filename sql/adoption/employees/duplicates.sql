@@ -2,7 +2,7 @@
 SELECT
     'employees' AS resource,
     min(id) AS id,
-    jsonb_build_object('department_id', department_id, 'name', name) AS key,
+    pg_catalog.jsonb_build_object('department_id', department_id, 'name', name) AS key,
     count(*) AS copies,
     min(created_at) AS first_created_at,
     max(created_at) AS last_created_at,

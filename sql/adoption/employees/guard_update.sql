@@ -4,5 +4,6 @@ CREATE TRIGGER employees_guard_update
 AFTER UPDATE ON employees
 FOR EACH ROW
 WHEN (NEW.department_id IS NOT NULL AND NEW.name IS NOT NULL
-      AND (NEW.department_id IS DISTINCT FROM OLD.department_id OR NEW.name IS DISTINCT FROM OLD.name))
+      AND (NEW.department_id IS DISTINCT FROM OLD.department_id
+           OR NEW.name::text IS DISTINCT FROM OLD.name::text))
 EXECUTE FUNCTION employees_guard();

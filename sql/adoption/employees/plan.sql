@@ -11,6 +11,6 @@ ranked AS (
     INNER JOIN department ON department.id = employees.department_id
     WHERE employees.name IS NOT NULL
 )
-SELECT count(DISTINCT kept) AS keys, count(*) AS removed, 0::bigint AS referring
+SELECT pg_catalog.count(DISTINCT kept) AS keys, count(*) AS removed, 0::bigint AS referring
 FROM ranked
 WHERE id <> kept;

@@ -15,8 +15,11 @@ removed AS (
     RETURNING
         employees.id,
         pairs.kept,
-        to_jsonb(employees.*) AS content,
-        (employees.*)::text = jsonb_populate_record(NULL::employees, to_jsonb(employees.*))::text AS whole
+        pg_catalog.to_jsonb(employees.*) AS content,
+        (employees.*)::text
+            = pg_catalog.jsonb_populate_record(
+                NULL::employees, pg_catalog.to_jsonb(employees.*)
+            )::text AS whole
 ),
 moved AS (
     INSERT INTO merged (resource, id, kept, content, pointed)

@@ -3,15 +3,15 @@
 WITH taken AS (
     DELETE FROM merged
     WHERE resource = 'employees'
-      AND id = $1
+      AND id = $1::bigint
     RETURNING kept, content, pointed
 ),
 restored AS (
     INSERT INTO employees OVERRIDING SYSTEM VALUE
     SELECT whole.*
     FROM taken
-    CROSS JOIN jsonb_populate_record(NULL::employees, content) AS whole
-    RETURNING to_jsonb(employees.*) AS restored
+    CROSS JOIN pg_catalog.jsonb_populate_record(NULL::employees, content) AS whole
+    RETURNING pg_catalog.to_jsonb(employees.*) AS restored
 )
 SELECT
     kept,

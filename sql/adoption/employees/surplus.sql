@@ -4,16 +4,16 @@
 WITH keys AS MATERIALIZED (
     SELECT DISTINCT department_id, name
     FROM employees
-    WHERE id = ANY ($1)
+    WHERE id = ANY ($1::bigint[])
 ),
 same_key AS MATERIALIZED (
     SELECT employees.id, employees.department_id, employees.name
     FROM keys
     INNER JOIN employees
-        ON hashtextextended(employees.name, employees.department_id)
-           = hashtextextended(keys.name, keys.department_id)
+        ON hashtextextended(employees.name::text, employees.department_id::bigint)
+           = hashtextextended(keys.name::text, keys.department_id::bigint)
        AND employees.department_id IS NOT DISTINCT FROM keys.department_id
-       AND employees.name IS NOT DISTINCT FROM keys.name
+       AND employees.name::text IS NOT DISTINCT FROM keys.name::text
 ),
 ranked AS (
     SELECT id, min(id) OVER (PARTITION BY department_id, name) AS kept

@@ -16,10 +16,10 @@ staying AS (
     SELECT employees.id, employees.department_id, employees.name
     FROM (SELECT DISTINCT department_id, name FROM moving) AS keys
     INNER JOIN employees
-        ON hashtextextended(employees.name, employees.department_id)
-           = hashtextextended(keys.name, keys.department_id)
+        ON hashtextextended(employees.name::text, employees.department_id::bigint)
+           = hashtextextended(keys.name::text, keys.department_id::bigint)
        AND employees.department_id IS NOT DISTINCT FROM keys.department_id
-       AND employees.name IS NOT DISTINCT FROM keys.name
+       AND employees.name::text IS NOT DISTINCT FROM keys.name::text
 ),
 together AS (
     SELECT id, department_id, name

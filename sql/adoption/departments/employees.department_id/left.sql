@@ -2,5 +2,5 @@
 -- $1 ids bigint[]
 SELECT id
 FROM employees
-WHERE department_id = ANY ($1)
+WHERE department_id = ANY ($1::bigint[])
 LIMIT 1;

@@ -12,6 +12,6 @@ moved AS (
     WHERE employees.department_id = pairs.id
     RETURNING employees.id, pairs.id AS was
 )
-SELECT was AS id, array_agg(id ORDER BY id) AS moved
+SELECT was AS id, pg_catalog.array_agg(id ORDER BY id) AS moved
 FROM moved
 GROUP BY was;

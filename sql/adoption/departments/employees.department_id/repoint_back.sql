@@ -3,7 +3,7 @@
 -- $2 kept bigint
 -- $3 ids bigint[]
 UPDATE employees
-SET department_id = $1
-WHERE id = ANY ($3)
-  AND department_id = $2
+SET department_id = $1::bigint
+WHERE id = ANY ($3::bigint[])
+  AND department_id = $2::bigint
 RETURNING id;

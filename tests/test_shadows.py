@@ -1,0 +1,173 @@
+"""Functions and operators that others made beside PostgreSQL's are never chosen by our SQL."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import RawCursor
+from psycopg.rows import dict_row
+
+from db.adoption import GUARD_ON
+from db.programs import BIN
+from db.queries import QUERIES, ROLES
+from db.session import MEANING, pin
+from tests import legacy
+from tests.service import LIMIT, ROOT, environment, serving, sql
+from tests.shadows import cast_shadows, chosen, unshadowed
+
+FILES = sorted([*(ROOT / "sql").rglob("*.sql"), ROOT / "schema.sql"])
+
+# Columns as others have them, which our parameters' types do not fit exactly.
+OTHER_TYPES = """
+ALTER TABLE departments ALTER id TYPE integer, ALTER name TYPE varchar(300);
+ALTER TABLE employees
+    ALTER id TYPE integer, ALTER department_id TYPE integer, ALTER name TYPE varchar(300)
+"""
+
+SHADOWS = """
+SELECT oid::bigint FROM pg_proc WHERE prosrc LIKE '%%a shadow%%'
+UNION ALL
+SELECT oid::bigint FROM pg_operator WHERE oprnamespace = 'public'::regnamespace
+"""
+
+# What was made with one of them: an index, a default, a trigger's condition.
+MADE_WITH_ONE = """
+SELECT pg_describe_object(classid, objid, objsubid)
+FROM pg_depend
+WHERE deptype = 'n'
+  AND refobjid = ANY (%s::oid[])
+  AND classid <> 'pg_operator'::regclass::oid
+"""
+
+
+@pytest.fixture(scope="module", params=["the schema's types", "other types"])
+def shadowed(request: pytest.FixtureRequest, new_database: Callable[[], str]) -> str:
+    database = new_database()
+    sql(database, "CREATE EXTENSION pg_stat_statements")
+    if request.param == "other types":
+        for statement in OTHER_TYPES.split(";"):
+            sql(database, statement)
+    cast_shadows(database, FILES)
+    return database
+
+
+class Watched:
+    """A session as the commands have it, whose server tells what it has chosen."""
+
+    def __init__(self, database: str) -> None:
+        self.told: list[str] = []
+        self.shadows = {oid for (oid,) in sql(unshadowed(database), SHADOWS)}
+        self.connection = psycopg.connect(
+            database, autocommit=True, cursor_factory=RawCursor, row_factory=dict_row
+        )
+        pin(self.connection, MEANING)
+        self.connection.execute("SET debug_print_parse = on")
+        self.connection.execute("SET client_min_messages = log")
+        self.connection.add_notice_handler(
+            lambda notice: self.told.append(str(notice.message_detail))
+        )
+
+    def chosen(self) -> set[int]:
+        """Return which shadows were, and forget what was told."""
+        told, self.told = "\n".join(self.told), []
+        return chosen(told, self.shadows)
+
+
+@pytest.fixture(scope="module")
+def watched(shadowed: str) -> Iterator[Watched]:
+    watched = Watched(shadowed)
+    with watched.connection:
+        yield watched
+
+
+# Other engines have their own ways to choose.
+OTHERS = ROOT / "sql" / "distributed"
+STATEMENTS = [
+    file
+    for file in FILES
+    if file not in (ROLES, ROOT / "schema.sql") and OTHERS not in file.parents
+]
+
+
+@pytest.mark.parametrize("file", STATEMENTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_file_chooses_one(file: Path, watched: Watched) -> None:
+    prepared = watched.connection.pgconn.prepare(b"", file.read_bytes())
+    assert prepared.error_message == b""
+    assert watched.chosen() == set()
+
+
+def test_the_test_would_see_one(watched: Watched) -> None:
+    for statement in (
+        b"SELECT FROM departments WHERE hashtextextended(name, 0) = 0::bigint",
+        b"SELECT FROM pg_trigger WHERE tgfoid = 'now()'::regprocedure",
+        b"SELECT 100.0 * 2::bigint",
+    ):
+        watched.connection.pgconn.prepare(b"", statement)
+        assert watched.chosen() != set(), statement
+
+
+def test_the_guard_and_the_indexes_do_not_either(watched: Watched) -> None:
+    with watched.connection.transaction(force_rollback=True):
+        execute = watched.connection.execute
+        for resource in ("departments", "employees"):
+            execute(f"DROP INDEX {resource}_lookup".encode())
+            for file in GUARD_ON:
+                execute(QUERIES[f"adoption/{resource}/{file}"])
+        execute((ROOT / "schema.sql").read_bytes())
+        # Both the guard's ways: to let a row in, and to refuse one.
+        for table, columns in (("departments", "name"), ("employees", "department_id, name")):
+            values = "'Ada'" if table == "departments" else "(SELECT id FROM departments), 'Ada'"
+            insert = f"INSERT INTO {table} ({columns}) VALUES ({values})".encode()
+            execute(insert)
+            with (
+                pytest.raises(psycopg.errors.UniqueViolation, match="the guard"),
+                watched.connection.transaction(),
+            ):
+                execute(insert)
+            execute(f"UPDATE {table} SET name = 'Grace'".encode())
+        assert len(watched.told) > 20
+        assert watched.chosen() == set()
+        oids = list(watched.shadows)
+        made = execute(MADE_WITH_ONE.replace("%s", "$1").encode(), [oids]).fetchall()
+        assert made == []
+
+
+def test_the_script_of_the_roles_does_not_either(shadowed: str, tmp_path: Path) -> None:
+    # It has the server say less; here it must say more.
+    script = tmp_path / "roles.sql"
+    text = ROLES.read_text()
+    assert "SET client_min_messages = warning;\n" in text
+    script.write_text(text.replace("SET client_min_messages = warning;\n", ""))
+    options = "-c debug_print_parse=on -c client_min_messages=log"
+    done = subprocess.run(
+        [BIN / "psql", "--no-psqlrc", "--quiet", "--file", script, shadowed],
+        env=environment(PGOPTIONS=options),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count("parse tree") > 4
+    shadows = {oid for (oid,) in sql(unshadowed(shadowed), SHADOWS)}
+    assert chosen(done.stderr, shadows) == set()
+
+
+def test_service_and_commands_run_among_them(shadowed: str) -> None:
+    with serving(DATABASE_URL=shadowed) as service:
+        created = service.post("/departments", name="Research")
+        assert created.status_code == 201
+        employee = {"department_id": created.json()["id"], "name": "Ada"}
+        hired = service.post("/employees", **employee)
+        assert (hired.status_code, service.post("/employees", **employee).status_code) == (201, 200)
+        assert service.http.get("/employees", params=employee).json()["items"] == [hired.json()]
+        for question in ("duplicates", "sizes", "waiting", "transactions"):
+            assert service.http.get(f"/inspect/{question}").status_code == 200
+        calm = unshadowed(shadowed)
+        sql(calm, "INSERT INTO public.departments (name) VALUES ('Research')")
+        for words in (["merge", "--apply"], ["guard", "on"], ["doctor"], ["duplicates"]):
+            status, output, errors = legacy.run(shadowed, *words)
+            assert (status, errors) == (0, ""), output + errors
+        assert service.http.delete(hired.headers["location"]).status_code == 204
+        assert legacy.run(shadowed, "guard", "off")[0] == 0
