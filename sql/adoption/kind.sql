@@ -15,4 +15,4 @@ SELECT
         ORDER BY 1
     ) AS children
 FROM pg_class
-WHERE pg_class.oid = to_regclass($1);
+WHERE pg_class.oid = to_regclass($1::text)::oid;

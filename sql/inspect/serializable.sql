@@ -4,7 +4,7 @@
 -- `python -m db doctor` says how many there is room for. Serial is the name before PostgreSQL 17.
 SELECT
     (
-        SELECT count(DISTINCT virtualtransaction)
+        SELECT pg_catalog.count(DISTINCT virtualtransaction)
         FROM pg_locks
         WHERE mode = 'SIReadLock'
           AND virtualtransaction <> '-1/0'

@@ -4,7 +4,7 @@
 WITH RECURSIVE named AS (
     SELECT attnum, attname, atttypid AS type, atttypmod AS modifier
     FROM pg_attribute
-    WHERE attrelid = to_regclass($1)
+    WHERE attrelid = to_regclass($1::text)::oid
       AND attname = ANY ($2::text[])
     UNION ALL
     -- A domain is what it is made of.
@@ -18,14 +18,19 @@ judged AS (
         attname::text AS name,
         format_type(type, modifier) AS type,
         CASE
-            WHEN type = 'char(1)'::regtype THEN 'takes blanks at the end for nothing'
-            WHEN type = '"char"'::regtype THEN 'keeps one byte'
-            WHEN type = 'name'::regtype THEN 'cuts off what is longer than 63 bytes'
-            WHEN type IN ('float4'::regtype, 'float8'::regtype) THEN 'rounds'
+            WHEN type = 'char(1)'::regtype::oid THEN 'takes blanks at the end for nothing'
+            WHEN type = '"char"'::regtype::oid THEN 'keeps one byte'
+            WHEN type = 'name'::regtype::oid THEN 'cuts off what is longer than 63 bytes'
+            WHEN type IN ('float4'::regtype::oid, 'float8'::regtype::oid) THEN 'rounds'
             -- The scale is eleven bits of the modifier, with a sign.
-            WHEN type = 'numeric'::regtype AND modifier >= 4
+            WHEN type = 'numeric'::regtype::oid AND modifier >= 4
                 AND (((modifier - 4) & 2047) # 1024) - 1024 < 0 THEN 'rounds'
-            WHEN type IN ('timestamp'::regtype, 'timestamptz'::regtype, 'time'::regtype, 'timetz'::regtype)
+            WHEN type IN (
+                'timestamp'::regtype::oid,
+                'timestamptz'::regtype::oid,
+                'time'::regtype::oid,
+                'timetz'::regtype::oid
+            )
                 AND modifier BETWEEN 0 AND 5 THEN 'rounds'
             WHEN typname = 'citext' THEN 'a constraint compares without case, and the lookup with it'
         END AS trouble
