@@ -66,6 +66,7 @@ class Connection(AsyncConnection[Row]):
         # The parameters of sql/settings.sql in each transaction, behind a pooler: it may have
         # another session, and nothing is prepared.
         self.settings: list[str] = []
+        self.unpinned: Settings | None = None  # what set_up() has still to tell the session
         self.replicated = True  # what it has committed, where that waits for a standby
         self.add_notice_handler(self._notice)
 
@@ -123,6 +124,26 @@ class Connection(AsyncConnection[Row]):
         """Tell the session these settings, and the search_path."""
         path = await self.search_path()
         await self.execute(SETTINGS, parameters(settings, path, transaction=False), prepare=False)
+
+    async def set_up(self) -> None:
+        """Tell a new session what start-up options could not. Raises psycopg.Error.
+
+        The first user does this, and not the pool: where connections break as fast as they are
+        made, the pool would pause for longer and longer, and a user just takes the next one.
+        """
+        settings = self.unpinned
+        if settings is None:
+            return
+        if settings.pooler:
+            path = await self.search_path()
+            self.settings = parameters(service_settings(settings), path, transaction=True)
+        else:
+            (answer,) = await self.rows(SESSION)
+            if not answer[
+                "unset"
+            ]:  # else a pooler is there, and another client would have them next
+                await self.pin(service_settings(settings))
+        self.unpinned = None
 
     async def cancel_safe(self, *, timeout: float = CANCEL_TIMEOUT) -> None:  # noqa: ASYNC109
         """Ask the server to cancel; psycopg itself asks for longer where it does so."""
@@ -262,24 +283,13 @@ async def _configure(settings: Settings, connection: Connection) -> None:
             await connection.close()
             raise psycopg.OperationalError(f"the server is another engine: set ENGINE={engine}")
     connection.engine = engine_of(settings)
-    await _pin(settings, connection)
+    if connection.engine is POSTGRESQL:
+        connection.unpinned = settings
+    elif settings.pooler:
+        connection.settings = parameters(timeouts(settings), None, transaction=True)
     # Every BEGIN that psycopg sends says so: a SET TRANSACTION would end with its transaction, and
     # the next attempt would run at READ COMMITTED.
     await connection.set_isolation_level(IsolationLevel.SERIALIZABLE)
     # Else psycopg sends 7 as smallint and 70000 as integer, and each would be a plan of its own.
     connection.adapters.register_dumper(int, Int8Dumper)
     connection.adapters.register_loader("timestamptz", FiniteTimestamp)
-
-
-async def _pin(settings: Settings, connection: Connection) -> None:
-    if connection.engine is not POSTGRESQL:
-        if settings.pooler:
-            connection.settings = parameters(timeouts(settings), None, transaction=True)
-        return
-    if settings.pooler:
-        path = await connection.search_path()
-        connection.settings = parameters(service_settings(settings), path, transaction=True)
-        return
-    (answer,) = await connection.rows(SESSION)
-    if not answer["unset"]:  # else there is a pooler, and another client would have them next
-        await connection.pin(service_settings(settings))

@@ -32,16 +32,18 @@ PAUSE_CAP = 0.25
 CONNECTION_FAILURE = "08006"
 
 
-# Failures of one kind in a row after which trying again is in vain. Inserts that come too late: a
-# writer that locks the table makes one or two, a database too far away for PIPELINE=0 makes nothing
-# else. Violations of the key's constraint: another creator makes one, a trigger that changes the
-# key into one that exists makes nothing else.
+# So many failures of one kind in a row say that trying again is in vain. A database too far away
+# for PIPELINE=0 makes nothing but late inserts; a writer that locks the table, or a busy machine,
+# makes a few. A trigger that changes the key into one that exists makes nothing but violations of
+# the key's constraint; another creator makes one.
 IN_VAIN = 10
 
-# What the end of insert.sql says where it fails, inside a text that PostgreSQL may translate.
-TOO_LATE = "the insert came too late"
-KEPT_NO_ROW = "the table kept no row"
-OTHERWISE = re.compile(r"the table (?:stored another|would not find this) (\w+)")
+# What the end of insert.sql says where it fails: the last words, in quotes, of a message that
+# PostgreSQL may translate. The same words in a context are a trigger's, and may be the client's.
+SAYS = re.compile(
+    r"\W(?:(?P<late>the insert came too late)|(?P<none>the table kept no row)"
+    r"|the table (?:stored another|would not find this) (?P<field>\w+))\W?"
+)
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Unavailable(Exception):
 
 
 class InsertTooLate(Unavailable):
-    """Each insert came over 50 ms after its BEGIN: PIPELINE=0 and far away, or a slow trigger."""
+    """Each insert came over 50 ms after BEGIN: PIPELINE=0 and far away, a slow trigger, or busy."""
 
 
 class AttemptsExhausted(Unavailable):
@@ -88,7 +90,7 @@ class NotReplicated(Unavailable):
 
 
 class ServerFault(Unavailable):
-    """The database failed, by no fault of the request: the service's log has the SQLSTATE."""
+    """The database failed, by no fault of the request; the log of the service says how."""
 
 
 class SchemaMissing(Unavailable):
@@ -175,6 +177,7 @@ async def _until_done(
             connection.replicated = True
             try:
                 attempts.begun += 1
+                await connection.set_up()
                 result = await attempt(connection)
                 if not connection.replicated:
                     raise NotReplicated  # a COMMIT as any other, for those who don't read warnings
@@ -193,7 +196,10 @@ async def _until_done(
         except LateInsert as error:
             failure = error
         except errors.InvalidTextRepresentation as error:
-            failure = late_insert(error)
+            meaning = meaning_of(error)
+            if not isinstance(meaning, LateInsert):
+                raise meaning from error.__cause__
+            failure = meaning
         except errors.UniqueViolation as error:
             if key_constraint is None or error.diag.constraint_name != key_constraint:
                 raise
@@ -225,7 +231,8 @@ async def _until_done(
         in_vain = attempts.retried[1 - IN_VAIN :] == [sqlstate] * (IN_VAIN - 1)
         if in_vain and isinstance(failure, errors.UniqueViolation):
             raise failure
-        if (in_vain and isinstance(failure, LateInsert)) or monotonic() + pause >= deadline:
+        late = in_vain and isinstance(failure, LateInsert) and monotonic() + seconds / 2 > deadline
+        if late or monotonic() + pause >= deadline:
             raise _exhausted(failure) from failure
         attempts.retried.append(sqlstate)
         await asyncio.sleep(pause)
@@ -235,13 +242,9 @@ def _exhausted(failure: Exception) -> Unavailable:
     return InsertTooLate() if isinstance(failure, LateInsert) else AttemptsExhausted()
 
 
-def late_insert(error: errors.InvalidTextRepresentation) -> LateInsert:
-    """Return what the end of insert.sql means. Raises KeyNotStored, or another's error as it is."""
-    said = error.diag.message_primary or ""
-    if TOO_LATE in said:
-        return LateInsert()
-    if KEPT_NO_ROW in said:
-        raise KeyNotStored("") from error
-    if otherwise := OTHERWISE.search(said):
-        raise KeyNotStored(otherwise[1]) from error
-    raise error
+def meaning_of(error: errors.InvalidTextRepresentation) -> Exception:
+    """Return what the end of insert.sql means: LateInsert, KeyNotStored, or an error as it is."""
+    said = SAYS.search(error.diag.message_primary or "")
+    if said is None or said.end() < len(said.string) or error.diag.context:
+        return error
+    return LateInsert() if said["late"] else KeyNotStored(said["field"] or "")

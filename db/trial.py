@@ -18,7 +18,7 @@ from db.change import Connection
 from db.check import ADVICE, FAIL, OK, Check
 from db.pool import Row
 from db.queries import QUERIES
-from db.transaction import KeyNotStored, late_insert
+from db.transaction import KeyNotStored, LateInsert, meaning_of
 
 # Seconds from a transaction's begin in which its insert must come: in insert.sql.
 INSERT_AGE = 0.05
@@ -107,10 +107,11 @@ def _try(connection: Connection, resource: str, name: str) -> None:
                 raise
             continue
         except errors.InvalidTextRepresentation as error:
-            try:
-                late_insert(error)
-            except KeyNotStored as refused:
-                raise Trouble(STORED if refused.field else NOT_KEPT) from None
+            meaning = meaning_of(error)
+            if isinstance(meaning, KeyNotStored):
+                raise Trouble(STORED if meaning.field else NOT_KEPT) from None
+            if not isinstance(meaning, LateInsert):
+                raise
             if attempt + 1 == ATTEMPTS:
                 raise Trouble(LATE, ADVICE) from None
             continue

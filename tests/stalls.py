@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from tests.faults.proxy import Proxy
 from tests.faults.scene import event_loop
-from tests.service import LIMIT, Service, serving, sql
+from tests.service import LIMIT, Service, serving, sql, until
 
 # The records that PostgreSQL keeps of serializable transactions: MaxBackends, which is these and
 # some ten more, and max_prepared_transactions; ten for each. An upper bound is enough here.
@@ -31,6 +31,22 @@ SELECT FROM departments WHERE hashtextextended(name, 0) = hashtextextended('anot
 COMMIT;
 """
 BATCH = 500
+
+
+# A session that waits in a transaction for what its client does not send. No other waits so long.
+WAITING = """
+SELECT count(*)
+FROM pg_stat_activity
+WHERE datname = current_database()
+  AND wait_event = 'ClientRead'
+  AND backend_xmin IS NOT NULL
+  AND clock_timestamp() > xact_start + interval '100 milliseconds'
+"""
+
+
+def has_looked(database: str) -> bool:
+    """Whether a creator has looked, so that it has its snapshot, and stalls."""
+    return sql(database, WAITING) != [(0,)]
 
 
 def records(database: str) -> int:
@@ -66,6 +82,7 @@ class Stage:
         stalled = self._proxy.stall(name)
         slow = self._thread.submit(self.slow.post, "/departments", name=name)
         assert stalled.wait(LIMIT)
+        until(lambda: has_looked(self.database))
         fast = self.fast.post("/departments", name=name)
         pass_by(self.database, others)
         self._start(self._proxy.resume()).result(LIMIT)

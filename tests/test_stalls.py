@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -11,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 from db.queries import QUERIES
 from tests.pgbouncer import PGBOUNCER, pooling
 from tests.schedules import ageless
-from tests.service import sql
+from tests.service import LIMIT, sql, until
 from tests.stalls import Stage, pass_by, records, stage
 
 # Of PostgreSQL's records, and beyond: well below, and so many that it forgets.
@@ -61,6 +62,31 @@ def test_postgresql_forgets_the_conflict_and_the_insert_knows(order: str, databa
         late.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
         late.execute("SELECT pg_sleep(0.06)")  # the age itself, and no wait for anything
         assert late.execute(QUERIES["departments/insert"], ["Ada"]).fetchone() is None
+
+
+def test_an_insert_that_waited_for_a_lock_is_late(database: str) -> None:
+    # It is the server's clock that tells, once the lock is there, and not the client's.
+    select, insert = QUERIES["departments/select"], QUERIES["departments/insert"]
+    url = make_conninfo(database, options="-c enable_seqscan=off")
+    with (
+        psycopg.connect(url, cursor_factory=RawCursor) as slow,
+        psycopg.connect(url, autocommit=True, cursor_factory=RawCursor) as others,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        slow.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+        slow.prepare_threshold = 0
+        slow.execute(insert, ["prepared"])
+        slow.commit()
+        assert slow.execute(select, ["Ada"]).fetchone() is None
+        others.execute("BEGIN")
+        others.execute("INSERT INTO departments (name) VALUES ('Ada')")
+        others.execute("LOCK TABLE departments IN SHARE ROW EXCLUSIVE MODE")
+        waiting = thread.submit(lambda: slow.execute(insert, ["Ada"]).fetchone())
+        query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = $1"
+        until(lambda: others.execute(query, [slow.info.backend_pid]).fetchone() == (1,))
+        pass_by(database, 2 * records(database))
+        others.execute("COMMIT")
+        assert waiting.result(LIMIT) is None
 
 
 @pytest.fixture(scope="module", params=["pipeline", "plain", "pooler"])

@@ -4,9 +4,12 @@ import psycopg
 import pytest
 
 from db import doctor
+from db.adoption import KEYS
 from db.change import connect
 from db.check import Check
+from db.queries import QUERIES
 from db.settings import Settings
+from db.trial import INSERT_AGE
 from tests.service import sql
 
 FUNCTION = "CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} END $$;"
@@ -191,3 +194,9 @@ def test_a_collation_by_which_the_lookup_finds_nothing(database: str) -> None:
 def test_what_fails_already_is_not_tried(database: str) -> None:
     sql(database, "ALTER TABLE employees SET UNLOGGED")
     assert said(database) == said(database, "employees") == []
+
+
+def test_the_age_is_that_of_the_sql() -> None:
+    age = f"interval '{INSERT_AGE * 1000:.0f} milliseconds'"
+    for resource in KEYS:
+        assert QUERIES[f"{resource}/insert"].decode().count(age) == 2

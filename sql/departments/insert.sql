@@ -20,13 +20,13 @@ inserted AS (
     INSERT INTO departments (name)
     SELECT name
     FROM missing
-    RETURNING id, name, created_at
+    RETURNING tableoid, id, name, created_at
 )
 SELECT inserted.id, inserted.name, inserted.created_at
 FROM missing
 LEFT JOIN inserted ON TRUE
 WHERE CASE
-    WHEN inserted.id IS NULL THEN 'the table kept no row'
+    WHEN inserted.tableoid IS NULL THEN 'the table kept no row'
     WHEN inserted.name::text IS DISTINCT FROM $1::text THEN 'the table stored another name'
     WHEN hashtextextended(inserted.name::text, 0::bigint)
          <> hashtextextended($1::text, 0::bigint) THEN 'the table would not find this name'

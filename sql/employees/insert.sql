@@ -23,13 +23,13 @@ inserted AS (
     INSERT INTO employees (department_id, name)
     SELECT department_id, name
     FROM missing
-    RETURNING id, department_id, name, created_at
+    RETURNING tableoid, id, department_id, name, created_at
 )
 SELECT inserted.id, inserted.department_id, inserted.name, inserted.created_at
 FROM missing
 LEFT JOIN inserted ON TRUE
 WHERE CASE
-    WHEN inserted.id IS NULL THEN 'the table kept no row'
+    WHEN inserted.tableoid IS NULL THEN 'the table kept no row'
     WHEN inserted.department_id IS DISTINCT FROM $1::bigint THEN 'the table stored another department_id'
     WHEN inserted.name::text IS DISTINCT FROM $2::text THEN 'the table stored another name'
     WHEN hashtextextended(inserted.name::text, inserted.department_id::bigint)

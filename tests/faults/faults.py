@@ -13,7 +13,7 @@ from tests.faults.proxy import Lose
 from tests.faults.scene import POOL_SIZE, WORKERS, Fault, Scene
 from tests.faults.server import sessions
 from tests.service import LIMIT, sql
-from tests.stalls import pass_by, records
+from tests.stalls import has_looked, pass_by, records
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def creator_stalled(scene: Scene) -> Iterator[None]:
     name = f"stalled {scene.struck}"
     stalled = scene.proxy.stall(name)
     slow = scene.start(scene.traffic.create(0, name))
-    scene.wait(stalled.is_set)
+    scene.wait(lambda: stalled.is_set() and has_looked(scene.database))
     scene.do(scene.traffic.create(1, name))
     pass_by(scene.database, 2 * records(scene.database))
     yield
