@@ -57,7 +57,6 @@ def test_idle_connections_that_died_unseen_cost_one_request(faulty_server: Serve
 # A variant of the service, the fault that shows what is wrong with it, and what the verdict says.
 CONTROLS = (
     ("answer before COMMIT", "cut before COMMIT arrives", "lost: "),
-    ("pipeline, insert at any age", "a creator stalls while others pass", "2 rows: "),
     ("REPEATABLE READ", "callers gone", "2 rows: "),
     ("no retry", "a backend killed every few milliseconds", "-> 500"),
 )
