@@ -31,6 +31,8 @@ def made() -> Iterator[Path]:
     with temporary_data_dir() as path:
         with embedded_server(path):
             pass
+        with (path / "postgresql.conf").open("a") as file:
+            file.write("fsync = off\n")  # no test has the power fail, and each stop would wait
         yield path
 
 
