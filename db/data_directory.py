@@ -9,7 +9,8 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ from db.programs import (
 PORT = 5432
 SOCKET = f".s.PGSQL.{PORT}"
 PID_FILE = "postmaster.pid"
+
+# The server's log, and that of the start before.
+LOG = "log"
+OLD_LOG = "log.old"
+
+# The greatest process id that PostgreSQL takes: it has them in an int.
+PROCESS_MAX = 2**31 - 1
 
 # The file that makes a folder a data directory: it gets its place last.
 MARK = "PG_VERSION"
@@ -203,22 +211,68 @@ def check_links(data_dir: Path) -> None:
         )
 
 
-def remove_stale_notes(data_dir: Path, as_user: dict[str, Any]) -> None:
-    """Remove the server's notes of its process id, where that is some other process now.
+def check_places(data_dir: Path) -> None:
+    """Refuse a directory where something stands in the way of a file that the server makes.
 
-    PostgreSQL looks at the id alone, and would not start for as long as that process lives. In a
-    copy of a directory it is the server of the original. Call this only if no server answers.
+    PostgreSQL would say that it cannot write, or wait for a pipe, and not what to do. Call this
+    only if no server answers. Raises EmbeddedServerError.
+    """
+    for name in (PID_FILE, "postmaster.opts", f"{SOCKET}.lock", SOCKET):
+        path = data_dir / name
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            continue
+        # The server itself removes what is in its socket's place, unless it is a directory.
+        if stat.S_ISDIR(mode) or (name != SOCKET and not stat.S_ISREG(mode)):
+            what = "a directory" if stat.S_ISDIR(mode) else "no plain file"
+            raise refusal(
+                data_dir,
+                f"cannot be used: {str(path)!r} is {what}, and the server makes a file of its own"
+                " there: remove it",
+            )
+
+
+def put_log_aside(data_dir: Path) -> None:
+    """Let the log begin anew: what it has been is kept until the next start. Raises OSError.
+
+    A directory of either name, as another server's logging collector makes, has another one's logs:
+    it gets a name that is free, and stays.
+    """
+    log, old = data_dir / LOG, data_dir / OLD_LOG
+    for path in (log, old):
+        if path.is_dir() and not path.is_symlink():
+            names = (data_dir / f"{LOG}.{number}" for number in count(1))
+            path.rename(next(name for name in names if not os.path.lexists(name)))
+    with suppress(FileNotFoundError):
+        log.replace(old)
+
+
+def remove_stale_notes(data_dir: Path, as_user: dict[str, Any]) -> None:
+    """Remove the server's notes of its process id, where that is some other process now, or none.
+
+    PostgreSQL looks at the id alone, and would not start for as long as that process lives, nor
+    ever where it is no id. In a copy of a directory it is the server of the original. Call this
+    only if no server answers.
     """
     for note in (data_dir / PID_FILE, data_dir / f"{SOCKET}.lock"):
         try:
-            words = note.read_text(errors="replace").split()
+            words = note.read_bytes().split()
         except FileNotFoundError:
             continue
-        # Negative: the process of a `postgres --single`.
-        if not words or not (found := re.fullmatch(r"-?(\d+)", words[0])):
-            note.unlink()  # empty, as when the power failed
-        elif not _may_work_in(int(found[1]), data_dir, as_user):
+        # Empty or bytes of zero, as when the power failed, are no id.
+        process = _process_id(words[0]) if words else None
+        if process is None or not _may_work_in(process, data_dir, as_user):
             note.unlink()
+
+
+def _process_id(word: bytes) -> int | None:
+    """Return the id in a note of the server's, or None if it cannot be one."""
+    # Negative: the process of a `postgres --single`.
+    if not (found := re.fullmatch(rb"-?0*([1-9][0-9]{0,9})", word)):
+        return None
+    process = int(found[1])
+    return process if process <= PROCESS_MAX else None
 
 
 def _may_work_in(process: int, data_dir: Path, as_user: dict[str, Any]) -> bool:

@@ -59,6 +59,7 @@ def checks(url: str, settings: Settings) -> Iterator[Check]:
             yield from lookup(connection, resource)
             yield _unique(connection, resource)
             yield from _foreign_keys(connection, resource)
+            yield from _triggers(connection, resource)
             if on_trial:
                 yield from trial(connection, resource)
         yield from _creators(connection)
@@ -137,6 +138,8 @@ def _table(connection: Connection, name: str) -> Iterator[Check]:
     reason = next((why_not_ordinary(name, kind) for kind in kinds), None)
     if kinds and kinds[0]["kind"] == "f":
         wrong.append(f"{reason}: conflicts of serializable transactions are not seen there")
+    elif kinds and kinds[0]["kind"] in ("v", "m"):
+        wrong.append(f"{reason}: what is stored behind it cannot be checked")
     elif reason:
         yield Check(
             ADVICE, name, f"{reason}: the service works, but merge, guard and enforce refuse it"
@@ -221,6 +224,17 @@ def _foreign_keys(connection: Connection, resource: str) -> Iterator[Check]:
             subject,
             f"{column} refers to {resource}, and merge refuses to run: see the README on how to"
             " teach it",
+        )
+
+
+def _triggers(connection: Connection, resource: str) -> Iterator[Check]:
+    names = [row["name"] for row in ask(connection, "doctor/statement_triggers", resource)]
+    if names:
+        yield Check(
+            ADVICE,
+            f"{resource} triggers",
+            f"each POST fires {', '.join(names)}, FOR EACH STATEMENT, even where its key has a row;"
+            " with PIPELINE=0 only a POST of a new key does",
         )
 
 

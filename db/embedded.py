@@ -14,23 +14,26 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
 
 from db.data_directory import (
+    LOG,
     MARK,
     PORT,
     SOCKET,
     check_links,
     check_owner,
+    check_places,
     check_version,
     create,
     explained,
     let_through,
     located,
+    put_log_aside,
     refusal,
     remove_stale_notes,
 )
@@ -75,8 +78,12 @@ MAX_PREPARED_TRANSACTIONS = 1000
 # Without ERROR and WARNING, which clients cause as often as they like (each lost race is one, and
 # the service has been told), nor the lines about checkpoints and autovacuum, of which a server that
 # runs for a year writes without end. Rotation by the logging collector would not bound it: that
-# empties a file when an hour or a day has passed, never because of its size.
+# empties a file when an hour or a day has passed, never because of its size. Where the directory's
+# own configuration turns the collector on, its folder has by default the name of our file, and no
+# server starts; where it sends the log to the system's, we could not tell why one did not start.
 LOGGING = {
+    "logging_collector": "off",
+    "log_destination": "stderr",
     "log_min_messages": "log",
     "log_checkpoints": "off",
     "checkpoint_warning": 0,
@@ -226,9 +233,8 @@ def _start(data_dir: Path, as_user: dict[str, Any], sockets: Path, connections: 
     if _runs(sockets):
         return
     check_version(data_dir)
-    log = data_dir / "log"
-    with suppress(FileNotFoundError):
-        log.replace(data_dir / "log.old")
+    check_places(data_dir)
+    put_log_aside(data_dir)
     options = {
         "listen_addresses": "",
         "port": PORT,
@@ -244,12 +250,12 @@ def _start(data_dir: Path, as_user: dict[str, Any], sockets: Path, connections: 
         try:
             # Ended in the middle, pg_ctl would leave a server behind that nobody knows of yet.
             with signals_deferred():
-                _pg_ctl(data_dir, as_user, "start", "--log", log.name, "--options", words)
+                _pg_ctl(data_dir, as_user, "start", "--log", LOG, "--options", words)
         except ProgramError as error:
-            said = _read(log)
+            said = _read(data_dir / LOG)
             if ORPHANS not in said or monotonic() > deadline:
                 raise ProgramError(
-                    f"no server starts there, as {log.name!r} in it says: {reason(said) or error}"
+                    f"no server starts there, as {LOG!r} in it says: {reason(said) or error}"
                 ) from error
             sleep(0.1)
 

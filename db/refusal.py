@@ -33,8 +33,11 @@ def is_refusal(error: Exception) -> bool:
 
 def _is_taken_id(error: psycopg.DatabaseError) -> bool:
     """Tell whether the sequence of the ids is behind the table's: no client sends an id."""
-    diagnostic = error.diag
-    return (
-        isinstance(error, psycopg.errors.UniqueViolation)
-        and diagnostic.constraint_name == f"{diagnostic.table_name}_pkey"
-    )
+    if not isinstance(error, psycopg.errors.UniqueViolation):
+        return False
+    # "Key (id)=(7) already exists.", whatever the constraint is called. What follows "=" may be the
+    # client's own words. There is no detail for a role that may not read the columns.
+    if detail := error.diag.message_detail:
+        columns = detail.partition("(")[2].partition(")=(")[0]
+        return "id" in columns.split(", ")
+    return error.diag.constraint_name == f"{error.diag.table_name}_pkey"

@@ -18,6 +18,7 @@ from db.change import Connection
 from db.check import ADVICE, FAIL, OK, Check
 from db.pool import Row
 from db.queries import QUERIES
+from db.refusal import is_refusal
 from db.transaction import KeyNotStored, LateInsert, meaning_of
 
 # Seconds from a transaction's begin in which its insert must come: in insert.sql.
@@ -78,10 +79,9 @@ def trial(connection: Connection, resource: str) -> Iterator[Check]:
             continue
         except Trouble as trouble:
             said = trouble.level, str(trouble)
-        except (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException) as error:
-            said = ADVICE, f"refused with 422, {_primary(error)}"
         except psycopg.Error as error:
-            said = FAIL, _primary(error)
+            why = _primary(error)
+            said = (ADVICE, f"refused with 422, {why}") if is_refusal(error) else (FAIL, why)
         told.setdefault(said, []).append(what)
     for (level, detail), which in told.items():
         yield Check(level, subject, f"{', '.join(which)}: {detail}")

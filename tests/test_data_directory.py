@@ -13,8 +13,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from db import programs
-from db.data_directory import PID_FILE, SOCKET
+from db import embedded, programs
+from db.data_directory import PID_FILE, SOCKET, remove_stale_notes
 from db.embedded import embedded_server
 from db.programs import BIN, EmbeddedServerError, server_user
 from tests.service import LIMIT, ROOT, environment, serving, sql, temporary_data_dir, until
@@ -31,6 +31,8 @@ def made() -> Iterator[Path]:
     with temporary_data_dir() as path:
         with embedded_server(path):
             pass
+        with (path / "postgresql.conf").open("a") as file:
+            file.write("fsync = off\n")  # no test has the power fail, and each stop would wait
         yield path
 
 
@@ -143,6 +145,45 @@ def test_a_note_that_the_power_failure_emptied(data_dir: Path, note: str) -> Non
     assert starts(data_dir)
 
 
+NOBODYS = [
+    *(b"0\n", b"-0", b"00", b"many", b"\0" * 512, b"2147483648", b"4294967296", b"9" * 5000),
+    *("٣\n".encode(), b"\x1c5", b"\xff"),
+]
+
+
+def test_notes_of_an_id_that_no_process_can_have(data_dir: Path) -> None:
+    notes = [data_dir / PID_FILE, data_dir / f"{SOCKET}.lock"]
+    for content in NOBODYS:
+        for note in notes:
+            note.write_bytes(content)
+        remove_stale_notes(data_dir, server_user())
+        assert not any(note.exists() for note in notes), content
+    notes[0].write_bytes(NOBODYS[0])
+    notes[1].write_bytes(NOBODYS[0])
+    assert starts(data_dir)
+
+
+@pytest.mark.parametrize("name", [PID_FILE, f"{SOCKET}.lock", SOCKET, "postmaster.opts"])
+def test_what_stands_in_the_place_of_a_file_of_the_servers(data_dir: Path, name: str) -> None:
+    path = data_dir / name
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    (path / "thesis.txt").write_text("mine")
+    assert refused(data_dir).endswith(
+        f"{str(path)!r} is a directory, and the server makes a file of its own there: remove it"
+    )
+    assert (path / "thesis.txt").read_text() == "mine"
+    shutil.rmtree(path)
+    if name != SOCKET:
+        for make in (os.mkfifo, lambda path: path.symlink_to("nowhere")):
+            make(path)
+            assert f"{str(path)!r} is no plain file" in refused(data_dir)
+            path.unlink()
+    else:
+        path.write_text("left")  # PostgreSQL removes that by itself
+        assert starts(data_dir)
+
+
 def test_a_process_that_nobody_has_reaped(data_dir: Path) -> None:
     with subprocess.Popen(["true"], cwd="/", **server_user()) as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -150,7 +191,10 @@ def test_a_process_that_nobody_has_reaped(data_dir: Path) -> None:
         assert starts(data_dir)
 
 
-def test_a_server_that_someone_else_has_started_is_left_alone(data_dir: Path) -> None:
+def test_a_server_that_someone_else_has_started_is_left_alone(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "ORPHANS_TIMEOUT", 1)  # seconds in which it is tried again
     with tempfile.TemporaryDirectory() as sockets:
         Path(sockets).chmod(0o777)
         server = subprocess.Popen(
@@ -556,6 +600,29 @@ def test_a_log_that_is_a_link_is_neither_written_nor_told(folder: Path, data_dir
         file.write("shared_buffers = many\n")
     assert "hunter2" not in refused(data_dir)
     assert secret.read_text() == "FATAL: hunter2\n"
+
+
+def test_a_log_that_is_a_directory(data_dir: Path) -> None:
+    """As another server's logging collector has left it; or an earlier start, as log.old."""
+    for name in ("log", "log.old"):
+        (data_dir / name).unlink(missing_ok=True)
+        (data_dir / name).mkdir()
+        (data_dir / name / "monday.log").write_text(name)
+    for _ in range(2):
+        assert starts(data_dir)
+        assert (data_dir / "log").is_file()
+    assert (data_dir / "log.old").is_file()
+    kept = [(data_dir / f"log.{number}" / "monday.log").read_text() for number in (1, 2)]
+    assert kept == ["log", "log.old"]
+
+
+@pytest.mark.parametrize("name", ["postgresql.conf", "postgresql.auto.conf"])
+def test_a_configuration_that_logs_elsewhere(data_dir: Path, name: str) -> None:
+    with (data_dir / name).open("a") as file:
+        file.write("logging_collector = on\nlog_destination = 'syslog'\n")
+    with embedded_server(data_dir) as url:
+        assert sql(url, "SHOW logging_collector") == [("off",)]
+        assert "ready to accept connections" in (data_dir / "log").read_text()
 
 
 def test_the_server_has_nothing_of_our_environment(data_dir: Path) -> None:

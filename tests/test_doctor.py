@@ -692,3 +692,37 @@ def test_predicate_locks_that_run_out(own_server: str) -> None:
         assert level == "advice"
         assert detail.startswith("36,")
         assert detail.endswith(" of 70,400 in use: raise max_pred_locks_per_transaction")
+
+
+# triggers
+
+
+@pytest.mark.parametrize("resource", ["departments", "employees"])
+def test_triggers_for_each_statement(resource: str, patient: str) -> None:
+    sql(
+        patient,
+        "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RETURN NULL; END $$",
+    )
+    fires = "EXECUTE FUNCTION nothing()"
+    for name, rest in (
+        ("told_b", f"AFTER INSERT ON {resource} FOR EACH STATEMENT {fires}"),
+        ("told_a", f"BEFORE UPDATE OR INSERT ON {resource} {fires}"),
+        ("told_always", f"AFTER INSERT ON {resource} {fires}"),
+        ("each_row", f"AFTER INSERT ON {resource} FOR EACH ROW {fires}"),
+        ("no_insert", f"AFTER UPDATE OR DELETE OR TRUNCATE ON {resource} {fires}"),
+        ("disabled", f"AFTER INSERT ON {resource} {fires}"),
+        ("for_a_replica", f"AFTER INSERT ON {resource} {fires}"),
+    ):
+        sql(patient, f"CREATE TRIGGER {name} {rest}")
+    sql(patient, f"ALTER TABLE {resource} ENABLE ALWAYS TRIGGER told_always")
+    sql(patient, f"ALTER TABLE {resource} DISABLE TRIGGER disabled")
+    sql(patient, f"ALTER TABLE {resource} ENABLE REPLICA TRIGGER for_a_replica")
+    assert troubles(as_role(patient)) == [
+        (
+            "advice",
+            f"{resource} triggers",
+            "each POST fires told_a, told_always, told_b, FOR EACH STATEMENT, even where its key"
+            " has a row; with PIPELINE=0 only a POST of a new key does",
+        )
+    ]

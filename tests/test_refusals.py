@@ -71,9 +71,35 @@ def test_a_sequence_at_its_end_is_no_fault_of_the_client(service: Service, datab
     assert "(2200H)" in service.log.read_text()
 
 
-def test_nor_is_one_that_is_behind_its_table(service: Service, database: str) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        "",
+        "ALTER TABLE departments RENAME CONSTRAINT departments_pkey TO pk_department",
+        "ALTER TABLE departments ADD CONSTRAINT both_of_them UNIQUE (name, id);"
+        "ALTER TABLE departments DROP CONSTRAINT departments_pkey CASCADE;"
+        "ALTER TABLE departments ADD CONSTRAINT with_it UNIQUE (id) INCLUDE (created_at)",
+    ],
+    ids=["as init makes it", "renamed", "another"],
+)
+def test_nor_is_one_that_is_behind_its_table(change: str, service: Service, database: str) -> None:
+    for statement in filter(None, change.split(";")):
+        sql(database, statement)
     sql(database, "INSERT INTO departments (id, name) VALUES (1, 'loaded')")
     answer = service.post("/departments", name="one more")
     assert answer.status_code == 503
     assert "(23505)" in service.log.read_text()
     assert service.post("/departments", name="one more").status_code == 201
+
+
+@pytest.mark.parametrize("constraint", ["PRIMARY KEY", "UNIQUE"])
+def test_a_constraint_on_what_the_client_sends(
+    constraint: str, service: Service, database: str
+) -> None:
+    """Its name may be that of the ids', and the value look like one of theirs."""
+    sql(database, "ALTER TABLE departments DROP CONSTRAINT departments_pkey CASCADE")
+    label = "label text GENERATED ALWAYS AS (left(name, 9)) STORED"
+    sql(database, f"ALTER TABLE departments ADD {label}")
+    sql(database, f"ALTER TABLE departments ADD CONSTRAINT departments_pkey {constraint} (label)")
+    assert service.post("/departments", name="a (id)=(1) b").status_code == 201
+    assert service.post("/departments", name="a (id)=(1) c").status_code == 422

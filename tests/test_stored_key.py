@@ -141,3 +141,33 @@ def test_a_trigger_that_takes_longer_than_an_insert_may(service: Service) -> Non
     assert "slow trigger" in answer.json()["detail"]
     assert count(service, "departments") == 1
     assert service.post("/departments", name="research").status_code == 200
+
+
+STATEMENT = (
+    "CREATE TRIGGER each_time AFTER INSERT ON departments FOR EACH STATEMENT EXECUTE FUNCTION {}()"
+)
+
+
+def test_a_trigger_for_each_statement_fires_where_no_row_is_made(
+    service: Service, request: pytest.FixtureRequest
+) -> None:
+    """What README and doctor tell of it: with PIPELINE=0 the insert is sent for new keys alone."""
+    pipeline = "pipeline" in request.node.callspec.id
+    service.sql(
+        "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO elsewhere VALUES ('an insert'); RETURN NULL; END $$"
+    )
+    service.sql(STATEMENT.format("audit"))
+    for status in (201, 200, 200):
+        assert service.post("/departments", name="Ada").status_code == status
+    assert count(service, "elsewhere") == (3 if pipeline else 1)
+    assert count(service, "departments") == 2
+
+    service.sql("DROP TRIGGER each_time ON departments")
+    service.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE EXCEPTION 'no'; END $$"
+    )
+    service.sql(STATEMENT.format("refuse"))
+    answer = service.post("/departments", name="Ada")
+    assert answer.status_code == (422 if pipeline else 200)

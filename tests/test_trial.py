@@ -129,6 +129,30 @@ def test_a_table_that_refuses_a_key_is_no_failure(
     assert check.detail.startswith(f"{names}: refused with 422, {why}")
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("INSERT INTO departments (id, name) SELECT n, n FROM generate_series(1, 5) AS n",
+         'duplicate key value violates unique constraint "departments_pkey"'),
+        ("ALTER SEQUENCE departments_id_seq MAXVALUE 2 RESTART 2",
+         'nextval: reached maximum value of sequence "departments_id_seq" (2)'),
+    ],
+    ids=["behind its table", "at its end"],
+)  # fmt: skip
+def test_what_is_the_servers_fault_is_a_failure(change: str, why: str, database: str) -> None:
+    sql(database, change)
+    (found,) = (check for check in said(database) if check.level != "ok")
+    assert found.level == "FAIL"
+    assert found.detail.endswith(f": {why}")
+
+
+def test_a_trigger_that_raises_a_state_of_its_own_is_no_failure(database: str) -> None:
+    body = "RAISE EXCEPTION 'no' USING ERRCODE = 'ZZ001';"
+    with connect(database, "test") as connection:
+        connection.execute(BEFORE.format(body).encode())
+    assert said(database) == [("advice", "departments trial", f"{ALL}: refused with 422, no")]
+
+
 def test_a_short_column_refuses_a_long_key(database: str) -> None:
     sql(database, "ALTER TABLE employees ALTER name TYPE varchar(50)")
     refused, kept = said(database, "employees")
