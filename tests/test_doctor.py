@@ -258,8 +258,15 @@ def test_synchronous_commit(value: str, level: str, patient: str) -> None:
 
 
 def test_who_else_may_create_beside_the_tables(patient: str) -> None:
-    assert "schemas" not in {check.subject for check in checks(as_role(patient))}
+    nobody = ("ok", "schemas", "nobody else may create there")
+    assert about("schemas", checks(as_role(patient))) == nobody
+    # Who owns a table of ours may do more with it than that; who owns another one may not.
+    sql(patient, "GRANT CREATE ON SCHEMA public TO pg_read_all_data")
+    sql(patient, "ALTER TABLE employees OWNER TO pg_read_all_data")
+    assert about("schemas", checks(as_role(patient))) == nobody
     sql(patient, "GRANT CREATE ON SCHEMA public TO PUBLIC, pg_monitor")
+    sql(patient, "CREATE TABLE another ()")
+    sql(patient, "ALTER TABLE another OWNER TO pg_monitor")
     assert about("schemas", checks(as_role(patient))) == (
         "advice",
         "schemas",
