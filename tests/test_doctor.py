@@ -138,6 +138,7 @@ def test_all_is_well(patient: str) -> None:
         "ok     employees lookup: Bitmap Index Scan of employees_lookup",
         "ok     employees key: no constraint, but the guard is on and holds for all writers",
         f"ok     employees trial: {TRIED}",
+        "ok     schemas: nobody else may create there",
         f"ok     role: {ROLE} has no powers over the server",
         f"ok     connections: WORKERS x (POOL_SIZE + 2) = 10 of {allowed(patient)}"
         " that the server lets this role have",
