@@ -15,7 +15,7 @@ from db.kind import why_not_ordinary
 from db.lookup import lookup
 from db.pool import Row
 from db.queries import QUERIES
-from db.session import conninfo, pin, service_settings
+from db.session import TABLES, conninfo, pin, service_settings
 from db.settings import INSPECTION_POOL_SIZE, Settings
 from db.shortcomings import version_fault
 from db.texts import say
@@ -62,7 +62,7 @@ def checks(url: str, settings: Settings) -> Iterator[Check]:
             yield from _triggers(connection, resource)
             if on_trial:
                 yield from trial(connection, resource)
-        yield from _creators(connection)
+        yield _creators(connection)
         yield _role(server)
         yield _connections(server, settings)
         yield _serializable(server)
@@ -259,14 +259,16 @@ def _role(server: Row) -> Check:
     return Check(OK, "role", f"{server['role']} has no powers over the server")
 
 
-def _creators(connection: Connection) -> Iterator[Check]:
-    if found := ask(connection, "doctor/creators"):
-        who = "; ".join(f"{', '.join(row['roles'])} in {row['schema']}" for row in found)
-        yield Check(
-            ADVICE,
-            "schemas",
-            f"others may create there what looks like a table or a function of ours: {who}",
-        )
+def _creators(connection: Connection) -> Check:
+    found = ask(connection, "doctor/creators", TABLES)
+    if not found:
+        return Check(OK, "schemas", "nobody else may create there")
+    who = "; ".join(f"{', '.join(row['roles'])} in {row['schema']}" for row in found)
+    return Check(
+        ADVICE,
+        "schemas",
+        f"others may create there what looks like a table or a function of ours: {who}",
+    )
 
 
 def _connections(server: Row, settings: Settings) -> Check:

@@ -13,9 +13,9 @@ SET client_min_messages = warning;
 -- The schema that has the tables, and from here on no other, for others may make things there that
 -- run with the rights of whoever runs this. In it init, guard and enforce make tables, indexes and
 -- functions.
-SELECT relnamespace::regnamespace AS schema
+SELECT relnamespace::pg_catalog.regnamespace AS schema
 FROM pg_catalog.pg_class
-WHERE oid = 'departments'::regclass::oid
+WHERE oid OPERATOR(pg_catalog.=) 'departments'::pg_catalog.regclass::pg_catalog.oid
 \gset
 SET search_path = :schema, pg_temp;
 

@@ -2,18 +2,29 @@
 -- $1 tables text[]
 -- $2 extensions text[], whose schemas stay on it, too
 -- pg_catalog is searched first, as it is wherever it is not named; what is created goes elsewhere.
+-- Until that is so, others' functions, operators, types and tables may come before PostgreSQL's:
+-- here all are named with their schema.
 WITH wanted AS (
     SELECT relnamespace AS schema
-    FROM pg_catalog.unnest($1::text[]) AS names (name)
-    INNER JOIN pg_class ON pg_class.oid = to_regclass(quote_ident(name))::oid
+    FROM pg_catalog.unnest($1::pg_catalog.text[]) AS names (name)
+    INNER JOIN pg_catalog.pg_class
+        ON pg_class.oid OPERATOR(pg_catalog.=)
+           pg_catalog.to_regclass(pg_catalog.quote_ident(name))::pg_catalog.oid
 ),
 path AS (
-    SELECT name::text, place, pg_namespace.oid AS schema
-    FROM pg_catalog.unnest(current_schemas(FALSE)) WITH ORDINALITY AS schemas (name, place)
-    INNER JOIN pg_namespace ON nspname = name
+    SELECT name::pg_catalog.text, place, pg_namespace.oid AS schema
+    FROM pg_catalog.unnest(pg_catalog.current_schemas(FALSE)) WITH ORDINALITY AS schemas (name, place)
+    INNER JOIN pg_catalog.pg_namespace ON nspname OPERATOR(pg_catalog.=) name
+    WHERE name OPERATOR(pg_catalog.<>) 'pg_catalog'
 )
-SELECT string_agg(quote_ident(name), ', ' ORDER BY place) || ', pg_temp' AS search_path
+SELECT
+    pg_catalog.string_agg(pg_catalog.quote_ident(name), ', ' ORDER BY place)
+        OPERATOR(pg_catalog.||) ', pg_temp' AS search_path
 FROM path
-WHERE schema IN (SELECT schema FROM wanted)
-   OR schema IN (SELECT extnamespace FROM pg_extension WHERE extname = ANY ($2::text[]))
+WHERE schema OPERATOR(pg_catalog.=) ANY (SELECT schema FROM wanted)
+   OR schema OPERATOR(pg_catalog.=) ANY (
+       SELECT extnamespace
+       FROM pg_catalog.pg_extension
+       WHERE extname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])
+   )
    OR NOT EXISTS (SELECT FROM wanted);

@@ -5,20 +5,23 @@ one here for each name that the SQL files use and for each combination of types;
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
+import psycopg.sql
 from psycopg.conninfo import make_conninfo
 
 # Of the files' columns, parameters and literals, of PostgreSQL's own catalogs, and of any.
 TYPES = [
-    *("boolean", "name", "integer", "bigint", "numeric", "text", "varchar", "oid", "regclass"),
+    *("boolean", "name", "smallint", "integer", "bigint", "numeric"),
+    *("text", "varchar", "oid", "regclass", "date", "timestamp", "timestamptz", "pg_lsn"),
     *("jsonb", "text[]", "bigint[]", "public.departments", "public.employees"),
     *("anyelement", "anycompatible"),
 ]
 OPERANDS = [
     *TYPES,
-    *('"char"', "smallint", "double precision", "regprocedure", "regproc", "timestamptz"),
+    *('"char"', "double precision", "regprocedure", "regproc"),
     *("interval", "name[]", "smallint[]", "int2vector", "anyarray"),
 ]
 
@@ -32,6 +35,11 @@ DECLARE
     one text;
     other text;
 BEGIN
+    FOREACH name IN ARRAY %(names)s::text[] LOOP
+        EXECUTE pg_catalog.format('CREATE FUNCTION public.%%I() %%s', name, body);
+        EXECUTE pg_catalog.format(
+            'CREATE FUNCTION public.%%I(text, text, boolean) %%s', name, body);
+    END LOOP;
     FOREACH one IN ARRAY %(types)s::text[] LOOP
         FOREACH name IN ARRAY %(names)s::text[] LOOP
             EXECUTE pg_catalog.format('CREATE FUNCTION public.%%I(%%s) %%s', name, one, body);
@@ -70,8 +78,8 @@ def unshadowed(database: str) -> str:
     return make_conninfo(database, options="-c search_path=pg_catalog,pg_temp")
 
 
-def cast_shadows(database: str, files: list[Path]) -> None:
-    """Make them, for the functions in these files."""
+def cast_shadows(database: str, files: list[Path], others: Sequence[str] = ()) -> None:
+    """Make them, for the functions in these files, and for types that others have made, too."""
     text = "\n".join(file.read_text() for file in files)
     words = set(re.findall(r"([a-z_]+)\(", text))
     with psycopg.connect(unshadowed(database), cursor_factory=psycopg.ClientCursor) as connection:
@@ -80,8 +88,36 @@ def cast_shadows(database: str, files: list[Path]) -> None:
             "SELECT DISTINCT proname::text FROM pg_proc WHERE proname = ANY (%s)", [list(words)]
         ).fetchall()
         names = [name for (name,) in found]
-        made_of = {"types": TYPES, "operands": OPERANDS, "operators": OPERATORS}
+        made_of = {
+            "types": [*TYPES, *others],
+            "operands": [*OPERANDS, *others],
+            "operators": OPERATORS,
+        }
         connection.execute(CREATE, {**made_of, "names": names})
+
+
+# What stands before PostgreSQL's own only where its schema does not come first on the search_path.
+BEFORE = """
+CREATE DOMAIN public.text AS pg_catalog.text CHECK (pg_catalog.length(value) < 0);
+CREATE DOMAIN public._text AS pg_catalog._text CHECK (value IS NULL);
+CREATE DOMAIN public.jsonb AS pg_catalog.jsonb CHECK (value IS NULL);
+CREATE DOMAIN public.oid AS pg_catalog.oid CHECK (value IS NULL);
+CREATE DOMAIN public.regclass AS pg_catalog.regclass CHECK (value IS NULL);
+CREATE DOMAIN public.regnamespace AS pg_catalog.regnamespace CHECK (value IS NULL);
+CREATE VIEW public.pg_class AS SELECT 1 / 0 AS oid;
+CREATE VIEW public.pg_namespace AS SELECT 1 / 0 AS oid;
+CREATE VIEW public.pg_extension AS SELECT 1 / 0 AS oid
+"""
+
+
+def come_before(database: str) -> None:
+    """Let what is in public come before PostgreSQL's own, and put types and tables there, too."""
+    with psycopg.connect(unshadowed(database), autocommit=True) as connection:
+        for statement in BEFORE.split(";"):
+            connection.execute(statement.encode())
+        name = psycopg.sql.Identifier(connection.info.dbname)
+        order = psycopg.sql.SQL("ALTER DATABASE {} SET search_path = public, pg_catalog")
+        connection.execute(order.format(name))
 
 
 def chosen(tree: str, shadows: set[int]) -> set[int]:

@@ -138,6 +138,7 @@ def test_all_is_well(patient: str) -> None:
         "ok     employees lookup: Bitmap Index Scan of employees_lookup",
         "ok     employees key: no constraint, but the guard is on and holds for all writers",
         f"ok     employees trial: {TRIED}",
+        "ok     schemas: nobody else may create there",
         f"ok     role: {ROLE} has no powers over the server",
         f"ok     connections: WORKERS x (POOL_SIZE + 2) = 10 of {allowed(patient)}"
         " that the server lets this role have",
@@ -258,8 +259,15 @@ def test_synchronous_commit(value: str, level: str, patient: str) -> None:
 
 
 def test_who_else_may_create_beside_the_tables(patient: str) -> None:
-    assert "schemas" not in {check.subject for check in checks(as_role(patient))}
+    nobody = ("ok", "schemas", "nobody else may create there")
+    assert about("schemas", checks(as_role(patient))) == nobody
+    # Who owns a table of ours may do more with it than that; who owns another one may not.
+    sql(patient, "GRANT CREATE ON SCHEMA public TO pg_read_all_data")
+    sql(patient, "ALTER TABLE employees OWNER TO pg_read_all_data")
+    assert about("schemas", checks(as_role(patient))) == nobody
     sql(patient, "GRANT CREATE ON SCHEMA public TO PUBLIC, pg_monitor")
+    sql(patient, "CREATE TABLE another ()")
+    sql(patient, "ALTER TABLE another OWNER TO pg_monitor")
     assert about("schemas", checks(as_role(patient))) == (
         "advice",
         "schemas",

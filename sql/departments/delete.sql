@@ -1,5 +1,5 @@
 -- The id of the department just deleted, its employees with it. No row if there was none.
 -- $1 id bigint
 DELETE FROM departments
-WHERE id = $1::bigint
+WHERE id OPERATOR(pg_catalog.=) $1::bigint
 RETURNING id;

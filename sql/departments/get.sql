@@ -2,4 +2,4 @@
 -- $1 id bigint
 SELECT id, name, created_at
 FROM departments
-WHERE id = $1::bigint;
+WHERE id OPERATOR(pg_catalog.=) $1::bigint;

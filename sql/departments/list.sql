@@ -5,7 +5,7 @@
 -- With a name, the hash condition lets departments_lookup find the row.
 SELECT id, name, created_at
 FROM departments
-WHERE id > $1::bigint
+WHERE id OPERATOR(pg_catalog.>) $1::bigint
   AND ($3::text IS NULL OR name::text = $3::text)
   AND ($3::text IS NULL
        OR hashtextextended(name::text, 0::bigint) = hashtextextended($3::text, 0::bigint))

@@ -1,5 +1,5 @@
 -- The id of the employee just deleted. No row if there was none.
 -- $1 id bigint
 DELETE FROM employees
-WHERE id = $1::bigint
+WHERE id OPERATOR(pg_catalog.=) $1::bigint
 RETURNING id;

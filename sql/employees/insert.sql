@@ -14,7 +14,7 @@ WITH missing AS MATERIALIZED (
         FROM employees
         WHERE hashtextextended(name::text, department_id::bigint)
               = hashtextextended($2::text, $1::bigint)
-          AND department_id IS NOT DISTINCT FROM $1::bigint
+          AND department_id::bigint IS NOT DISTINCT FROM $1::bigint
           AND name::text IS NOT DISTINCT FROM $2::text
     )
       AND clock_timestamp() < transaction_timestamp() + interval '50 milliseconds'
@@ -30,7 +30,7 @@ FROM missing
 LEFT JOIN inserted ON TRUE
 WHERE CASE
     WHEN inserted.tableoid IS NULL THEN 'the table kept no row'
-    WHEN inserted.department_id IS DISTINCT FROM $1::bigint THEN 'the table stored another department_id'
+    WHEN inserted.department_id::bigint IS DISTINCT FROM $1::bigint THEN 'the table stored another department_id'
     WHEN inserted.name::text IS DISTINCT FROM $2::text THEN 'the table stored another name'
     WHEN hashtextextended(inserted.name::text, inserted.department_id::bigint)
          <> hashtextextended($2::text, $1::bigint) THEN 'the table would not find this name'

@@ -6,9 +6,9 @@
 -- With both, the hash condition lets employees_lookup find the row.
 SELECT id, department_id, name, created_at
 FROM employees
-WHERE id > $1::bigint
+WHERE id OPERATOR(pg_catalog.>) $1::bigint
   AND ($3::text IS NULL OR name::text = $3::text)
-  AND ($4::bigint IS NULL OR department_id = $4::bigint)
+  AND ($4::bigint IS NULL OR department_id OPERATOR(pg_catalog.=) $4::bigint)
   AND ($3::text IS NULL OR $4::bigint IS NULL
        OR hashtextextended(name::text, department_id::bigint)
           = hashtextextended($3::text, $4::bigint))

@@ -9,7 +9,7 @@ WITH same_key AS MATERIALIZED (
     FROM employees
     WHERE hashtextextended(name::text, department_id::bigint)
           = hashtextextended($2::text, $1::bigint)
-      AND department_id IS NOT DISTINCT FROM $1::bigint
+      AND department_id::bigint IS NOT DISTINCT FROM $1::bigint
       AND name::text IS NOT DISTINCT FROM $2::text
 )
 SELECT id, department_id, name, created_at, count(*) OVER () AS copies

@@ -1,15 +1,15 @@
 -- The keys that several departments share, the worst first: resource, id (the lowest), key, copies, first_created_at, last_created_at, referring (employees of them all), total (how many keys), surplus (rows in all but one of each).
 SELECT
     'departments' AS resource,
-    min(id) AS id,
+    pg_catalog.min(id) AS id,
     pg_catalog.jsonb_build_object('name', name) AS key,
     count(*) AS copies,
-    min(created_at) AS first_created_at,
-    max(created_at) AS last_created_at,
+    pg_catalog.min(created_at) AS first_created_at,
+    pg_catalog.max(created_at) AS last_created_at,
     (
         SELECT count(*)
         FROM employees
-        WHERE department_id = ANY (pg_catalog.array_agg(departments.id))
+        WHERE department_id OPERATOR(pg_catalog.=) ANY (pg_catalog.array_agg(departments.id))
     ) AS referring,
     count(*) OVER () AS total,
     sum(count(*) - 1) OVER ()::bigint AS surplus
@@ -17,4 +17,4 @@ FROM departments
 WHERE name IS NOT NULL
 GROUP BY name
 HAVING count(*) > 1
-ORDER BY count(*) DESC, min(id);
+ORDER BY count(*) DESC, pg_catalog.min(id);

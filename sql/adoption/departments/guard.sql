@@ -43,7 +43,7 @@ BEGIN
     SELECT pg_catalog.min(id)
     INTO other
     FROM same_key
-    WHERE id <> NEW.id;
+    WHERE id OPERATOR(pg_catalog.<>) NEW.id;
 
     IF other IS NOT NULL THEN
         RAISE unique_violation USING

@@ -3,6 +3,6 @@
 -- Fails with 40001 where one was changed or deleted since the snapshot. SHARE lets others refer to it.
 SELECT id
 FROM departments
-WHERE id = ANY ($1)
+WHERE id OPERATOR(pg_catalog.=) ANY ($1::bigint[])
 ORDER BY id
 FOR SHARE;

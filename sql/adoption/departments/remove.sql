@@ -11,7 +11,7 @@ WITH pairs AS (
 removed AS (
     DELETE FROM ONLY departments
     USING pairs
-    WHERE departments.id = pairs.id
+    WHERE departments.id OPERATOR(pg_catalog.=) pairs.id
     RETURNING
         departments.id,
         pairs.kept,

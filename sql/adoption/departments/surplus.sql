@@ -4,7 +4,7 @@
 WITH keys AS MATERIALIZED (
     SELECT DISTINCT name
     FROM departments
-    WHERE id = ANY ($1::bigint[])
+    WHERE id OPERATOR(pg_catalog.=) ANY ($1::bigint[])
 ),
 same_key AS MATERIALIZED (
     SELECT departments.id, departments.name
@@ -15,10 +15,10 @@ same_key AS MATERIALIZED (
        AND departments.name::text IS NOT DISTINCT FROM keys.name::text
 ),
 ranked AS (
-    SELECT id, min(id) OVER (PARTITION BY name) AS kept
+    SELECT id, pg_catalog.min(id) OVER (PARTITION BY name) AS kept
     FROM same_key
 )
 SELECT id, kept
 FROM ranked
-WHERE id <> kept
+WHERE id OPERATOR(pg_catalog.<>) kept
 ORDER BY id;

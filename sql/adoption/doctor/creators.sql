@@ -1,4 +1,5 @@
--- Who may create in the schemas of the search_path, or in public, and owns neither them nor a table in them: schema, roles.
+-- Who may create in the schemas of the search_path, or in public, and owns neither them nor one of our tables: schema, roles.
+-- $1 tables text[], ours
 SELECT
     nspname::text AS schema,
     pg_catalog.array_agg(coalesce(rolname::text, 'everyone') ORDER BY rolname NULLS FIRST) AS roles
@@ -9,6 +10,10 @@ WHERE (nspname = 'public' OR nspname = ANY (current_schemas(FALSE)))
   AND privilege_type = 'CREATE'
   AND grantee <> nspowner
   AND NOT coalesce(rolsuper, FALSE)
-  AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = pg_namespace.oid AND relowner = grantee)
+  AND grantee NOT IN (
+      SELECT relowner
+      FROM pg_catalog.unnest($1::text[]) AS names (name)
+      INNER JOIN pg_class ON pg_class.oid = to_regclass(quote_ident(name))::oid
+  )
 GROUP BY nspname
 ORDER BY nspname;

@@ -1,11 +1,11 @@
 -- The keys that several employees share, the worst first: resource, id (the lowest), key, copies, first_created_at, last_created_at, referring (nothing does), total (how many keys), surplus (rows in all but one of each).
 SELECT
     'employees' AS resource,
-    min(id) AS id,
+    pg_catalog.min(id) AS id,
     pg_catalog.jsonb_build_object('department_id', department_id, 'name', name) AS key,
     count(*) AS copies,
-    min(created_at) AS first_created_at,
-    max(created_at) AS last_created_at,
+    pg_catalog.min(created_at) AS first_created_at,
+    pg_catalog.max(created_at) AS last_created_at,
     0::bigint AS referring,
     count(*) OVER () AS total,
     sum(count(*) - 1) OVER ()::bigint AS surplus
@@ -14,4 +14,4 @@ WHERE department_id IS NOT NULL
   AND name IS NOT NULL
 GROUP BY department_id, name
 HAVING count(*) > 1
-ORDER BY count(*) DESC, min(id);
+ORDER BY count(*) DESC, pg_catalog.min(id);

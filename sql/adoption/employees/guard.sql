@@ -38,13 +38,13 @@ BEGIN
         FROM employees
         WHERE pg_catalog.hashtextextended(name::text, department_id::bigint)
               = pg_catalog.hashtextextended(NEW.name::text, NEW.department_id::bigint)
-          AND department_id IS NOT DISTINCT FROM NEW.department_id
+          AND department_id::bigint IS NOT DISTINCT FROM NEW.department_id::bigint
           AND name::text IS NOT DISTINCT FROM NEW.name::text
     )
     SELECT pg_catalog.min(id)
     INTO other
     FROM same_key
-    WHERE id <> NEW.id;
+    WHERE id OPERATOR(pg_catalog.<>) NEW.id;
 
     IF other IS NOT NULL THEN
         RAISE unique_violation USING

@@ -4,6 +4,6 @@ CREATE TRIGGER employees_guard_update
 AFTER UPDATE ON employees
 FOR EACH ROW
 WHEN (NEW.department_id IS NOT NULL AND NEW.name IS NOT NULL
-      AND (NEW.department_id IS DISTINCT FROM OLD.department_id
+      AND (NEW.department_id::bigint IS DISTINCT FROM OLD.department_id::bigint
            OR NEW.name::text IS DISTINCT FROM OLD.name::text))
 EXECUTE FUNCTION employees_guard();

@@ -11,7 +11,7 @@ WITH pairs AS (
 removed AS (
     DELETE FROM ONLY employees
     USING pairs
-    WHERE employees.id = pairs.id
+    WHERE employees.id OPERATOR(pg_catalog.=) pairs.id
     RETURNING
         employees.id,
         pairs.kept,

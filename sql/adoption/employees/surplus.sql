@@ -4,7 +4,7 @@
 WITH keys AS MATERIALIZED (
     SELECT DISTINCT department_id, name
     FROM employees
-    WHERE id = ANY ($1::bigint[])
+    WHERE id OPERATOR(pg_catalog.=) ANY ($1::bigint[])
 ),
 same_key AS MATERIALIZED (
     SELECT employees.id, employees.department_id, employees.name
@@ -12,14 +12,14 @@ same_key AS MATERIALIZED (
     INNER JOIN employees
         ON hashtextextended(employees.name::text, employees.department_id::bigint)
            = hashtextextended(keys.name::text, keys.department_id::bigint)
-       AND employees.department_id IS NOT DISTINCT FROM keys.department_id
+       AND employees.department_id::bigint IS NOT DISTINCT FROM keys.department_id::bigint
        AND employees.name::text IS NOT DISTINCT FROM keys.name::text
 ),
 ranked AS (
-    SELECT id, min(id) OVER (PARTITION BY department_id, name) AS kept
+    SELECT id, pg_catalog.min(id) OVER (PARTITION BY department_id, name) AS kept
     FROM same_key
 )
 SELECT id, kept
 FROM ranked
-WHERE id <> kept
+WHERE id OPERATOR(pg_catalog.<>) kept
 ORDER BY id;

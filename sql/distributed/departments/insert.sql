@@ -8,7 +8,7 @@ WITH missing AS MATERIALIZED (
     WHERE NOT EXISTS (
         SELECT
         FROM departments
-        WHERE name = $1
+        WHERE name OPERATOR(pg_catalog.=) $1::text
     )
 ),
 inserted AS (
@@ -22,6 +22,6 @@ FROM missing
 LEFT JOIN inserted ON TRUE
 WHERE CASE
     WHEN inserted.tableoid IS NULL THEN 'the table kept no row'
-    WHEN inserted.name IS DISTINCT FROM $1 THEN 'the table stored another name'
+    WHEN inserted.name::text IS DISTINCT FROM $1::text THEN 'the table stored another name'
     ELSE 'true'
 END::boolean;

@@ -4,7 +4,7 @@
 -- $3 name text, or NULL for any
 SELECT id, name, created_at
 FROM departments
-WHERE id > $1
-  AND ($3::text IS NULL OR name = $3)
+WHERE id OPERATOR(pg_catalog.>) $1::bigint
+  AND ($3::text IS NULL OR name OPERATOR(pg_catalog.=) $3::text)
 ORDER BY id
 LIMIT $2::bigint + 1;

@@ -3,6 +3,6 @@
 -- Engines that lock the keys they have looked at, and not pages of an index, need no hash of them.
 SELECT id, name, created_at, count(*) OVER () AS copies
 FROM departments
-WHERE name = $1
+WHERE name OPERATOR(pg_catalog.=) $1::text
 ORDER BY id
 LIMIT 1;

@@ -9,8 +9,8 @@ WITH missing AS MATERIALIZED (
     WHERE NOT EXISTS (
         SELECT
         FROM employees
-        WHERE department_id = $1
-          AND name = $2
+        WHERE department_id OPERATOR(pg_catalog.=) $1::bigint
+          AND name OPERATOR(pg_catalog.=) $2::text
     )
 ),
 inserted AS (
@@ -24,7 +24,7 @@ FROM missing
 LEFT JOIN inserted ON TRUE
 WHERE CASE
     WHEN inserted.tableoid IS NULL THEN 'the table kept no row'
-    WHEN inserted.department_id IS DISTINCT FROM $1 THEN 'the table stored another department_id'
-    WHEN inserted.name IS DISTINCT FROM $2 THEN 'the table stored another name'
+    WHEN inserted.department_id::bigint IS DISTINCT FROM $1::bigint THEN 'the table stored another department_id'
+    WHEN inserted.name::text IS DISTINCT FROM $2::text THEN 'the table stored another name'
     ELSE 'true'
 END::boolean;

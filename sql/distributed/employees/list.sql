@@ -5,8 +5,8 @@
 -- $4 department_id bigint, or NULL for any
 SELECT id, department_id, name, created_at
 FROM employees
-WHERE id > $1
-  AND ($3::text IS NULL OR name = $3)
-  AND ($4::bigint IS NULL OR department_id = $4)
+WHERE id OPERATOR(pg_catalog.>) $1::bigint
+  AND ($3::text IS NULL OR name OPERATOR(pg_catalog.=) $3::text)
+  AND ($4::bigint IS NULL OR department_id OPERATOR(pg_catalog.=) $4::bigint)
 ORDER BY id
 LIMIT $2::bigint + 1;

@@ -4,7 +4,7 @@
 -- Engines that lock the keys they have looked at, and not pages of an index, need no hash of them.
 SELECT id, department_id, name, created_at, count(*) OVER () AS copies
 FROM employees
-WHERE department_id = $1
-  AND name = $2
+WHERE department_id OPERATOR(pg_catalog.=) $1::bigint
+  AND name OPERATOR(pg_catalog.=) $2::text
 ORDER BY id
 LIMIT 1;

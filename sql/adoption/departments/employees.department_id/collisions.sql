@@ -9,7 +9,7 @@ WITH pairs AS (
 moving AS MATERIALIZED (
     SELECT employees.id, pairs.kept AS department_id, employees.name
     FROM pairs
-    INNER JOIN employees ON employees.department_id = pairs.id
+    INNER JOIN employees ON employees.department_id OPERATOR(pg_catalog.=) pairs.id
     WHERE employees.name IS NOT NULL
 ),
 staying AS (
@@ -18,7 +18,7 @@ staying AS (
     INNER JOIN employees
         ON hashtextextended(employees.name::text, employees.department_id::bigint)
            = hashtextextended(keys.name::text, keys.department_id::bigint)
-       AND employees.department_id IS NOT DISTINCT FROM keys.department_id
+       AND employees.department_id::bigint IS NOT DISTINCT FROM keys.department_id::bigint
        AND employees.name::text IS NOT DISTINCT FROM keys.name::text
 ),
 together AS (
@@ -29,10 +29,10 @@ together AS (
     FROM staying
 ),
 ranked AS (
-    SELECT id, min(id) OVER (PARTITION BY department_id, name) AS kept
+    SELECT id, pg_catalog.min(id) OVER (PARTITION BY department_id, name) AS kept
     FROM together
 )
 SELECT id, kept
 FROM ranked
-WHERE id <> kept
+WHERE id OPERATOR(pg_catalog.<>) kept
 ORDER BY id;

@@ -2,5 +2,5 @@
 -- $1 ids bigint[]
 SELECT id
 FROM employees
-WHERE department_id = ANY ($1::bigint[])
+WHERE department_id OPERATOR(pg_catalog.=) ANY ($1::bigint[])
 LIMIT 1;

@@ -9,7 +9,7 @@ moved AS (
     UPDATE employees
     SET department_id = pairs.kept
     FROM pairs
-    WHERE employees.department_id = pairs.id
+    WHERE employees.department_id OPERATOR(pg_catalog.=) pairs.id
     RETURNING employees.id, pairs.id AS was
 )
 SELECT was AS id, pg_catalog.array_agg(id ORDER BY id) AS moved

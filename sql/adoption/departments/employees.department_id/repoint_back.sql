@@ -4,6 +4,6 @@
 -- $3 ids bigint[]
 UPDATE employees
 SET department_id = $1::bigint
-WHERE id = ANY ($3::bigint[])
-  AND department_id = $2::bigint
+WHERE id OPERATOR(pg_catalog.=) ANY ($3::bigint[])
+  AND department_id OPERATOR(pg_catalog.=) $2::bigint
 RETURNING id;
