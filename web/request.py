@@ -32,8 +32,9 @@ FIELD = TOKEN + rb":" + TEXT + rb"\r\n"
 # Beside what a URI may hold, browsers send { | } and the like as they are; "#" ends it for them.
 LINE = rb"(" + TOKEN + rb") ([!\"$-~]++) HTTP/1\.([01])\r\n"
 HEAD = re.compile(LINE + rb"(?:" + FIELD + rb")*+")
-BEGUN = re.compile(rb"(?:" + HEAD.pattern + rb")?" + TEXT + rb"\r?")
-TRAILER = re.compile(FIELD)
+FIRST_LINE = re.compile(LINE)
+HEADER = re.compile(FIELD)
+BEGUN = re.compile(TEXT + rb"\r?")
 EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
 CHUNK = re.compile(
     rb"([0-9A-Fa-f]{1,16})"
@@ -83,6 +84,7 @@ class Requests(Iterator[Request | Awaits]):
 
     def __init__(self, max_body: int) -> None:
         self.data = bytearray()  # arrived, and not of a request that has been returned
+        self.is_head = False  # whether the request that is being read is a HEAD, so far as is known
         self._max_body = max_body
         self._requests = self._parse()
 
@@ -106,21 +108,34 @@ class Requests(Iterator[Request | Awaits]):
         return request
 
     def _head(self) -> Generator[Awaits, None, bytes]:
-        """Return the request line and the headers, with the CRLF of the last of them."""
-        skipped = seen = 0
+        """Return the request line and the headers, with the CRLF of the last of them.
+
+        What has been looked at is not looked at again, however small the pieces are.
+        """
+        skipped = seen = good = 0  # bytes: of empty lines, of the last look, of whole lines
         while True:
             if self.data.startswith(b"\r"):  # RFC 9112, 2.2: empty lines before it are ignored
                 match = EMPTY_LINES.match(self.data)
                 assert match is not None
                 skipped += match.end()
                 del self.data[: match.end()]
+                seen = 0
+            self.is_head = self.data.startswith(b"HEAD ")
             # The end may have begun in what was there before.
             end = self.data.find(b"\r\n\r\n", max(0, seen - 3)) + 2
-            if 2 <= end <= MAX_HEAD:
+            if end >= 2 and skipped + end + 2 <= MAX_HEAD:
                 head = bytes(self.data[:end])
                 del self.data[: end + 2]
                 return head
-            if not BEGUN.fullmatch(self.data[:end] if end >= 2 else self.data):
+            if skipped > MAX_HEAD:
+                raise too_many_headers()
+            # What comes in one piece is looked at as far as it would be if it came byte by byte.
+            most = min(end if end >= 2 else len(self.data), MAX_HEAD + 1 - skipped)
+            while stop := self.data.find(b"\n", max(good, seen), most) + 1:
+                if not (HEADER if good else FIRST_LINE).fullmatch(self.data, good, stop):
+                    raise HTTPException(400, NOT_HTTP)
+                good = stop
+            if not BEGUN.fullmatch(self.data, max(good, seen - 1), most):
                 raise HTTPException(400, NOT_HTTP)
             if len(self.data) + skipped > MAX_HEAD:
                 raise too_many_headers()
@@ -153,17 +168,19 @@ class Requests(Iterator[Request | Awaits]):
             if line == b"\r\n":
                 return bytes(body)
             spare -= len(line)
-            if not TRAILER.fullmatch(line):
+            if not HEADER.fullmatch(line):
                 raise HTTPException(400, NOT_HTTP)
             if spare < 0:
                 break
         raise too_many_headers()
 
     def _line(self) -> Generator[Awaits, None, bytes]:
-        while (end := self.data.find(b"\n") + 1) == 0:
-            if len(self.data) > MAX_HEAD:
-                raise too_many_headers()
+        seen = 0
+        while (end := self.data.find(b"\n", seen) + 1) == 0 and len(self.data) <= MAX_HEAD:
+            seen = len(self.data)
             yield Awaits.BODY
+        if not 0 < end <= MAX_HEAD:
+            raise too_many_headers()
         return (yield from self._take(end))
 
     def _take(self, size: int) -> Generator[Awaits, None, bytes]:
