@@ -5,7 +5,10 @@ import re
 # What makes a spreadsheet run a cell, in ASCII and in full width; also in quotes, which some take
 # away. A cell begins, too, behind a semicolon, a tab or a line end where the spreadsheet was told
 # that it does, or guesses it; and where the text begins with a tab or a line end, some look on.
-_RUN = re.compile("(^|[;\t\r\n])(?=['\"]*[=+\\-@\uff1d\uff0b\uff0d\uff20])|^(?=['\"]*[\t\r\n])")
+_RUN = re.compile(
+    "^(?=['\"]*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])"
+    "|(?<=[;\t\r\n])(?=['\"]*[=+\\-@\uff1d\uff0b\uff0d\uff20])"
+)
 
 
 def printable(text: str) -> str:
@@ -37,4 +40,4 @@ def inert(cell: str) -> str:
 
     Numbers are not to be asked about; of what else PostgreSQL writes so, -Infinity runs nothing.
     """
-    return cell if cell == "-Infinity" else _RUN.sub(r"\1'", cell)
+    return cell if cell == "-Infinity" else _RUN.sub("'", cell)

@@ -34,8 +34,8 @@ MAX_UNREAD = 64 * 2**20
 # them one body may be as large as the settings allow. 2,000 requests of the default's size.
 MAX_HELD = 64 * 2**20
 
-# Seconds in which what a client still sends behind its last answer is read and dropped. Were it left
-# unread, the kernel would reset the connection, and the client might not see that answer.
+# Seconds in which what a client still sends behind its last answer is read and dropped. Were it
+# left unread, the kernel would reset the connection, and the client might not see that answer.
 LINGER = 2
 
 # Connections of a process, each some 5 KB while idle; or a third of the files that it may open, if

@@ -8,6 +8,8 @@ import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
+from ipaddress import IPv6Address
 
 from starlette.exceptions import HTTPException
 
@@ -43,7 +45,7 @@ CHUNK = re.compile(
 )
 # A name as in the DNS, or an address. Other characters that a URI may have in a host name nobody
 # does, and an empty name is an error in an http URI.
-HOST = re.compile(rb"(?:[A-Za-z0-9._~%-]++|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5})?")
+HOST = re.compile(rb"([A-Za-z0-9._~%-]++|\[[0-9A-Fa-f:.]++\])(?::([0-9]{0,5}))?")
 URI = re.compile(rb"(?i:https?)://([^/?]*+)(.*+)")
 # Python takes no more than 4,300 digits for a number; no body has a length of a hundred.
 LENGTH = re.compile(rb"[0-9]{1,100}")
@@ -217,7 +219,7 @@ def parse_head(head: bytes) -> Request:
         raise too_many_headers()
     hosts = ours.get(b"host", [])
     # HTTP/1.0 may have none, as in the checks of load balancers.
-    if len(hosts) > 1 or (not hosts and minor == b"1") or not all(map(HOST.fullmatch, hosts)):
+    if len(hosts) > 1 or (not hosts and minor == b"1") or None in map(parse_host, hosts):
         raise HTTPException(400, "Host is missing, twice or malformed.")
     length = body_length(ours, minor)
     if method not in METHODS:
@@ -243,6 +245,26 @@ def parse_head(head: bytes) -> Request:
     )
 
 
+@lru_cache  # for callers of one service send few, and to read one anew costs more than a header
+def parse_host(value: bytes) -> tuple[str, int | None] | None:
+    """Return the name and the port of a Host header or of a URI; None if it is malformed.
+
+    The name is in lower case and has no dot at its end; an address of IPv6 stands in brackets, and
+    in one way of the many that it may be written in.
+    """
+    match = HOST.fullmatch(value)
+    if match is None:
+        return None
+    name = match[1].decode().lower().removesuffix(".")
+    port = int(match[2]) if match[2] else None
+    if name.startswith("["):
+        try:
+            name = f"[{IPv6Address(name[1:-1])}]"
+        except ValueError:
+            return None
+    return None if port is not None and port > 65535 else (name, port)
+
+
 def other_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     """Return host and path of a target that is no path (RFC 9112, 3.2). Raises HTTPException 400.
 
@@ -251,7 +273,7 @@ def other_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     if target == b"*" and method == b"OPTIONS":
         return b"", target
     uri = URI.fullmatch(target)
-    if uri is None or not HOST.fullmatch(uri[1]):
+    if uri is None or parse_host(uri[1]) is None:
         raise HTTPException(400, "This is not the target of a request.")
     return uri[1], uri[2] if uri[2].startswith(b"/") else b"/" + uri[2]
 
