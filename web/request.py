@@ -43,8 +43,8 @@ CHUNK = re.compile(
     rb"(?:[ \t]*+;[ \t]*+" + TOKEN + rb"(?:[ \t]*+=[ \t]*+"
     rb"(?:" + TOKEN + rb"|\"(?:[^\x00-\x08\x0a-\x1f\x7f\"\\]|\\[\t -~\x80-\xff])*+\"))?)*+\r\n"
 )
-# A name as in the DNS, or an address. Other characters that a URI may have in a host name nobody
-# does, and an empty name is an error in an http URI.
+# A name as in the DNS, or an address. A URI may have other characters in its host, but no name that
+# is in use has them, and an empty name is an error in an http URI.
 HOST = re.compile(rb"([A-Za-z0-9._~%-]++|\[[0-9A-Fa-f:.]++\])(?::([0-9]{0,5}))?")
 URI = re.compile(rb"(?i:https?)://([^/?]*+)(.*+)")
 # Python takes no more than 4,300 digits for a number; no body has a length of a hundred.
@@ -80,7 +80,7 @@ class Request:
 class Requests(Iterator[Request | Awaits]):
     """The requests of one connection: add what arrives to `data`, and ask for the next.
 
-    It is what is still awaited if the next is not there yet. Raises HTTPException for what is
+    An Awaits comes instead, and tells what is missing, if the next is not there yet. Raises HTTPException for what is
     refused: 400, 413 if the body is over `max_body` bytes, 417, 431, 501. It ends there.
     """
 
