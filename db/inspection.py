@@ -55,7 +55,7 @@ MESSAGE = 500
 
 TOO_WIDE = f"its first row is over {SIZE_LIMIT:,} bytes, so ask it in psql"
 
-# Of each connection here.
+# Each connection of the pages has a meter, which is forgotten with it.
 _meters: WeakKeyDictionary[Connection, Meter] = WeakKeyDictionary()
 
 # Each cell is text, JsonText, or None for NULL.

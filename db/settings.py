@@ -29,7 +29,7 @@ _TOKEN = "[A-Za-z0-9._~+/-]+=*"
 TOKEN_LENGTH = 16
 
 # A name of DNS, an address of IPv4, or one of IPv6 as it stands in a Host header.
-_HOST_NAME = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+_HOST_NAME = r"([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\])"
 
 # A URI with an @ too many. libpq lets a password end at the first @, or not begin if it has a /,
 # takes what follows for the host, and tells the log that it cannot find it.
@@ -98,6 +98,11 @@ def read_settings() -> Settings:
         raise SettingsError(str(error).replace("`$.", "`")) from error
     if settings.pooler and settings.engine == "yugabytedb":
         raise SettingsError("POOLER=1 cannot pass on a setting that ENGINE=yugabytedb needs")
+    for address in re.findall(r"\[(.*?)\]", settings.allowed_hosts or ""):
+        try:
+            ipaddress.IPv6Address(address)
+        except ValueError:
+            raise SettingsError("ALLOWED_HOSTS has in brackets what is no IPv6 address") from None
     if settings.database_url is not None:
         if _CUT_PASSWORD.match(settings.database_url):
             raise SettingsError("DATABASE_URL: in a password write @ as %40 and / as %2F")

@@ -2,9 +2,13 @@
 
 import re
 
-# What makes a spreadsheet run a cell, in ASCII and in full width, or look behind it for one that
-# does; also in quotes, which some take away.
-_RUN = re.compile("['\"]*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+# What makes a spreadsheet run a cell, in ASCII and in full width; also in quotes, which some take
+# away. A cell begins, too, behind a semicolon, a tab or a line end where the spreadsheet was told
+# that it does, or guesses it; and where the text begins with a tab or a line end, some look on.
+_RUN = re.compile(
+    "^(?=['\"]*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])"
+    "|(?<=[;\t\r\n])(?=['\"]*[=+\\-@\uff1d\uff0b\uff0d\uff20])"
+)
 
 
 def printable(text: str) -> str:
@@ -32,8 +36,8 @@ def say(line: str) -> None:
 
 
 def inert(cell: str) -> str:
-    """Return a cell of CSV with a ' before it if a spreadsheet would run it.
+    """Return a cell of CSV with a ' before what of it a spreadsheet would run.
 
     Numbers are not to be asked about; of what else PostgreSQL writes so, -Infinity runs nothing.
     """
-    return f"'{cell}" if _RUN.match(cell) and cell != "-Infinity" else cell
+    return cell if cell == "-Infinity" else _RUN.sub("'", cell)

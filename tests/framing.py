@@ -250,6 +250,8 @@ CASES = {
     "a Host with a user": ("400 / 400 200 / 400 200", get(host="a@onerow")),
     "a Host with a comma": ("400 / 400 200 / 400", get(host="onerow, elsewhere")),
     "a Host with a port that is none": ("400 / 400 200 / 200 200", get(host="onerow:a")),
+    "a Host with a port past all ports": ("400 / 400 200 / 200 200", get(host="onerow:99999")),
+    "a Host with IPv4 in brackets": ("400 / 400 200 / 400 200", get(host="[127.0.0.1]")),
     "a Host not in ASCII": ("400 / 400 200 / 400 200", get(host="\u00e9")),
     "a Host with half a bracket": ("400 / 400 200 / 400 200", get(host="[::1")),
     "HTTP/0.9": ("400 / 400 / none", b"GET /live\r\n"),

@@ -1,4 +1,4 @@
-"""What who may CREATE in the tables' schema can put beside PostgreSQL's functions and operators.
+"""Functions and operators that one who may CREATE in the tables' schema puts beside PostgreSQL's.
 
 PostgreSQL takes, of all on the search_path, the one whose arguments' types fit best. So there is
 one here for each name that the SQL files use and for each combination of types; it raises an error.

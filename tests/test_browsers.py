@@ -14,7 +14,7 @@ NAME = "x" * 40
 
 @pytest.fixture(scope="module")
 def service(new_database: Callable[[], str]) -> Iterator[Service]:
-    allowed = f"{OURS},10.1.2.3,[2001:db8::7]"
+    allowed = f"{OURS},10.1.2.3,[2001:db8:0::7]"
     with serving(DATABASE_URL=new_database(), ALLOWED_HOSTS=allowed) as service:
         yield service
 
@@ -49,6 +49,13 @@ FOREIGN_HOSTS = [
     "localhost:port",
     "2130706434",
     ".",
+    "..",
+    "localhost:99999",
+    "localhost:65536",
+    "[127.0.0.1]",
+    "[1::2::3]",
+    "[:]",
+    "[::ffff:10.1.2.4]",
 ]
 
 PATHS = [
@@ -94,6 +101,10 @@ OWN_HOSTS = [
     "EXAMPLE.org.:443",
     "10.1.2.3:{port}",
     "[2001:DB8::7]:{port}",
+    "[2001:0db8:0:0:0:0:0.0.0.7]",
+    "[0:0:0:0:0:0:0:1]:{port}",
+    "localhost:",
+    "localhost:65535",
 ]
 
 
@@ -146,6 +157,54 @@ def test_a_page_of_another_origin_changes_nothing(service: Service, page: dict[s
             assert answer.headers["content-type"] == "application/problem+json"
         assert "access-control-allow-origin" not in answer.headers
     assert service.http.get("/departments").json()["items"] == []
+
+
+SAME = [
+    ("localhost:80", "http://localhost"),
+    ("localhost", "http://localhost:80"),
+    ("localhost:443", "https://localhost"),
+    ("localhost", "https://localhost:443"),
+    ("localhost:", "http://LOCALHOST"),
+    ("[0::1]:80", "http://[::1]"),
+]
+OTHER = [
+    ("localhost:443", "http://localhost"),
+    ("localhost:80", "https://localhost"),
+    ("localhost", "http://localhost:443"),
+    ("localhost", "https://localhost:80"),
+    ("localhost", "http://localhost:8000"),
+    ("localhost:8000", "http://localhost"),
+    ("localhost", "http://localhost:99999"),
+]
+
+
+@pytest.mark.parametrize(("host", "origin"), SAME + OTHER)
+def test_the_port_of_a_scheme_may_be_left_out(service: Service, host: str, origin: str) -> None:
+    status = 404 if (host, origin) in SAME else 403
+    answer = send(service, host, "DELETE", "/departments/1", Origin=origin)
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "foreign"),
+    [
+        ("Origin", "http://localhost", "http://evil.example"),
+        ("Origin", "http://localhost", "null"),
+        ("Sec-Fetch-Site", "same-origin", "cross-site"),
+        ("Sec-Fetch-Site", "none", "same-site"),
+    ],
+)
+def test_of_two_headers_one_that_is_foreign_is_enough(
+    service: Service, name: str, own: str, foreign: str
+) -> None:
+    for values, status in (
+        ((own, foreign), 403),
+        ((foreign, own), 403),
+        ((foreign, foreign), 403),
+        ((own, own), 404),
+    ):
+        headers = [("Host", "localhost"), *((name, value) for value in values)]
+        assert service.http.delete("/departments/1", headers=headers).status_code == status
 
 
 def test_requests_of_the_user_and_of_no_browser_pass(service: Service) -> None:

@@ -146,6 +146,104 @@ def test_however_it_is_cut_it_is_the_same(case: str) -> None:
         assert outcome(Requests(16384), [data[:at], data[at:]]) == whole
 
 
+GET = LAST.replace(b"Connection: close\r\n", b"")
+LONG = {
+    "empty lines": b"\r\n" * 10_000 + GET,
+    "as many empty lines as there may be": b"\r\n" * 8_192 + GET,
+    "empty lines with too long a head": b"\r\n" * 8_000 + GET,
+    "empty lines with a head": b"\r\n" * 7_000 + GET,
+    "a head": GET[:-2] + b"X: " + b"a" * 20_000 + b"\r\n\r\n",
+    "a head of the most bytes": GET[:-2] + b"X: " + b"a" * (16_384 - len(GET) - 5) + b"\r\n\r\n",
+    "a head of a byte more": GET[:-2] + b"X: " + b"a" * (16_385 - len(GET) - 5) + b"\r\n\r\n",
+    "a head with a fault behind its bound": GET[:-2] + b"X: " + b"a" * 17_000 + b"\0\r\n\r\n",
+    "many headers": GET[:-2] + b"X: a\r\n" * 3_000 + b"\r\n",
+    "an extension of a chunk": chunked(f"f;{'a' * 17_000}\r\n" + '{"name":"NAME"}\r\n'),
+    "a trailer of many bytes": chunked(NAMED, trailers=f"X: {'a' * 17_000}\r\n"),
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_however_long_it_is_it_is_the_same(case: str) -> None:
+    data = LONG[case]
+    whole = outcome(Requests(16384), [data])
+    for size in (1, 2, 1_000, 16_383, 16_384, 16_385):
+        cut = [data[at : at + size] for at in range(0, len(data), size)]
+        assert outcome(Requests(16384), cut) == whole, size
+
+
+# Who sends no more, and waits for the answers
+
+FINISHED = {
+    "a POST": (post(), "201"),
+    "two POSTs": (post() + post(), "201 200"),
+    "a POST and half of the next": (post() + post()[:-5], "201"),
+    "a POST and half of a head": (post() + b"GET /li", "201"),
+    "a POST and what is refused": (post() + b"This is not HTTP.\r\n\r\n", "201 400"),
+    "half a POST": (post()[:-5], ""),
+    "half a head": (b"GET /li", ""),
+    "nothing": (b"", ""),
+    "a POST that is the last": (post("Connection: close"), "201"),
+}
+
+
+@pytest.mark.parametrize("case", FINISHED)
+def test_who_sends_no_more_gets_the_answers(
+    service: Service, rows: psycopg.Connection, case: str
+) -> None:
+    sent, wanted = FINISHED[case]
+    name = f"{next(numbers):04}"
+    with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
+        connection.sendall(sent.replace(b"NAME", name.encode()))
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+    assert statuses(received) == wanted.split()
+    found = rows.execute("SELECT FROM departments WHERE name = %s", [name]).fetchall()
+    assert len(found) == ("201" in wanted)
+
+
+def test_what_comes_behind_the_last_request_costs_no_answer(service: Service) -> None:
+    """Left unread, it would make the kernel reset the connection before the answer is read."""
+    with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
+        connection.sendall(LAST)
+        until(lambda: b" 200 " in connection.recv(65536, socket.MSG_PEEK))
+        connection.sendall(b"a" * 100_000)
+        connection.sendall(b"a" * 100_000)
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+    assert statuses(received) == ["200"]
+
+
+# A refusal of HEAD has no body
+
+HEADS = {
+    "a Host that is malformed": (get("HEAD /live HTTP/1.1", host="a b"), "400"),
+    "another Host": (get("HEAD /live HTTP/1.1", host="elsewhere"), "421"),
+    "a broken header": (get("HEAD /live HTTP/1.1", "X"), "400"),
+    "a large body": (get("HEAD /live HTTP/1.1", "Content-Length: 99999"), "413"),
+    "a large head": (get("HEAD /live HTTP/1.1", "X: " + "a" * 20_000), "431"),
+    "an expectation": (get("HEAD /live HTTP/1.1", "Expect: 200-ok"), "417"),
+    "a coding": (get("HEAD /live HTTP/1.1", "Transfer-Encoding: foo, chunked"), "501"),
+    "behind an answer": (get("HEAD /live HTTP/1.1") + get("HEAD /live HTTP/1.1", "X"), "200 400"),
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+def test_a_refusal_of_head_has_no_body(service: Service, case: str) -> None:
+    sent, wanted = HEADS[case]
+    with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+    assert statuses(received) == wanted.split()
+    assert b"{" not in received
+
+
 # What a trailer says
 
 TRAILERS = {

@@ -429,6 +429,8 @@ BAD_INPUT = {
     "id true": (422, post({**GOOD, "department_id": True}), [D]),
     "a field twice, once wrong": (422, post_raw(b'{"department_id":1,"name":5,"name":"A"}'), ["#"]),
     "a field twice": (422, post_raw(b'{"department_id":1,"name":"A","name":"B"}'), ["#"]),
+    "a field twice, and what is not JSON": (400, post_raw(b'{"name":"A","name":"B"} x'), []),
+    "a field twice further in, not ended": (400, post_raw(b'{"name":{"x":1,"x":1}'), []),
     "a field twice, the same": (422, post_raw(b'{"name":"A","department_id":1,"name":"A"}'), ["#"]),
     "an id twice": (422, post_raw(b'{"department_id":1,"department_id":2,"name":"A"}'), ["#"]),
     "a field twice, escaped": (

@@ -256,7 +256,7 @@ IGNORABLE = (
     "ad 34f 61c 115f-1160 17b4-17b5 180b-180f 200b-200f 202a-202e 2060-206f 3164 fe00-fe0f feff"
     " ffa0 fff0-fff8 1bca0-1bca3 1d173-1d17a e0000-e0fff"
 )
-BLANK_BY_NAME = "2800 13441 13442 1d159"
+BLANK_BY_NAME = "2800 13441 13442 16fe4 1d159"
 
 # The controls of the hieroglyphs, of which Python 3.11 does not know all.
 LATER = "13430-1343f"

@@ -5,12 +5,14 @@ All through raw sockets, against two workers.
 
 import asyncio
 import json
+import signal
 import socket
+import struct
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from select import select
 from threading import Event
 from typing import Any
@@ -140,15 +142,35 @@ def test_what_never_ends_is_cut_off(service: Service, what: str) -> None:
     assert service.complaints() == []
 
 
-def test_requests_in_a_row_without_reading_the_answers_are_cut_off(service: Service) -> None:
-    before = memory(service)
+def test_requests_in_a_row_without_reading_the_answers_are_cut_off(impatient: Service) -> None:
+    before = memory(impatient)
     requests = request("GET", "/departments") * 200_000  # 20 MB, which would become 800
-    with connect(service) as connection, pytest.raises((ConnectionResetError, BrokenPipeError)):
+    with connect(impatient) as connection, pytest.raises((ConnectionResetError, BrokenPipeError)):
         connection.sendall(requests)
-    assert memory(service) - before < GROWTH
+    assert memory(impatient) - before < GROWTH
 
 
-def test_the_answer_to_who_has_been_cut_off_goes_nowhere(database: str) -> None:
+def test_requests_in_a_row_wait_for_those_before(database: str) -> None:
+    """However many they are: what the service does not keep yet, the client has not sent yet."""
+    last = ANSWERED.replace(b"Host", b"Connection: close\r\nHost")
+    sent = request("POST", "/departments", {"name": "Research"}) + ANSWERED * 20_000 + last
+    with (
+        serving(DATABASE_URL=database) as service,
+        psycopg.connect(database) as blocker,
+        connect(service) as connection,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
+        sending = threads.submit(connection.sendall, sent)
+        until(lambda: service.sessions_in_transaction() > 0)
+        blocker.rollback()
+        received = everything(connection)
+        sending.result()
+    assert received.startswith(b"HTTP/1.1 201 ")
+    assert received.count(b"HTTP/1.1 200 OK") == 20_001
+
+
+def test_the_answer_to_who_is_gone_goes_nowhere(database: str) -> None:
     """Without an error in the log, that is."""
     with serving(DATABASE_URL=database) as service, psycopg.connect(database) as blocker:
         assert service.http.get("/ready").status_code == 200
@@ -156,8 +178,8 @@ def test_the_answer_to_who_has_been_cut_off_goes_nowhere(database: str) -> None:
         with connect(service) as connection:
             connection.sendall(request("POST", "/departments", {"name": "Research"}))
             until(lambda: service.sessions_in_transaction() > 0)
-            connection.sendall(request("GET", "/live") * 1000)
-            assert everything(connection) == b""
+            reset_at_close = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset_at_close)
         blocker.rollback()
         until(lambda: service.sessions_in_transaction() == 0)
         assert service.post("/departments", name="Research").status_code == 200
@@ -283,6 +305,55 @@ def test_bodies_that_nobody_asked_for_are_not_kept(database: str) -> None:
             connection.sendall(get)
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert memory(service) - before < GROWTH
+
+
+def test_what_a_refused_client_has_sent_is_not_kept(service: Service) -> None:
+    before = memory(service)
+    with ExitStack() as stack:
+        refused = [stack.enter_context(connect(service)) for _ in range(500)]
+        for connection in refused:
+            connection.sendall(b"\0" * 200_000)  # 100 MB
+        for connection in refused:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+        assert memory(service) - before < GROWTH
+
+
+def test_bodies_that_do_not_end_are_bounded_together(database: str) -> None:
+    size = 10**6
+    post = POST + b"Content-Length: %d\r\n\r\n" % size + b" " * (size - 1)
+    settings = {"MAX_BODY": str(size), "RETRY_DEADLINE": "600"}
+    with serving(DATABASE_URL=database, WORKERS="2", **settings) as service, ExitStack() as stack:
+        until(lambda: both_serve(service))
+        before = memory(service)
+        askers = []
+        for _ in range(300):  # 300 MB
+            askers.append(stack.enter_context(connect(service)))
+            with suppress(ConnectionResetError, BrokenPipeError):
+                askers[-1].sendall(post)
+        # A worker keeps 64 MB and one body more, and that is 69 of these.
+        until(lambda: len(select(askers, [], [], 0)[0]) >= 300 - 2 * 69)
+        for asker in select(askers, [], [], 0)[0]:
+            assert_refused(everything(asker), 503)
+        assert memory(service) - before < 2 * 64 * 2**20
+        stack.close()
+        until(lambda: len(clients(service)) <= 1)
+        assert service.post("/departments", name="after that").status_code == 201
+
+
+def test_half_a_head_does_not_delay_the_end(database: str) -> None:
+    """Nor does a client that does not close after its last answer, which would take the grace."""
+    with (
+        serving(DATABASE_URL=database, RETRY_DEADLINE="3600") as service,
+        connect(service) as half,
+        connect(service) as answered,
+    ):
+        assert service.http.get("/ready").status_code == 200
+        half.sendall(b"GET /live HTTP/1.1\r\nHost: loc")
+        answered.sendall(ANSWERED.replace(b"Host", b"Connection: close\r\nHost"))
+        assert everything(answered).startswith(b"HTTP/1.1 200 ")
+        service.process.send_signal(signal.SIGTERM)
+        assert everything(half) == b""
+        assert service.process.wait(LIMIT) == 0
 
 
 def test_an_upgrade_is_not_taken(service: Service) -> None:

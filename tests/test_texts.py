@@ -88,9 +88,28 @@ def test_what_the_environment_says() -> None:
     assert_harmless(done.stderr)
 
 
-@pytest.mark.parametrize("cell", ["=1", "+1", "-1", "@a", "\t=1", "\r=1", '"=1', "''=1", "＝1"])
+@pytest.mark.parametrize("cell", ["=1", "+1", "-1", "@a", "\ta", "\ra", '"=1', "''=1", "＝1"])
 def test_a_cell_that_a_spreadsheet_would_run(cell: str) -> None:
     assert inert(cell) == f"'{cell}"
+
+
+@pytest.mark.parametrize(
+    ("cell", "inert_cell"),
+    [
+        ("x;=1", "x;'=1"),
+        ("x\t+1", "x\t'+1"),
+        ("x\r\n-1", "x\r\n'-1"),
+        ("x\n@a;＝1", "x\n'@a;'＝1"),
+        ("x;\"'=1", "x;'\"'=1"),
+        ("=1;=1", "'=1;'=1"),
+        ("\t=1", "'\t'=1"),
+        ("\r=1", "'\r'=1"),
+        (";;=1", ";;'=1"),
+        ("x;1;y", "x;1;y"),
+    ],
+)
+def test_a_cell_of_which_a_spreadsheet_would_make_several(cell: str, inert_cell: str) -> None:
+    assert inert(cell) == inert_cell
 
 
 @pytest.mark.parametrize("cell", ["", "a", "1", "1-1", "a=1", " =1", "-Infinity", '{"a": "=1"}'])

@@ -50,7 +50,6 @@ class Answer:
         self._server = server
         self._on_complete = on_complete
         self._head: tuple[int, Headers] | None = None  # waits for the first part of the body
-        self._chunked = False
         self._received = False
         self._over = Event()
 
@@ -104,33 +103,22 @@ class Answer:
         if message["type"] == "http.response.start":
             self._head = message["status"], [*self._server.default_headers, *message["headers"]]
             return
-        more: bool = message.get("more_body", False)
-        self._transport.write(self._bytes(message.get("body", b""), more=more))
-        if not more:
+        self._transport.write(self._bytes(message.get("body", b"")))
+        if not message.get("more_body", False):
             self._complete = True
             self._over.set()
             self._on_complete()
 
-    def _bytes(self, body: bytes, *, more: bool) -> bytes:
+    def _bytes(self, body: bytes) -> bytes:
         head = b""
         if self._head is not None:
             head, self._head = self._begin(*self._head), None
-        if self._request.method == "HEAD":
-            return head
-        if self._chunked:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            if not more:
-                body += b"0\r\n\r\n"
-        return head + body
+        return head if self._request.method == "HEAD" else head + body
 
     def _begin(self, status: int, headers: Headers) -> bytes:
         self.started = True
         if status != 204 and not any(name == b"content-length" for name, _ in headers):
-            if self._request.version == "1.0":
-                self.keep_alive = False  # the end of the connection is the end of the body
-            else:
-                self._chunked = True
-                headers.append((b"transfer-encoding", b"chunked"))
+            self.keep_alive = False  # the end of the connection is the end of the body
         if not self.keep_alive:
             headers.append((b"connection", b"close"))
         return head_of(status, headers)

@@ -1,20 +1,19 @@
-"""What a page of another site may make a browser do with a service that asks for no token: nothing.
+"""A page of another site can change nothing here through a browser, also without a token.
 
 Such a page may send what a form could; and once its own name leads to this machine (DNS rebinding)
 browsers let it send and read anything, under that name.
 """
 
-import re
 from collections.abc import Iterable
-from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.settings import is_loopback
 from web.problem import problem
+from web.request import parse_host
 
-# A Host header: a name, an address or one in brackets, and perhaps a port (RFC 3986, 3.2.2).
-_HOST = re.compile(r"\[([0-9a-f:.]+)\](?::[0-9]*)?|([a-z0-9._-]+)(?::[0-9]*)?")
+# The ports that a URI of each scheme may leave out. No page of another scheme is the service's.
+_PORTS = {b"http": 80, b"https": 443}
 
 # What changes nothing, and may come from a link of another site's.
 _READING = ("GET", "HEAD")
@@ -33,45 +32,49 @@ class OwnPages:
     def __init__(self, app: ASGIApp, hosts: Iterable[str] | None) -> None:
         self.app = app
         self._any = hosts is None
-        self._hosts = {host.lower().rstrip(".") for host in hosts or ()}
-        # Callers of one service send few, and to read one anew costs more than all else here.
-        self._serves = lru_cache(self._is_served)
+        parsed = (parse_host(host.encode()) for host in hosts or ())
+        self._hosts = {host[0] for host in parsed if host is not None}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] == "http":
-            headers = dict(scope["headers"])
-            host = headers.get(b"host")
+            headers = scope["headers"]
+            host = next((value for name, value in headers if name == b"host"), None)
             # A request without a Host, which HTTP/1.0 has, comes from no browser.
-            if not (self._any or host is None or self._serves(host)):
+            if not (self._any or host is None or self._is_served(host)):
                 refusal = problem(421, "The name in Host is not this service's: see ALLOWED_HOSTS.")
                 await refusal(scope, receive, send)
                 return
-            if scope["method"] not in _READING and _is_foreign(headers):
+            if scope["method"] not in _READING and _is_foreign(headers, host):
                 refusal = problem(403, "A page of another origin may change nothing here.")
                 await refusal(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
     def _is_served(self, header: bytes) -> bool:
-        found = _HOST.fullmatch(header.decode("latin-1").lower())
-        if found is None:
+        host = parse_host(header)
+        if host is None:
             return False
-        address, name = found.groups()
-        if address is not None:
-            return is_loopback(address) or f"[{address}]" in self._hosts
-        name = name.removesuffix(".")
+        name, _ = host
         # Browsers look localhost and what ends in it up nowhere (RFC 6761, 6.3).
-        return is_loopback(name) or name.endswith(".localhost") or name in self._hosts
+        return is_loopback(name.strip("[]")) or name.endswith(".localhost") or name in self._hosts
 
 
-def _is_foreign(headers: dict[bytes, bytes]) -> bool:
-    if headers.get(b"sec-fetch-site", b"none") not in _OWN:
-        return True
-    origin = headers.get(b"origin")
-    if origin is None:
-        return False
+def _is_foreign(headers: Iterable[tuple[bytes, bytes]], host: bytes | None) -> bool:
+    """Tell whether one header says so. Two of a kind no browser sends, and no guess is made."""
+    for name, value in headers:
+        if name == b"sec-fetch-site" and value not in _OWN:
+            return True
+        if name == b"origin" and not _is_own(value, host or b""):
+            return True
+    return False
+
+
+def _is_own(origin: bytes, host: bytes) -> bool:
     # The scheme may be another's than ours: a proxy in between may have HTTPS with the browser.
     scheme, _, authority = origin.partition(b"://")
-    own = headers.get(b"host", b"")
-    return scheme not in (b"http", b"https") or authority.lower() != own.lower()
+    theirs, own = parse_host(authority), parse_host(host)
+    if scheme not in _PORTS or theirs is None or own is None:
+        return False
+    default = _PORTS[scheme]
+    return theirs[0] == own[0] and (theirs[1] or default) == (own[1] or default)

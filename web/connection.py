@@ -30,8 +30,12 @@ CHECK = 1.0
 # Bytes that clients have not read yet, of all answers in a process. The longest is some 4 MB.
 MAX_UNREAD = 64 * 2**20
 
-# Seconds in which what a refused client still sends is read and dropped. Were it left unread, the
-# kernel would reset the connection, and the client might not see the refusal.
+# Bytes that have arrived of requests that are not answered, of all connections in a process; beside
+# them one body may be as large as the settings allow. 2,000 requests of the default's size.
+MAX_HELD = 64 * 2**20
+
+# Seconds in which what a client still sends behind its last answer is read and dropped. Were it
+# left unread, the kernel would reset the connection, and the client might not see that answer.
 LINGER = 2
 
 # Connections of a process, each some 5 KB while idle; or a third of the files that it may open, if
@@ -59,6 +63,9 @@ class Connection(asyncio.Protocol):
     # This process is about to end: each answer is the last on its connection.
     draining: ClassVar[bool] = False
 
+    # Bytes that this process holds of requests that it has not answered.
+    held: ClassVar[int] = 0
+
     transport: asyncio.Transport
 
     def __init__(
@@ -79,7 +86,10 @@ class Connection(asyncio.Protocol):
         self._answer: Answer | None = None  # the one that is due
         self._writable = asyncio.Event()
         self._writable.set()
-        self._refused = False
+        self._held = 0  # of `held`, what this connection has
+        self._paused = False  # reading, for what was sent ahead is as much as is kept
+        self._eof = False  # the client sends no more, and may still read
+        self._over = False  # the last answer is out
         self._since = 0.0  # when the client's turn began
 
     def connection_made(self, transport: Any) -> None:
@@ -103,6 +113,7 @@ class Connection(asyncio.Protocol):
         """Forget it."""
         self._watch.cancel()
         _behind.pop(self, None)
+        self._hold(0)
         self._server.connections.discard(self)
         if self._answer is not None:
             self._answer.disconnect()
@@ -110,13 +121,37 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, or keep for later what is sent ahead of an answer: no more than one request."""
-        if self._refused or self.transport.is_closing():
+        if self._over or self.transport.is_closing():
             return
+        if self._answer is not None and not self._answer.keep_alive:
+            return  # nothing that comes behind the last request is answered
         self._requests.data += data
+        self._hold(self._held + len(data))
         if self._answer is None:
             self._advance()
+        elif self._holds_too_much():
+            self._answer.keep_alive = False
+            self._forget()
         if self._answer is not None and len(self._requests.data) > MAX_HEAD + self._limits.body:
-            self.transport.abort()
+            self._paused = True
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Tell whether it stays open: the client, which sends no more, waits for an answer."""
+        self._eof = True
+        return self._answer is not None
+
+    def _hold(self, size: int) -> None:
+        Connection.held += size - self._held
+        self._held = size
+
+    def _holds_too_much(self) -> bool:
+        return Connection.held > MAX_HELD + self._limits.body
+
+    def _forget(self) -> None:
+        """Drop what has arrived and is not being answered."""
+        self._requests = Requests(self._limits.body)
+        self._hold(0)
 
     def _advance(self) -> None:
         """Go on with what has arrived."""
@@ -124,6 +159,9 @@ class Connection(asyncio.Protocol):
             came = next(self._requests)
         except HTTPException as error:
             self._refuse(problem(error.status_code, error.detail, error.headers))
+            return
+        if self._holds_too_much():
+            self._refuse(unavailable("Too much has arrived that is not answered yet."))
             return
         if self._idle and (self._requests.data or came is not Awaits.HEAD):
             self._idle = False
@@ -154,11 +192,32 @@ class Connection(asyncio.Protocol):
         self._since = self._loop.time()
         last, self._answer = not self._answer.keep_alive, None
         if last:
-            self.transport.close()
+            self._end()
             return
+        self._hold(len(self._requests.data))
         self._idle = True
         if self._requests.data:
             self._advance()
+        if self._answer is None and not self._over:
+            self._resume()
+            if self._eof:
+                self.transport.close()
+
+    def _resume(self) -> None:
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+
+    def _end(self) -> None:
+        """Let the client see that no more answers come; what it still sends is dropped."""
+        self._over = True
+        self._since = self._loop.time()
+        self._forget()
+        if self._eof:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.transport.write_eof()
+            self._resume()
 
     def pause_writing(self) -> None:
         """Give up the slowest reader where all together leave too much unread."""
@@ -184,19 +243,18 @@ class Connection(asyncio.Protocol):
         Connection.draining = True
         if self._answer is not None:
             self._answer.keep_alive = False
-        elif self._awaits is Awaits.HEAD and not self._requests.data:
-            self.transport.close()
-        self._watch.cancel()
+        elif self._awaits is Awaits.HEAD and not self._over:
+            self.transport.close()  # nothing of a request without its whole head has begun
         grace = self._config.timeout_graceful_shutdown
         assert grace is not None
-        self._watch = self._loop.call_later(grace - CHECK / 2, self.transport.abort)
+        self._loop.call_later(grace - CHECK / 2, self.transport.abort)
 
     def _check(self) -> None:
         """Is it the client's turn, and for too long?"""
         self._watch = self._loop.call_later(CHECK, self._check)
         if self.transport.get_write_buffer_size() > 0:
             limit: float = READ_TIMEOUT
-        elif self._refused:
+        elif self._over:
             limit = LINGER
         elif self._answer is not None:
             return  # the application's turn, with its own limits
@@ -208,25 +266,24 @@ class Connection(asyncio.Protocol):
             limit = self._limits.body_timeout
         if self._loop.time() - self._since <= limit:
             return
-        if self._awaits is not Awaits.HEAD and not self._refused:
+        if self._awaits is not Awaits.HEAD and not self._over:
             self._refuse(problem(408, "The body did not arrive in time."))
         else:
             self.transport.abort()
 
     def _refuse(self, response: Response) -> None:
         """Answer what is no request, or too much of one, and close."""
-        self._refused = True
         headers = [
             *self._server.default_headers,
             *response.raw_headers,
             (b"x-request-id", new_id()),
             (b"connection", b"close"),
         ]
-        self.transport.write(head_of(response.status_code, headers) + bytes(response.body))
-        self.transport.write_eof()
-        now = self._loop.time()
-        self._state["metrics"].answered("", "", response.status_code, now - self._since)
-        self._since = now
+        body = b"" if self._requests.is_head else bytes(response.body)
+        self.transport.write(head_of(response.status_code, headers) + body)
+        seconds = self._loop.time() - self._since
+        self._state["metrics"].answered("", "", response.status_code, seconds)
+        self._end()
 
 
 @cache

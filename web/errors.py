@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 
 import psycopg
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from db.refusal import is_refusal
 from db.transaction import KeyNotStored, QueueFull, ServerFault, Unavailable
-from web.problem import client_gone, http_exception, unavailable
+from web.problem import http_exception, unavailable
 from web.validation import Invalid, invalid_input, unprocessable, wrong
 
 log = logging.getLogger("onerow")
@@ -61,7 +61,6 @@ ERROR_HANDLERS: dict[type[Exception], ErrorHandler] = {
     Unavailable: on_unavailable,
     KeyNotStored: on_key_not_stored,
     psycopg.DatabaseError: on_refusal,
-    ClientDisconnect: client_gone,
 }
 
 

@@ -40,11 +40,6 @@ async def http_exception(_request: Request, error: Exception) -> Response:
     return problem(error.status_code, error.detail, error.headers)
 
 
-async def client_gone(_request: Request, _error: Exception) -> Response:
-    """End a request whose client left before its body was there: nobody reads this."""
-    return problem(400, "The body ended early.")
-
-
 async def defect(request: Request, _error: Exception) -> Response:
     """Answer an exception that nothing expected; the server logs its trace."""
     # Starlette answers it outside of all middleware, which adds the id to the others.

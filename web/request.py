@@ -8,6 +8,8 @@ import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
+from ipaddress import IPv6Address
 
 from starlette.exceptions import HTTPException
 
@@ -32,17 +34,18 @@ FIELD = TOKEN + rb":" + TEXT + rb"\r\n"
 # Beside what a URI may hold, browsers send { | } and the like as they are; "#" ends it for them.
 LINE = rb"(" + TOKEN + rb") ([!\"$-~]++) HTTP/1\.([01])\r\n"
 HEAD = re.compile(LINE + rb"(?:" + FIELD + rb")*+")
-BEGUN = re.compile(rb"(?:" + HEAD.pattern + rb")?" + TEXT + rb"\r?")
-TRAILER = re.compile(FIELD)
+FIRST_LINE = re.compile(LINE)
+HEADER = re.compile(FIELD)
+BEGUN = re.compile(TEXT + rb"\r?")
 EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
 CHUNK = re.compile(
     rb"([0-9A-Fa-f]{1,16})"
     rb"(?:[ \t]*+;[ \t]*+" + TOKEN + rb"(?:[ \t]*+=[ \t]*+"
     rb"(?:" + TOKEN + rb"|\"(?:[^\x00-\x08\x0a-\x1f\x7f\"\\]|\\[\t -~\x80-\xff])*+\"))?)*+\r\n"
 )
-# A name as in the DNS, or an address. Other characters that a URI may have in a host name nobody
-# does, and an empty name is an error in an http URI.
-HOST = re.compile(rb"(?:[A-Za-z0-9._~%-]++|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5})?")
+# A name as in the DNS, or an address. A URI may have other characters in its host, but no name that
+# is in use has them, and an empty name is an error in an http URI.
+HOST = re.compile(rb"([A-Za-z0-9._~%-]++|\[[0-9A-Fa-f:.]++\])(?::([0-9]{0,5}))?")
 URI = re.compile(rb"(?i:https?)://([^/?]*+)(.*+)")
 # Python takes no more than 4,300 digits for a number; no body has a length of a hundred.
 LENGTH = re.compile(rb"[0-9]{1,100}")
@@ -77,12 +80,13 @@ class Request:
 class Requests(Iterator[Request | Awaits]):
     """The requests of one connection: add what arrives to `data`, and ask for the next.
 
-    It is what is still awaited if the next is not there yet. Raises HTTPException for what is
+    An Awaits comes instead, and tells what is missing, if the next is not there yet. Raises HTTPException for what is
     refused: 400, 413 if the body is over `max_body` bytes, 417, 431, 501. It ends there.
     """
 
     def __init__(self, max_body: int) -> None:
         self.data = bytearray()  # arrived, and not of a request that has been returned
+        self.is_head = False  # whether the request that is being read is a HEAD, so far as is known
         self._max_body = max_body
         self._requests = self._parse()
 
@@ -106,21 +110,34 @@ class Requests(Iterator[Request | Awaits]):
         return request
 
     def _head(self) -> Generator[Awaits, None, bytes]:
-        """Return the request line and the headers, with the CRLF of the last of them."""
-        skipped = seen = 0
+        """Return the request line and the headers, with the CRLF of the last of them.
+
+        What has been looked at is not looked at again, however small the pieces are.
+        """
+        skipped = seen = good = 0  # bytes: of empty lines, of the last look, of whole lines
         while True:
             if self.data.startswith(b"\r"):  # RFC 9112, 2.2: empty lines before it are ignored
                 match = EMPTY_LINES.match(self.data)
                 assert match is not None
                 skipped += match.end()
                 del self.data[: match.end()]
+                seen = 0
+            self.is_head = self.data.startswith(b"HEAD ")
             # The end may have begun in what was there before.
             end = self.data.find(b"\r\n\r\n", max(0, seen - 3)) + 2
-            if 2 <= end <= MAX_HEAD:
+            if end >= 2 and skipped + end + 2 <= MAX_HEAD:
                 head = bytes(self.data[:end])
                 del self.data[: end + 2]
                 return head
-            if not BEGUN.fullmatch(self.data[:end] if end >= 2 else self.data):
+            if skipped > MAX_HEAD:
+                raise too_many_headers()
+            # What comes in one piece is looked at as far as it would be if it came byte by byte.
+            most = min(end if end >= 2 else len(self.data), MAX_HEAD + 1 - skipped)
+            while stop := self.data.find(b"\n", max(good, seen), most) + 1:
+                if not (HEADER if good else FIRST_LINE).fullmatch(self.data, good, stop):
+                    raise HTTPException(400, NOT_HTTP)
+                good = stop
+            if not BEGUN.fullmatch(self.data, max(good, seen - 1), most):
                 raise HTTPException(400, NOT_HTTP)
             if len(self.data) + skipped > MAX_HEAD:
                 raise too_many_headers()
@@ -153,17 +170,19 @@ class Requests(Iterator[Request | Awaits]):
             if line == b"\r\n":
                 return bytes(body)
             spare -= len(line)
-            if not TRAILER.fullmatch(line):
+            if not HEADER.fullmatch(line):
                 raise HTTPException(400, NOT_HTTP)
             if spare < 0:
                 break
         raise too_many_headers()
 
     def _line(self) -> Generator[Awaits, None, bytes]:
-        while (end := self.data.find(b"\n") + 1) == 0:
-            if len(self.data) > MAX_HEAD:
-                raise too_many_headers()
+        seen = 0
+        while (end := self.data.find(b"\n", seen) + 1) == 0 and len(self.data) <= MAX_HEAD:
+            seen = len(self.data)
             yield Awaits.BODY
+        if not 0 < end <= MAX_HEAD:
+            raise too_many_headers()
         return (yield from self._take(end))
 
     def _take(self, size: int) -> Generator[Awaits, None, bytes]:
@@ -200,7 +219,7 @@ def parse_head(head: bytes) -> Request:
         raise too_many_headers()
     hosts = ours.get(b"host", [])
     # HTTP/1.0 may have none, as in the checks of load balancers.
-    if len(hosts) > 1 or (not hosts and minor == b"1") or not all(map(HOST.fullmatch, hosts)):
+    if len(hosts) > 1 or (not hosts and minor == b"1") or None in map(parse_host, hosts):
         raise HTTPException(400, "Host is missing, twice or malformed.")
     length = body_length(ours, minor)
     if method not in METHODS:
@@ -226,6 +245,26 @@ def parse_head(head: bytes) -> Request:
     )
 
 
+@lru_cache  # for callers of one service send few, and to read one anew costs more than a header
+def parse_host(value: bytes) -> tuple[str, int | None] | None:
+    """Return the name and the port of a Host header or of a URI; None if it is malformed.
+
+    The name is in lower case and has no dot at its end; an address of IPv6 stands in brackets, and
+    in one way of the many that it may be written in.
+    """
+    match = HOST.fullmatch(value)
+    if match is None:
+        return None
+    name = match[1].decode().lower().removesuffix(".")
+    port = int(match[2]) if match[2] else None
+    if name.startswith("["):
+        try:
+            name = f"[{IPv6Address(name[1:-1])}]"
+        except ValueError:
+            return None
+    return None if port is not None and port > 65535 else (name, port)
+
+
 def other_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     """Return host and path of a target that is no path (RFC 9112, 3.2). Raises HTTPException 400.
 
@@ -234,7 +273,7 @@ def other_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     if target == b"*" and method == b"OPTIONS":
         return b"", target
     uri = URI.fullmatch(target)
-    if uri is None or not HOST.fullmatch(uri[1]):
+    if uri is None or parse_host(uri[1]) is None:
         raise HTTPException(400, "This is not the target of a request.")
     return uri[1], uri[2] if uri[2].startswith(b"/") else b"/" + uri[2]
 

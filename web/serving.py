@@ -29,8 +29,8 @@ KEEP_ALIVE = 75
 # for 2 MB a second over a line that takes 100 ms there and back.
 SEND_BUFFER = 2**18
 
-# Of every answer. No browser takes one for something else than it says, and nobody keeps one: a row
-# may be gone, and the redirect of an id that was merged is over when the merge is undone.
+# Every answer has these. No browser takes one for something else than it says, and nobody keeps
+# one: a row may be gone, and the redirect of an id that was merged is over when the merge is undone.
 HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
 
 log = logging.getLogger("onerow")
@@ -71,7 +71,8 @@ def serve(
         proxy_headers=False,
     )
     sock = config.bind_socket()
-    # Of each connection that is made: what a client does not read, it is we who keep, and bound.
+    # Each connection that is accepted inherits this: what a client does not read is kept by this
+    # process, which bounds it.
     sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
     sock.listen(config.backlog)
     listening(f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}")

@@ -124,20 +124,25 @@ def _parse(body: bytes) -> Any:
     # The standard library's parser, because it takes what is JSON and msgspec does not: a lone
     # surrogate, which is then named, and 7.0 for an integer. An integer is cut to 20 digits, still
     # out of any range.
+    twice = False
+
+    def to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal twice
+        value = dict(pairs)
+        twice = twice or len(value) < len(pairs)
+        return value
+
     try:
-        return json.loads(
+        value = json.loads(
             body.decode(),
-            object_pairs_hook=_object,
+            object_pairs_hook=to_dict,
             parse_constant=_no_constant,
             parse_float=_number,
             parse_int=lambda digits: int(digits[:20]),
         )
     except (ValueError, RecursionError):
         raise HTTPException(400, "The body is not JSON in UTF-8.") from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(value := dict(pairs)) < len(pairs):
+    if twice:  # said only now, for what follows that object may not be JSON
         raise Invalid([wrong("", "has a field twice")])
     return value
 
