@@ -80,8 +80,9 @@ class Request:
 class Requests(Iterator[Request | Awaits]):
     """The requests of one connection: add what arrives to `data`, and ask for the next.
 
-    An Awaits comes instead, and tells what is missing, if the next is not there yet. Raises HTTPException for what is
-    refused: 400, 413 if the body is over `max_body` bytes, 417, 431, 501. It ends there.
+    An Awaits comes instead, and tells what is missing, if the next is not there yet. Raises
+    HTTPException for what is refused: 400, 413 if the body is over `max_body` bytes, 417, 431,
+    501. It ends there.
     """
 
     def __init__(self, max_body: int) -> None:

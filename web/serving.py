@@ -30,7 +30,8 @@ KEEP_ALIVE = 75
 SEND_BUFFER = 2**18
 
 # Every answer has these. No browser takes one for something else than it says, and nobody keeps
-# one: a row may be gone, and the redirect of an id that was merged is over when the merge is undone.
+# one: a row may be gone, and the redirect of an id that was merged is over when the merge is
+# undone.
 HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
 
 log = logging.getLogger("onerow")
