@@ -18,12 +18,8 @@ FILES = [path.relative_to(ROOT) for path in sorted((ROOT / "sql").rglob("*.sql")
 # Values that any file can be run with, by the parameter's name or else its type.
 VALUES = {
     "resource": "employees",
-    "statement_timeout": "1s",
-    "lock_timeout": "1s",
-    "idle_in_transaction_session_timeout": "1s",
-    "enable_seqscan": "off",
-    "client_min_messages": "warning",
     "bigint": "1",
+    "boolean": "true",
     "text": "x",
     "text[]": "{}",
     "bigint[]": "{1}",
