@@ -172,7 +172,7 @@ async def _batches(url: str, query: str, limit: int | None) -> AsyncGenerator[li
         cursor_factory=AsyncRawCursor,
         row_factory=dict_row,
     )
-    await connection.pin(MEANING)
+    await connection.pin(MEANING, await connection.search_path())
     connection.adapters.register_loader("timestamptz", FiniteTimestamp)
     # WITH HOLD: the server keeps the list, and no transaction stays open beside the work.
     async with connection, AsyncRawServerCursor(connection, "items", withhold=True) as cursor:

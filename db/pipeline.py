@@ -51,11 +51,16 @@ def _transaction(
     pgconn = connection.pgconn
     select = statement(connection, f"{resource}/select")
     insert = statement(connection, f"{resource}/insert")
+    new = []
     if not connection.settings:
-        for name in {"begin", "commit", select, insert} - connection.prepared:
-            yield from _prepare(pgconn, name)
-            connection.prepared.add(name)
+        steps = ("begin", select, insert, "commit")
+        new = [name for name in steps if name not in connection.prepared]
     pgconn.enter_pipeline_mode()
+    if new:
+        for name in new:
+            pgconn.send_prepare(name.encode(), STATEMENTS[name])
+        # Without a sync all of it would be one transaction, and BEGIN too late to say which kind.
+        pgconn.pipeline_sync()
     _send(connection, "begin")
     if connection.settings:
         _send(connection, "settings", [value.encode() for value in connection.settings])
@@ -64,9 +69,11 @@ def _transaction(
     _send(connection, "commit")
     # One sync, at the end: after a failure the server passes over what follows, COMMIT too.
     pgconn.pipeline_sync()
-    *begun, found, inserted, committed, _ = yield from _results(
-        pgconn, 6 if connection.settings else 5
-    )
+    number = len(new) + bool(new) + (6 if connection.settings else 5)
+    *begun, found, inserted, committed, _ = yield from _results(pgconn, number)
+    for name, result in zip(new, begun, strict=False):
+        if result.status == ExecStatus.COMMAND_OK:
+            connection.prepared.add(name)
     # A server that is told to end the connection may do so in the place of the last sync's answer.
     # What it has said before holds, and the pool closes the connection.
     with suppress(psycopg.OperationalError):
@@ -80,13 +87,6 @@ def _transaction(
     if committed.command_status != b"COMMIT":
         raise psycopg.OperationalError("the transaction was rolled back")
     return found, inserted
-
-
-def _prepare(pgconn: PGconn, name: str) -> PQGen[None]:
-    pgconn.send_prepare(name.encode(), STATEMENTS[name])
-    result, *_ = yield from generators.execute(pgconn)
-    if result.status != ExecStatus.COMMAND_OK:
-        raise errors.error_from_result(result)
 
 
 def _send(connection: Connection, name: str, parameters: list[bytes] | None = None) -> None:

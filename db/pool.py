@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel, generators, waiting
@@ -58,6 +58,10 @@ class Connection(AsyncConnection[Row]):
 
     deadline = inf  # of monotonic()
 
+    # The search_path that a session of these settings has found. To look for it anew takes longer
+    # than all else of a new session. Forgotten where a table is missing, for it may have moved.
+    paths: ClassVar[dict[Settings, str | None]] = {}
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.prepared: set[str] = set()  # what db.pipeline has prepared, by name
@@ -107,11 +111,23 @@ class Connection(AsyncConnection[Row]):
         # next ROLLBACK by DEALLOCATE ALL, the pipeline's included.
         if not self.settings:
             return await (await self.execute(query, parameters, prepare=False)).fetchall()
+        (rows,) = await self.rows_of_each((query, parameters))
+        return rows
+
+    async def rows_of_each(self, *statements: tuple[bytes, Sequence[Any]]) -> list[list[Row]]:
+        """Run statements that read, sent at once, in one transaction; return the rows of each."""
         # Up to its end a pipeline is one transaction, so that the settings are there.
-        async with self.pipeline():
-            await self.apply_settings()
-            cursor = await self.execute(query, parameters)
-        return await cursor.fetchall()
+        try:
+            async with self.pipeline():
+                await self.apply_settings()
+                cursors = [await self.execute(*each, prepare=False) for each in statements]
+        except psycopg.OperationalError as error:
+            # Where the server ends the connection, psycopg cannot leave the pipeline, and does not
+            # yet call the connection broken.
+            if error.sqlstate is None:
+                self.pgconn.finish()
+            raise
+        return [await cursor.fetchall() for cursor in cursors]
 
     async def search_path(self, *extensions: str) -> str | None:
         """Return the schemas of the tables and of these extensions, as a search_path."""
@@ -120,9 +136,8 @@ class Connection(AsyncConnection[Row]):
         found = await cursor.fetchone()
         return found[0] if found else None
 
-    async def pin(self, settings: dict[str, str]) -> None:
-        """Tell the session these settings, and the search_path."""
-        path = await self.search_path()
+    async def pin(self, settings: dict[str, str], path: str | None) -> None:
+        """Tell the session these settings, and the search_path that was found."""
         await self.execute(SETTINGS, parameters(settings, path, transaction=False), prepare=False)
 
     async def set_up(self) -> None:
@@ -138,11 +153,14 @@ class Connection(AsyncConnection[Row]):
             path = await self.search_path()
             self.settings = parameters(service_settings(settings), path, transaction=True)
         else:
-            (answer,) = await self.rows(SESSION)
-            if not answer[
-                "unset"
-            ]:  # else a pooler is there, and another client would have them next
-                await self.pin(service_settings(settings))
+            if settings not in self.paths:
+                looks = (SESSION, ()), (SEARCH_PATH, [TABLES, []])
+                (session,), (found,) = await self.rows_of_each(*looks)
+                # Unset: there is a pooler, and another client would have the session next.
+                if not session["unset"]:
+                    self.paths[settings] = found["search_path"]
+            if settings in self.paths:
+                await self.pin(service_settings(settings), self.paths[settings])
         self.unpinned = None
 
     async def cancel_safe(self, *, timeout: float = CANCEL_TIMEOUT) -> None:  # noqa: ASYNC109

@@ -87,12 +87,13 @@ async def check_usable(connection: Connection, resources: Iterable[str]) -> None
 
     It is one of psycopg's, or SettingsLost.
     """
-    (answer,) = await connection.rows(QUERIES["session"])
+    (answer,), *_ = await connection.rows_of_each(
+        (QUERIES["session"], ()),
+        # No row has id 0.
+        *((QUERIES[f"{resource}/get"], [0]) for resource in resources),
+        (QUERIES["kept"], ["", 0]),
+    )
     if answer["read_only"]:
         raise psycopg.errors.ReadOnlySqlTransaction
     if answer["unset"] and connection.engine.planner_settings and not connection.settings:
         raise SettingsLost
-    for resource in resources:
-        # No row has id 0.
-        await connection.rows(QUERIES[f"{resource}/get"], [0])
-    await connection.rows(QUERIES["kept"], ["", 0])

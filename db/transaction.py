@@ -217,6 +217,7 @@ async def _until_done(
         except errors.ReadOnlySqlTransaction as error:
             raise ReadOnlyDatabase from error
         except (errors.UndefinedTable, errors.UndefinedColumn, errors.InsufficientPrivilege) as e:
+            Connection.paths.clear()
             raise SchemaMissing from e
         except psycopg.Error as error:
             if not broken:

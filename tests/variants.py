@@ -164,7 +164,7 @@ def lookup_without_the_department() -> None:
     QUERIES["employees/select"] = QUERIES["employees/select"].replace(
         b"WHERE hashtextextended(name::text, department_id::bigint)\n"
         b"          = hashtextextended($2::text, $1::bigint)\n"
-        b"      AND department_id IS NOT DISTINCT FROM $1::bigint\n",
+        b"      AND department_id::bigint IS NOT DISTINCT FROM $1::bigint\n",
         b"WHERE $1::bigint IS NOT NULL\n",
     )
 

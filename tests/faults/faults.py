@@ -27,7 +27,7 @@ def backends_killed(scene: Scene) -> Iterator[None]:
 
     def killer() -> None:
         with psycopg.connect(scene.database, autocommit=True) as connection:
-            while not lifted.wait(0.003):  # and what it takes to kill one
+            while not lifted.wait(0.006):  # and what it takes to kill one
                 scene.hits += len(connection.execute(kill).fetchall())
 
     with ThreadPoolExecutor(1) as thread:
