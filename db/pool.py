@@ -106,9 +106,9 @@ class Connection(AsyncConnection[Row]):
 
     async def rows(self, query: bytes, parameters: Sequence[Any] = ()) -> list[Row]:
         """Run one statement that reads, which is a transaction of its own, and return its rows."""
-        # Not prepared: planned anew, a filter that is NULL is gone from the plan, and no plan is
-        # from before a change of the table. And where psycopg has prepared anything, it answers the
-        # next ROLLBACK by DEALLOCATE ALL, the pipeline's included.
+        # Don't prepare this. A fresh plan drops the filters whose parameter is NULL, and is never
+        # from before a change of the table. And once psycopg has prepared anything, it answers the
+        # next ROLLBACK by DEALLOCATE ALL, which would take what the pipeline has prepared, too.
         if not self.settings:
             return await (await self.execute(query, parameters, prepare=False)).fetchall()
         (rows,) = await self.rows_of_each((query, parameters))
@@ -154,11 +154,10 @@ class Connection(AsyncConnection[Row]):
             self.settings = parameters(service_settings(settings), path, transaction=True)
         else:
             if settings not in self.paths:
-                looks = (SESSION, ()), (SEARCH_PATH, [TABLES, []])
-                (session,), (found,) = await self.rows_of_each(*looks)
+                (session,) = await self.rows(SESSION)
                 # Unset: there is a pooler, and another client would have the session next.
                 if not session["unset"]:
-                    self.paths[settings] = found["search_path"]
+                    self.paths[settings] = await self.search_path()
             if settings in self.paths:
                 await self.pin(service_settings(settings), self.paths[settings])
         self.unpinned = None

@@ -83,7 +83,7 @@ PLANS = {
     # That cost is also above jit_above_cost: where a foreign key's check has no index, a tenth of a
     # second of compiling for each.
     "jit": "off",
-    # Else a lookup may start processes: debug_parallel_query, or parallel_setup_cost, can do that.
+    # debug_parallel_query, or a low parallel_setup_cost, would make a lookup start processes.
     "max_parallel_workers_per_gather": "0",
     "plan_cache_mode": "auto",  # else each statement is planned anew, although it is prepared
 }

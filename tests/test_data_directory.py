@@ -396,7 +396,7 @@ def test_a_disk_without_room(folder: Path, made: Path) -> None:
         assert starts(folder / "data")
 
 
-# Whose it is.
+# The rights and the owner of the directory.
 
 
 @as_root

@@ -261,7 +261,7 @@ def test_synchronous_commit(value: str, level: str, patient: str) -> None:
 def test_who_else_may_create_beside_the_tables(patient: str) -> None:
     nobody = ("ok", "schemas", "nobody else may create there")
     assert about("schemas", checks(as_role(patient))) == nobody
-    # Who owns a table of ours may do more with it than that; who owns another one may not.
+    # The owner of one of our tables may do more with it than that; the owner of another may not.
     sql(patient, "GRANT CREATE ON SCHEMA public TO pg_read_all_data")
     sql(patient, "ALTER TABLE employees OWNER TO pg_read_all_data")
     assert about("schemas", checks(as_role(patient))) == nobody
