@@ -5,7 +5,7 @@ from tests.service import sql
 
 # Looks that find nothing: what the service's POST for a key leaves behind, without its row.
 PROCEDURE = """
-CREATE PROCEDURE others(number integer) LANGUAGE plpgsql AS $$
+CREATE OR REPLACE PROCEDURE others(number integer) LANGUAGE plpgsql AS $$
 BEGIN
     FOR n IN 1..number LOOP
         COMMIT;
@@ -19,7 +19,7 @@ $$
 
 def make_others(database: str) -> None:
     """Make a procedure that commits one transaction after another, some 100,000 a second."""
-    sql(database, "CREATE TABLE bystanders (id integer PRIMARY KEY)")
+    sql(database, "CREATE TABLE IF NOT EXISTS bystanders (id integer PRIMARY KEY)")
     sql(database, PROCEDURE)
 
 

@@ -8,30 +8,12 @@ from random import Random
 from typing import Any
 
 import httpx
-import psycopg
-from psycopg.conninfo import make_conninfo
 
 from tests.faults.proxy import Proxy
 from tests.faults.scene import event_loop
+from tests.others import make_others
+from tests.others import others as pass_by
 from tests.service import LIMIT, Service, serving, sql, until
-
-# The records that PostgreSQL keeps of serializable transactions: MaxBackends, which is these and
-# some ten more, and max_prepared_transactions; ten for each. An upper bound is enough here.
-RECORDS = """
-SELECT 10 * (20 + sum(setting::int))
-FROM pg_settings
-WHERE name IN ('max_connections', 'autovacuum_worker_slots', 'autovacuum_max_workers',
-               'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions')
-"""
-
-# A transaction of somebody else's. It looks at one other key, for those that look at keys at random
-# often meet the stalled creator's page, and the conflict with them saves it.
-OTHER = b"""BEGIN ISOLATION LEVEL SERIALIZABLE;
-SELECT FROM departments WHERE hashtextextended(name, 0) = hashtextextended('another', 0);
-COMMIT;
-"""
-BATCH = 500
-
 
 # A session that waits in a transaction for what its client does not send. No other waits so long.
 WAITING = """
@@ -47,20 +29,6 @@ WHERE datname = current_database()
 def has_looked(database: str) -> bool:
     """Whether a creator has looked, so that it has its snapshot, and stalls."""
     return sql(database, WAITING) != [(0,)]
-
-
-def records(database: str) -> int:
-    """How many serializable transactions may end before PostgreSQL forgets, at most."""
-    return int(sql(database, RECORDS)[0][0])
-
-
-def pass_by(database: str, number: int) -> None:
-    """Commit so many serializable transactions."""
-    options = "-c enable_seqscan=off -c synchronous_commit=off"
-    with psycopg.connect(make_conninfo(database, options=options), autocommit=True) as connection:
-        for start in range(0, number, BATCH):
-            result = connection.pgconn.exec_(OTHER * min(BATCH, number - start))
-            assert result.status == psycopg.pq.ExecStatus.COMMAND_OK, result.error_message
 
 
 @dataclass
@@ -94,6 +62,7 @@ class Stage:
 @contextmanager
 def stage(database: str, *command: str, url: str = "", **settings: str) -> Iterator[Stage]:
     """Start both; `url` leads there by way of a pooler, and the rest are those of serving()."""
+    make_others(database)
     proxy = Proxy(url or database, Random())
     with ExitStack() as stack:
         start = stack.enter_context(event_loop())

@@ -10,10 +10,12 @@ from psycopg import RawCursor
 from psycopg.conninfo import make_conninfo
 
 from db.queries import QUERIES
+from tests.others import make_others, remembered
+from tests.others import others as pass_by
 from tests.pgbouncer import PGBOUNCER, pooling
 from tests.schedules import ageless
 from tests.service import LIMIT, sql, until
-from tests.stalls import Stage, pass_by, records, stage
+from tests.stalls import Stage, stage
 
 # Of PostgreSQL's records, and beyond: well below, and so many that it forgets.
 SHARES = (0, 0.5, 1.5)
@@ -50,7 +52,8 @@ def schedule(database: str, order: str, others: int, insert: bytes) -> str:
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 def test_postgresql_forgets_the_conflict_and_the_insert_knows(order: str, database: str) -> None:
-    number = records(database)
+    make_others(database)
+    number = remembered(database)
     assert schedule(database, order, 0, ageless("departments/insert")) == "40001"
     sql(database, "TRUNCATE departments CASCADE")
     if schedule(database, order, 2 * number, ageless("departments/insert")) == "40001":
@@ -84,7 +87,8 @@ def test_an_insert_that_waited_for_a_lock_is_late(database: str) -> None:
         waiting = thread.submit(lambda: slow.execute(insert, ["Ada"]).fetchone())
         query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = $1"
         until(lambda: others.execute(query, [slow.info.backend_pid]).fetchone() == (1,))
-        pass_by(database, 2 * records(database))
+        make_others(database)
+        pass_by(database, 2 * remembered(database))
         others.execute("COMMIT")
         assert waiting.result(LIMIT) is None
 
@@ -108,7 +112,7 @@ def stalling(request: pytest.FixtureRequest, new_database: object) -> Iterator[S
 
 @pytest.mark.parametrize("share", SHARES)
 def test_a_creator_that_stalls_makes_no_second_row(stalling: Stage, share: float) -> None:
-    others = round(share * records(stalling.database))
+    others = round(share * remembered(stalling.database))
     answers, rows = stalling.race(f"stalled while {others} pass", others)
     assert [answer.status_code for answer in answers] == [200, 201]
     assert answers[0].json() == answers[1].json()
@@ -117,7 +121,7 @@ def test_a_creator_that_stalls_makes_no_second_row(stalling: Stage, share: float
 
 @pytest.mark.parametrize("variant", ["insert at any age", "pipeline, insert at any age"])
 def test_a_service_that_inserts_at_any_age_is_caught(variant: str, database: str) -> None:
-    others = 2 * records(database)
+    others = 2 * remembered(database)
     command = [sys.executable, "-m", "tests.variants", variant]
     with stage(database, *command, VARIANT=variant) as there:
         answers, rows = there.race("stalled", 0)

@@ -12,8 +12,9 @@ import psycopg
 from tests.faults.proxy import Lose
 from tests.faults.scene import POOL_SIZE, WORKERS, Fault, Scene
 from tests.faults.server import sessions
+from tests.others import make_others, others, remembered
 from tests.service import LIMIT, sql
-from tests.stalls import has_looked, pass_by, records
+from tests.stalls import has_looked
 
 
 @contextmanager
@@ -96,7 +97,8 @@ def creator_stalled(scene: Scene) -> Iterator[None]:
     slow = scene.start(scene.traffic.create(0, name))
     scene.wait(lambda: stalled.is_set() and has_looked(scene.database))
     scene.do(scene.traffic.create(1, name))
-    pass_by(scene.database, 2 * records(scene.database))
+    make_others(scene.database)
+    others(scene.database, 2 * remembered(scene.database))
     yield
     scene.do(scene.proxy.resume())
     slow.result(LIMIT)
