@@ -83,8 +83,16 @@ def isolation_set_once() -> None:
     service.serializable = once
 
 
+def at_any_age() -> None:
+    """An insert may come as late as it likes, as if PostgreSQL remembered all conflicts."""
+    for resource in BLIND_INSERT:
+        insert = f"{resource}/insert"
+        QUERIES[insert] = db.pipeline.STATEMENTS[insert] = ageless(insert)
+
+
 def no_retry() -> None:
     """The first serialization failure is the caller's."""
+    at_any_age()  # a busy machine makes late inserts, which are no serialization failures
 
     async def once(pool: Pool, work: Any, **_: Any) -> Any:
         async with pool.connection() as connection, connection.transaction():
@@ -135,6 +143,7 @@ def select_outside_the_transaction() -> None:
 
 def answer_before_commit() -> None:
     """The answer is out when the work is done, and COMMIT may still fail."""
+    at_any_age()  # it has no retry for a late insert
     going_on = set()
 
     async def broken(pool: Pool, work: Any, **_: Any) -> Any:
@@ -186,13 +195,6 @@ def created_flag_kept() -> None:
         return await serializable(pool, remembering, **options)
 
     service.serializable = broken
-
-
-def at_any_age() -> None:
-    """An insert may come as late as it likes, as if PostgreSQL remembered all conflicts."""
-    for resource in BLIND_INSERT:
-        insert = f"{resource}/insert"
-        QUERIES[insert] = db.pipeline.STATEMENTS[insert] = ageless(insert)
 
 
 def pipeline_at_repeatable_read() -> None:
