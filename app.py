@@ -9,17 +9,16 @@ import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import Annotated, Any
-from urllib.parse import urlencode
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 import msgspec
 import psycopg
-from msgspec import UNSET, Meta, UnsetType
-from msgspec.structs import astuple, replace
+from msgspec import UNSET
+from msgspec.structs import astuple
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -33,8 +32,9 @@ from db.engine import discover
 from db.inspection import open_inspection_pool
 from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Row, open_pool
-from db.queries import QUERIES, Outcome, get_or_create, look_up, select
+from db.queries import QUERIES, Outcome, Retired, get_or_create, look_up, select
 from db.refusal import is_refusal
+from db.resources import RESOURCES, Resource, parents
 from db.settings import read_settings
 from db.texts import say
 from db.transaction import Attempts, Unavailable, in_pipeline, serializable
@@ -42,8 +42,8 @@ from web import health, inspection, metrics, openapi
 from web.browsers import OwnPages
 from web.connection import Limits
 from web.errors import ERROR_HANDLERS, on_error
+from web.fields import Types, types
 from web.health import check_ready
-from web.invisible import INVISIBLE
 from web.log import log_to_stderr
 from web.metrics import Metrics
 from web.observation import Observe
@@ -65,74 +65,28 @@ log_to_stderr()
 log = logging.getLogger("onerow")
 settings = read_settings()
 
-# What clients send. A description is also the detail of the error when the value does not fit.
 
-BIGINT_MAX = 2**63 - 1
-Id = Annotated[
-    int, Meta(ge=1, le=BIGINT_MAX, description=f"must be an integer from 1 to {BIGINT_MAX}")
+class Endpoint(NamedTuple):
+    """A resource, and what its requests must fit."""
+
+    resource: Resource
+    types: Types
+    parents: dict[str, str]  # the fields that hold an id of another resource
+
+    @property
+    def name(self) -> str:
+        """The resource's name."""
+        return self.resource.name
+
+    @property
+    def id(self) -> str:
+        """The id's place in a path; a text may have slashes in it."""
+        return "{id:path}" if self.resource.id.kind == "text" else "{id}"
+
+
+ENDPOINTS = [
+    Endpoint(each, types(each), parents(RESOURCES, name)) for name, each in RESOURCES.items()
 ]
-Name = Annotated[
-    str,
-    Meta(
-        # PostgreSQL's text holds neither NUL nor surrogates; 255 characters, at most 1,020 bytes,
-        # fit an entry of a btree (2,700 bytes), so that a unique constraint can be added later.
-        pattern=rf"^[{INVISIBLE}]*[^{INVISIBLE}\x00\ud800-\udfff][^\x00\ud800-\udfff]*$",
-        min_length=1,
-        max_length=255,
-        description="must be a string of 1 to 255 characters, not all blank or invisible, without "
-        "NUL and without lone surrogates",
-        examples=["Ada"],
-    ),
-]
-After = Annotated[
-    int, Meta(ge=0, le=BIGINT_MAX, description=f"must be an integer from 0 to {BIGINT_MAX}")
-]
-Limit = Annotated[int, Meta(ge=1, le=1000, description="must be an integer from 1 to 1000")]
-
-
-class DepartmentKey(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /departments; its fields in order are the parameters of the SQL."""
-
-    name: Annotated[Name, Meta(examples=["Research"])]
-
-
-class EmployeeKey(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /employees; its fields in order are the parameters of the SQL."""
-
-    department_id: Id
-    name: Name
-
-
-class DepartmentFilter(msgspec.Struct, forbid_unknown_fields=True):
-    """The query string of GET /departments; its fields in order are the parameters of the SQL."""
-
-    after: After = 0
-    limit: Limit = 100
-    name: Name | UnsetType = UNSET
-
-
-class EmployeeFilter(DepartmentFilter):
-    """The query string of GET /employees; its fields in order are the parameters of the SQL."""
-
-    department_id: Id | UnsetType = UNSET
-
-
-@dataclass(frozen=True)
-class Resource:
-    """A table with a key: its SQL is in sql/NAME/, its unique constraint, if any, is NAME_key."""
-
-    name: str
-    key: type[msgspec.Struct]
-    filter: type[DepartmentFilter]
-    parent: str = ""  # the resource that a field of the key refers to
-    parent_field: str = ""
-
-
-RESOURCES = (
-    Resource("departments", DepartmentKey, DepartmentFilter),
-    Resource("employees", EmployeeKey, EmployeeFilter, "departments", "department_id"),
-)
-NAMES = [resource.name for resource in RESOURCES]
 
 
 # What answers them. Each handler validates, transacts, answers.
@@ -140,20 +94,21 @@ NAMES = [resource.name for resource in RESOURCES]
 NO_ROW = "There is no row with this id."
 
 
-async def create(resource: Resource, request: Request) -> Response:
+async def create(endpoint: Endpoint, request: Request) -> Response:
     """Get or create the row of a key."""
     attempts = Attempts()
     started = perf_counter()
     try:
-        body = await json_body(request)
-        key = from_body(body, resource.key)
+        body = from_body(await json_body(request), endpoint.types.body)
         started = perf_counter()
         try:
-            row, copies, created = await found_or_created(resource, request, key, attempts)
+            row, copies, created = await found_or_created(
+                endpoint, request, as_text(body), attempts
+            )
         finally:
             if attempts.retried:
                 request.state.traffic.count("retried", len(attempts.retried))
-            request.state.metrics.transaction("POST", resource.name, attempts)
+            request.state.metrics.transaction("POST", endpoint.name, attempts)
         request.state.traffic.count("created" if created else "existing")
     except tuple(ERROR_HANDLERS) as error:
         response = await on_error(request, error)
@@ -162,8 +117,8 @@ async def create(resource: Resource, request: Request) -> Response:
             response = problem(412, f"{copies} rows have this key.")
         else:
             response = answer(row, 201 if created else 200)
-            request.state.metrics.row(resource.name, created=created)
-        response.headers["Location"] = f"/{resource.name}/{row['id']}"
+            request.state.metrics.row(endpoint.name, created=created)
+        response.headers["Location"] = path_of(endpoint.name, row["id"])
         if copies > 1:
             response.headers["Duplicates"] = str(copies)
     response.headers["Server-Timing"] = server_timing(started, attempts)
@@ -171,10 +126,12 @@ async def create(resource: Resource, request: Request) -> Response:
 
 
 async def found_or_created(
-    resource: Resource, request: Request, key: msgspec.Struct, attempts: Attempts
+    endpoint: Endpoint, request: Request, values: list[str | None], attempts: Attempts
 ) -> Outcome:
     """Get or create, with the kept row in the place of a parent that a merge retired."""
     deadline = monotonic() + settings.retry_deadline
+    resource = endpoint.resource
+    width = len(resource.key)
     again = True
     while True:
         try:
@@ -186,70 +143,97 @@ async def found_or_created(
             )
             return await transact(
                 request.state.pool,
-                partial(steps, resource=resource.name, key=astuple(key)),
+                partial(
+                    steps, resource=resource.name, key=values[:width], attributes=values[width:]
+                ),
                 seconds=deadline - monotonic(),
                 attempts=attempts,
                 key_constraint=f"{resource.name}_key",
             )
         except psycopg.errors.ForeignKeyViolation:
-            if not resource.parent:
-                raise  # a foreign key that someone has added
-            parent = getattr(key, resource.parent_field)
-            where = await look_up(
-                request.state.pool, resource.parent, parent, deadline - monotonic()
-            )
-            if where is None:
-                raise Invalid([wrong(resource.parent_field, "does not exist")]) from None
-            if isinstance(where, int):
-                key = replace(key, **{resource.parent_field: where})
-            elif again:
+            kept = await kept_parents(endpoint, request, values, deadline)
+            if kept != values:
+                values = kept
+            elif endpoint.parents and again:
                 again = False  # it has just been put back; or it is someone's foreign key again
             else:
-                raise
+                raise  # a foreign key to a table that is no resource
 
 
-async def get(resource: Resource, request: Request) -> Response:
+async def kept_parents(
+    endpoint: Endpoint, request: Request, values: list[str | None], deadline: float
+) -> list[str | None]:
+    """Return the values with the kept row in the place of each parent that a merge retired.
+
+    Raises Invalid for a parent that does not exist.
+    """
+    kept, missing = list(values), []
+    for position, field in enumerate(endpoint.resource.fields):
+        parent, id_ = endpoint.parents.get(field.name), values[position]
+        if parent is not None and id_ is not None:
+            where = await look_up(request.state.pool, parent, id_, deadline - monotonic())
+            if where is None:
+                missing.append(wrong(field.name, "does not exist"))
+            elif isinstance(where, Retired):
+                kept[position] = where.kept
+    if missing:
+        raise Invalid(missing)
+    return kept
+
+
+async def get(endpoint: Endpoint, request: Request) -> Response:
     """Return one row, or the way to the row that a merge kept in its place."""
-    id_ = from_path(request, "id", Id)
-    found = await look_up(request.state.pool, resource.name, id_, settings.retry_deadline)
+    id_ = str(from_path(request, "id", endpoint.types.id))
+    found = await look_up(request.state.pool, endpoint.name, id_, settings.retry_deadline)
     if found is None:
         return problem(404, NO_ROW)
-    if isinstance(found, int):
-        return moved(f"/{resource.name}/{found}")
+    if isinstance(found, Retired):
+        return moved(path_of(endpoint.name, found.kept))
     return answer(found)
 
 
-async def list_(resource: Resource, request: Request) -> Response:
+async def list_(endpoint: Endpoint, request: Request) -> Response:
     """Return one page of rows by id, and the link to the next."""
     deadline = monotonic() + settings.retry_deadline
-    wanted = from_query(request, resource.filter)
-    parent = getattr(wanted, resource.parent_field, UNSET)
-    if resource.parent and parent is UNSET and wanted.name is not UNSET:
-        # Without its parent no index finds a name, and all rows would be read.
-        raise Invalid([wrong("name", f"needs {resource.parent_field}")])
-    parameters = [None if value is UNSET else value for value in astuple(wanted)]
+    wanted = from_query(request, endpoint.types.filter)
+    parameters = as_text(wanted)
+    fields = endpoint.resource.files["list"].parameters
+    given = {
+        field.name: value
+        for field, value in zip(fields, parameters, strict=True)
+        if value is not None
+    }
+    # Without the others no index finds this one, and all rows would be read.
+    lonely = (each for each in fields if each.name in given and not {*each.needs} <= {*given})
+    if unmet := list(lonely):
+        raise Invalid([wrong(field.name, f"needs {', '.join(field.needs)}") for field in unmet])
     rows = await select(
-        request.state.pool, f"{resource.name}/list", parameters, deadline - monotonic()
+        request.state.pool, f"{endpoint.name}/list", parameters, deadline - monotonic()
     )
-    if not rows and parent is not UNSET:
-        where = await look_up(request.state.pool, resource.parent, parent, deadline - monotonic())
-        if isinstance(where, int):
-            query = {**dict(request.query_params), resource.parent_field: where}
-            return moved(f"/{resource.name}?{urlencode(query)}")
-    items, more = rows[: wanted.limit], rows[wanted.limit :]
+    if not rows:
+        for name, parent in endpoint.parents.items():
+            if name in given:
+                where = await look_up(
+                    request.state.pool, parent, given[name], deadline - monotonic()
+                )
+                if isinstance(where, Retired):
+                    query = {**dict(request.query_params), name: where.kept}
+                    return moved(f"/{endpoint.name}?{urlencode(query)}")
+    limit = int(given["limit"])
+    items, more = rows[:limit], rows[limit:]
     following = None
     if more:
         query = {**dict(request.query_params), "after": items[-1]["id"]}
-        following = f"/{resource.name}?{urlencode(query)}"
+        following = f"/{endpoint.name}?{urlencode(query)}"
     return answer({"items": items, "next": following})
 
 
-async def delete(resource: Resource, request: Request) -> Response:
+async def delete(endpoint: Endpoint, request: Request) -> Response:
     """Delete one row, and what hangs on it by ON DELETE CASCADE."""
-    id_ = from_path(request, "id", Id)
+    id_ = str(from_path(request, "id", endpoint.types.id))
 
     async def work(connection: Connection) -> Row | None:
-        query = QUERIES[f"{resource.name}/delete"]
+        query = QUERIES[f"{endpoint.name}/delete"]
         # Not prepared: psycopg would answer a ROLLBACK by DEALLOCATE ALL, the pipeline's included.
         return await (await connection.execute(query, [id_], prepare=False)).fetchone()
 
@@ -267,7 +251,7 @@ async def delete(resource: Resource, request: Request) -> Response:
             409, "Rows of another table refer to this one, or a trigger protects it."
         )
     finally:
-        request.state.metrics.transaction("DELETE", resource.name, attempts)
+        request.state.metrics.transaction("DELETE", endpoint.name, attempts)
     response.headers["Server-Timing"] = server_timing(started, attempts)
     return response
 
@@ -276,6 +260,16 @@ def server_timing(started: float, attempts: Attempts) -> str:
     """Return the header's value: milliseconds since then, and how many attempts were begun."""
     milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
     return f'db;dur={milliseconds:.1f};desc="attempts={attempts.begun}"'
+
+
+def as_text(struct: msgspec.Struct) -> list[str | None]:
+    """Return the values of a body or a query as PostgreSQL takes them."""
+    return [None if value in (None, UNSET) else str(value) for value in astuple(struct)]
+
+
+def path_of(resource: str, id_: object) -> str:
+    """Return the path of a row, whatever is in its id."""
+    return f"/{resource}/{quote(str(id_), safe='')}"
 
 
 def moved(location: str) -> Response:
@@ -294,7 +288,7 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
     end_in_order(settings.drain_seconds)
     async with open_pool(settings) as pool, open_inspection_pool(settings) as inspection_pool:
         try:
-            for warning in await check_ready(pool, NAMES):
+            for warning in await check_ready(pool, list(RESOURCES)):
                 log.warning("%s", warning)
         except (Unavailable, psycopg.Error) as error:
             # Serve all the same: it may come. The text of an error of psycopg's may quote a row.
@@ -316,25 +310,25 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
 
 # The routes, one for each path, so that a 405 lists all that the path allows.
 
-Handler = Callable[[Resource, Request], Awaitable[Response]]
+Handler = Callable[[Endpoint, Request], Awaitable[Response]]
 
 
-def route(path: str, resource: Resource, **handlers: Handler) -> Route:
+def route(path: str, endpoint: Endpoint, **handlers: Handler) -> Route:
     """Return the route of a path, with a handler for each method."""
     handlers["HEAD"] = handlers["GET"]  # the server drops the body
 
-    async def endpoint(request: Request) -> Response:
-        return await handlers[request.method](resource, request)
+    async def handle(request: Request) -> Response:
+        return await handlers[request.method](endpoint, request)
 
-    return Route(path, endpoint, methods=list(handlers))
+    return Route(path, handle, methods=list(handlers))
 
 
 app = Starlette(
     routes=[
-        *(route(f"/{each.name}", each, GET=list_, POST=create) for each in RESOURCES),
-        *(route(f"/{each.name}/{{id}}", each, GET=get, DELETE=delete) for each in RESOURCES),
-        *health.routes(NAMES),
-        openapi.route(RESOURCES, Id, token=bool(settings.tokens)),
+        *(route(f"/{each.name}", each, GET=list_, POST=create) for each in ENDPOINTS),
+        *(route(f"/{each.name}/{each.id}", each, GET=get, DELETE=delete) for each in ENDPOINTS),
+        *health.routes(list(RESOURCES)),
+        openapi.route(ENDPOINTS, token=bool(settings.tokens)),
         *inspection.ROUTES,
         *metrics.ROUTES,
     ],

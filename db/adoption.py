@@ -15,10 +15,11 @@ from db.change import Connection, Refused, ask, change
 from db.kind import check_ordinary
 from db.pool import Row
 from db.queries import QUERIES
+from db.resources import RESOURCES
 from db.texts import inert, say
 
-# Each resource's key. Departments come first: to merge them makes more employees share a key.
-KEYS = {"departments": ("name",), "employees": ("department_id", "name")}
+# The names in each resource's key, in the order of merge.
+KEYS = {each.name: tuple(field.name for field in each.key) for each in RESOURCES.values()}
 
 # In order. The search_path first: the guard's objects belong beside its table, wherever that is.
 GUARD_OFF = ("guard_search_path", "guard_off", "guard_locks_drop")
@@ -42,7 +43,7 @@ def duplicates(connection: Connection, resource: str) -> Iterator[Row]:
     """Yield the keys that several rows share, the worst first, in bounded memory."""
     # WITH HOLD: the server keeps the rows, on disk if they are many, and no transaction stays open.
     with RawServerCursor(connection, "duplicates", withhold=True) as cursor:
-        cursor.execute(QUERIES[f"adoption/{resource}/duplicates"])
+        cursor.execute(QUERIES[f"{resource}/duplicates"])
         yield from cursor
 
 
@@ -72,7 +73,7 @@ def _print_table(connection: Connection, resource: str) -> bool:
         say(f"{resource}: every key has one row.")
         return False
     say(f"{resource}: {first['total']:,} keys have {first['surplus']:,} rows too many.")
-    for key in ask(connection, "foreign_keys", resource):
+    for key in ask(connection, "adoption/foreign_keys", resource):
         if key["referring"] not in known_references(resource):
             say(f"{key['referring']} refers to them, too, and merge has no SQL for that.")
     say(f"{'rows':>8} {'lowest id':>10} {'first':20} {'last':20} {'referring':>9}  key")
@@ -123,7 +124,7 @@ def _moment(value: Any) -> str:
 
 def known_references(resource: str) -> list[str]:
     """The "table.column" that point at a resource and that there are SQL files for."""
-    prefix = f"adoption/{resource}/"
+    prefix = f"{resource}/"
     return [
         path.removeprefix(prefix).removesuffix("/repoint")
         for path in QUERIES
@@ -149,7 +150,7 @@ def check_references(resource: str, foreign_keys: list[Row]) -> None:
 def refuse_relatives(connection: Connection) -> None:
     """Raise Refused unless each resource's table is an ordinary one."""
     for resource in KEYS:
-        check_ordinary(resource, ask(connection, "kind", resource))
+        check_ordinary(resource, ask(connection, "adoption/kind", resource))
 
 
 # guard
@@ -158,7 +159,7 @@ def refuse_relatives(connection: Connection) -> None:
 def refuse_guarded(connection: Connection) -> None:
     """Raise Refused if the guard or a constraint would refuse the rows that undo puts back."""
     for resource in KEYS:
-        if ask(connection, "guard_status", resource)[0]["status"] != "off":
+        if ask(connection, "adoption/guard_status", resource)[0]["status"] != "off":
             raise Refused("the guard refuses duplicates: run `python -m db guard off` first")
         if key_index(connection, resource):
             raise Refused(f"{resource}_key refuses duplicates: drop that constraint first")
@@ -172,10 +173,10 @@ def guard(connection: Connection, action: str) -> bool:
             refuse_relatives(connection)
         for resource in KEYS:
             files = GUARD_ON if action == "on" else GUARD_OFF
-            change(connection, resource, [QUERIES[f"adoption/{resource}/{file}"] for file in files])
+            change(connection, resource, [QUERIES[f"{resource}/{file}"] for file in files])
     well = True
     for resource in KEYS:
-        status = ask(connection, "guard_status", resource)[0]["status"]
+        status = ask(connection, "adoption/guard_status", resource)[0]["status"]
         say(f"{resource}: the guard is {status}.")
         well &= status == ("off" if action == "off" else "on")
     return well
@@ -199,7 +200,7 @@ def wait_for_turn(connection: Connection) -> None:
     """Wait until no other guard or enforce runs: one that was killed may still build its index."""
     # Asked again and again, since an index is not built before those who wait for a lock are done.
     told = False
-    while not ask(connection, "turn")[0]["mine"]:
+    while not ask(connection, "adoption/turn")[0]["mine"]:
         if not told:
             say("Waiting for another guard or enforce to end.")
         told = True
@@ -238,14 +239,14 @@ def add_constraint(connection: Connection, resource: str) -> None:
             refuse_duplicates(connection, resource)
             raise
     if not index or not index["is_constraint"]:
-        change(connection, resource, [QUERIES[f"adoption/{resource}/constraint"]])
+        change(connection, resource, [QUERIES[f"{resource}/constraint"]])
     say(f"{name} is a constraint of {resource}.")
 
 
 def key_index(connection: Connection, resource: str) -> Row | None:
     """The index that has the key constraint's name. Raises Refused if it is another one."""
     name = f"{resource}_key"
-    found = ask(connection, "unique", name)
+    found = ask(connection, "adoption/unique", name)
     if not found:
         return None
     index = found[0]

@@ -54,8 +54,8 @@ def connect(url: str, name: str) -> Connection:
 
 
 def ask(connection: Connection, query: str, *parameters: object) -> list[Row]:
-    """Run one SQL file of sql/adoption/ and return its rows."""
-    cursor = connection.execute(QUERIES[f"adoption/{query}"], parameters)
+    """Run one SQL file and return its rows."""
+    cursor = connection.execute(QUERIES[query], parameters)
     return cursor.fetchall() if cursor.description else []
 
 
@@ -69,7 +69,7 @@ def change(connection: Connection, table: str, statements: list[bytes]) -> None:
     while True:
         try:
             with connection.transaction():
-                ask(connection, "lock_timeout", timeout)
+                ask(connection, "adoption/lock_timeout", timeout)
                 for statement in statements:
                     connection.execute(statement)
             return
@@ -81,7 +81,7 @@ def change(connection: Connection, table: str, statements: list[bytes]) -> None:
 
 
 def _holders(connection: Connection, table: str) -> str:
-    holders = ask(connection, "lock_holders", table)
+    holders = ask(connection, "adoption/lock_holders", table)
     return "; ".join(holder["description"] for holder in holders) or "nobody any more"
 
 

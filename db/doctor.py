@@ -46,7 +46,7 @@ def checks(url: str, settings: Settings) -> Iterator[Check]:
     with _connect(conninfo(replace(settings, database_url=url))) as connection:
         # row_security: where rows are hidden, one line says so, and no statement fails for it.
         pin(connection, {**service_settings(settings), "row_security": "on"})
-        (server,) = ask(connection, "doctor/server")
+        (server,) = ask(connection, "adoption/doctor/server")
         yield _version(server)
         writable = _writable(server)
         yield writable
@@ -113,7 +113,9 @@ def _durable(server: Row) -> Check:
 def _table(connection: Connection, name: str) -> Iterator[Check]:
     needed = NEEDED[name].split()
     needless = [right for right in RIGHTS.split() if right not in needed]
-    found = ask(connection, "doctor/table", name, needed, needless, list(KEYS.get(name, ())))
+    found = ask(
+        connection, "adoption/doctor/table", name, needed, needless, list(KEYS.get(name, ()))
+    )
     if not found:
         yield Check(FAIL, name, "no such table in the search_path: run `python -m db init`")
         return
@@ -132,9 +134,9 @@ def _table(connection: Connection, name: str) -> Iterator[Check]:
         wrong.append(f"the role lacks {', '.join(table['missing'])}")
     wrong += [
         f"{column['name']} is {column['type']}, which {column['trouble']}"
-        for column in ask(connection, "doctor/key_types", name, list(KEYS.get(name, ())))
+        for column in ask(connection, "adoption/doctor/key_types", name, list(KEYS.get(name, ())))
     ]
-    kinds = ask(connection, "kind", name) if name in KEYS else []
+    kinds = ask(connection, "adoption/kind", name) if name in KEYS else []
     reason = next((why_not_ordinary(name, kind) for kind in kinds), None)
     if kinds and kinds[0]["kind"] == "f":
         wrong.append(f"{reason}: conflicts of serializable transactions are not seen there")
@@ -170,7 +172,7 @@ def _table(connection: Connection, name: str) -> Iterator[Check]:
 def _unique(connection: Connection, resource: str) -> Check:
     name = f"{resource}_key"
     subject = f"{resource} key"
-    others = ask(connection, "doctor/other_unique", resource, list(KEYS[resource]), name)
+    others = ask(connection, "adoption/doctor/other_unique", resource, list(KEYS[resource]), name)
     if others:
         other = others[0]["name"]
         if others[0]["partial"] or others[0]["taken"]:
@@ -185,8 +187,8 @@ def _unique(connection: Connection, resource: str) -> Check:
         index = key_index(connection, resource)
     except Refused as error:
         return Check(FAIL, subject, str(error))
-    (guard,) = ask(connection, "guard_status", resource)
-    kinds = ask(connection, "kind", resource)
+    (guard,) = ask(connection, "adoption/guard_status", resource)
+    kinds = ask(connection, "adoption/kind", resource)
     whole = index and kinds and kinds[0]["kind"] == "p"  # an index that is in all partitions
     if kinds and why_not_ordinary(resource, kinds[0]) and not whole:
         return Check(
@@ -212,7 +214,7 @@ def _unique(connection: Connection, resource: str) -> Check:
 
 def _foreign_keys(connection: Connection, resource: str) -> Iterator[Check]:
     subject = f"{resource} references"
-    there = {key["referring"] for key in ask(connection, "foreign_keys", resource)}
+    there = {key["referring"] for key in ask(connection, "adoption/foreign_keys", resource)}
     known = set(known_references(resource))
     for column in sorted(known - there):
         yield Check(
@@ -228,7 +230,7 @@ def _foreign_keys(connection: Connection, resource: str) -> Iterator[Check]:
 
 
 def _triggers(connection: Connection, resource: str) -> Iterator[Check]:
-    names = [row["name"] for row in ask(connection, "doctor/statement_triggers", resource)]
+    names = [row["name"] for row in ask(connection, "adoption/doctor/statement_triggers", resource)]
     if names:
         yield Check(
             ADVICE,
@@ -260,7 +262,7 @@ def _role(server: Row) -> Check:
 
 
 def _creators(connection: Connection) -> Check:
-    found = ask(connection, "doctor/creators", TABLES)
+    found = ask(connection, "adoption/doctor/creators", TABLES)
     if not found:
         return Check(OK, "schemas", "nobody else may create there")
     who = "; ".join(f"{', '.join(row['roles'])} in {row['schema']}" for row in found)

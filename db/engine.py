@@ -7,10 +7,10 @@ from typing import NamedTuple
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from db.resources import ROOT
+
 # Seconds for each host to answer, in which the default deadline has time for a second host.
 CONNECT_TIMEOUT = 2
-
-ROOT = Path(__file__).parent.parent
 
 
 class Engine(NamedTuple):

@@ -17,13 +17,13 @@ def lookup(connection: Connection, resource: str) -> Iterator[Check]:
     """Yield what there is to say of the lookup's index, on each partition and child."""
     subject = f"{resource} lookup"
     name = f"{resource}_lookup"
-    build = one_line(f"adoption/{resource}/lookup")
-    kinds = ask(connection, "kind", resource)
+    build = one_line(f"{resource}/lookup")
+    kinds = ask(connection, "adoption/kind", resource)
     concurrently = " CONCURRENTLY"
     if kinds and kinds[0]["kind"] == "p":  # whose partitions' indexes are built with its own
         concurrently = ""
         build = build.replace(" CONCURRENTLY", "")
-    index = ask(connection, "doctor/index", name)
+    index = ask(connection, "adoption/doctor/index", name)
     if index and not index[0]["valid"]:
         detail = f"its index is INVALID: DROP INDEX{concurrently} {name}; {build}"
         yield Check(FAIL, subject, detail)

@@ -70,7 +70,7 @@ def plan(connection: change.Connection) -> None:
     """Print what merge would do. Raises Refused."""
     _check_tables(connection)
     for resource in KEYS:
-        check_references(resource, change.ask(connection, "foreign_keys", resource))
+        check_references(resource, change.ask(connection, "adoption/foreign_keys", resource))
         totals = change.ask(connection, f"{resource}/plan")[0]
         referring = totals["referring"]
         say(
@@ -124,7 +124,7 @@ async def undo(url: str, limit: int | None, seconds: float = SECONDS) -> Tally:
         refuse_guarded(connection)
     async with _pool(url, seconds) as pool:
         _, tally = await _in_batches(
-            pool, url, "merged_last_first", limit, seconds, restore, "merged"
+            pool, url, "adoption/merged_last_first", limit, seconds, restore, "merged"
         )
     return tally
 
@@ -134,7 +134,9 @@ def _check_tables(connection: change.Connection) -> None:
     refuse_relatives(connection)
     for resource in KEYS:
         for reference in known_references(resource):
-            check_referring(reference, change.ask(connection, "kind", reference.rpartition(".")[0]))
+            check_referring(
+                reference, change.ask(connection, "adoption/kind", reference.rpartition(".")[0])
+            )
 
 
 def _pool(url: str, seconds: float) -> AbstractAsyncContextManager[Pool]:
@@ -176,7 +178,7 @@ async def _batches(url: str, query: str, limit: int | None) -> AsyncGenerator[li
     connection.adapters.register_loader("timestamptz", FiniteTimestamp)
     # WITH HOLD: the server keeps the list, and no transaction stays open beside the work.
     async with connection, AsyncRawServerCursor(connection, "items", withhold=True) as cursor:
-        await cursor.execute(QUERIES[f"adoption/{query}"])
+        await cursor.execute(QUERIES[query])
         left = math.inf if limit is None else limit
         while left and (rows := await cursor.fetchmany(int(min(BATCH, left)))):
             yield rows
@@ -198,7 +200,7 @@ async def _attempt(
 
     async def transaction(connection: Connection) -> Tally:
         # First, so that the snapshot is younger than the lock.
-        await ask(connection, "lock_writers_out" if locked else "lock")
+        await ask(connection, "adoption/lock_writers_out" if locked else "adoption/lock")
         if work is merge_keys and not locked:
             await _check_guarded(connection, items[0][0])
         return await work(connection, items)
@@ -232,10 +234,10 @@ async def _check_guarded(connection: Connection, resource: str) -> None:
     meets us in a row of the guard's. Without it only our predicate locks would tell, and PostgreSQL
     forgets those of transactions that ended while a longer one goes on.
     """
-    folder = f"adoption/{resource}/"
+    folder = f"{resource}/"
     if any(path.startswith(folder) and path.endswith("/collisions") for path in QUERIES):
         for each in KEYS:
-            if (await ask(connection, "guard_status", each))[0]["status"] != "on":
+            if (await ask(connection, "adoption/guard_status", each))[0]["status"] != "on":
                 raise WritersGoOn
 
 
@@ -250,7 +252,7 @@ async def merge_keys(connection: Connection, items: list[Item]) -> Tally:
     """Merge all rows that share a key with one of the items, which are of one resource."""
     resource = items[0][0]
     for each in KEYS:
-        check_references(each, await ask(connection, "foreign_keys", each))
+        check_references(each, await ask(connection, "adoption/foreign_keys", each))
     rows = await ask(connection, f"{resource}/surplus", [id_ for _, id_ in items])
     tally = Tally()
     await merge_rows(connection, resource, [(row["id"], row["kept"]) for row in rows], tally)

@@ -42,7 +42,7 @@ async def merge_rows(connection: Connection, resource: str, pairs: Pairs, tally:
         folder = f"{resource}/{reference}"
         # First the rows that would share a key when they point at one row: the guard, if it is on,
         # refuses to make them.
-        if f"adoption/{folder}/collisions" in QUERIES:
+        if f"{folder}/collisions" in QUERIES:
             table = reference.partition(".")[0]
             rows = await ask(connection, f"{folder}/collisions", ids, kept)
             colliding = [(row["id"], row["kept"]) for row in rows]
@@ -80,6 +80,6 @@ async def restore(connection: Connection, items: list[Item]) -> Tally:
 
 
 async def ask(connection: Connection, query: str, *parameters: object) -> list[Row]:
-    """Run one SQL file of sql/adoption/ and return its rows."""
-    cursor = await connection.execute(QUERIES[f"adoption/{query}"], parameters)
+    """Run one SQL file and return its rows."""
+    cursor = await connection.execute(QUERIES[query], parameters)
     return await cursor.fetchall() if cursor.description else []

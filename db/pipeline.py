@@ -7,6 +7,7 @@ select, insert, COMMIT. The insert makes no row where the select has found one.
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 from psycopg import errors, generators
@@ -22,14 +23,17 @@ from db.transaction import LateInsert
 STATEMENTS = {"begin": b"BEGIN ISOLATION LEVEL SERIALIZABLE", "commit": b"COMMIT", **QUERIES}
 
 
-async def get_or_create(connection: Connection, resource: str, key: Sequence[int | str]) -> Outcome:
+async def get_or_create(
+    connection: Connection, resource: str, key: Sequence[Any], attributes: Sequence[Any] = ()
+) -> Outcome:
     """Return the row of `key`, creating it if there is none, in a transaction that has committed.
 
     Raises the error of the step that failed, its transaction rolled back.
     """
-    parameters = [str(value).encode() for value in key]
+    parameters = [None if value is None else str(value).encode() for value in (*key, *attributes)]
     try:
-        found, inserted = await connection.wait(_transaction(connection, resource, parameters))
+        steps = _transaction(connection, resource, parameters, len(key))
+        found, inserted = await connection.wait(steps)
     except (errors.InvalidSqlStatementName, errors.FeatureNotSupported):
         # Prepared, but gone by DEALLOCATE ALL, or from before a change of the table.
         connection.pgconn.finish()
@@ -45,7 +49,7 @@ async def get_or_create(connection: Connection, resource: str, key: Sequence[int
 
 
 def _transaction(
-    connection: Connection, resource: str, key: list[bytes]
+    connection: Connection, resource: str, values: list[bytes | None], key: int
 ) -> PQGen[tuple[PGresult, PGresult]]:
     """Return what was found, and what was inserted; neither has a row if it was too late."""
     pgconn = connection.pgconn
@@ -64,8 +68,8 @@ def _transaction(
     _send(connection, "begin")
     if connection.settings:
         _send(connection, "settings", [value.encode() for value in connection.settings])
-    _send(connection, select, key)
-    _send(connection, insert, key)
+    _send(connection, select, values[:key])
+    _send(connection, insert, values)
     _send(connection, "commit")
     # One sync, at the end: after a failure the server passes over what follows, COMMIT too.
     pgconn.pipeline_sync()
@@ -89,7 +93,7 @@ def _transaction(
     return found, inserted
 
 
-def _send(connection: Connection, name: str, parameters: list[bytes] | None = None) -> None:
+def _send(connection: Connection, name: str, parameters: list[bytes | None] | None = None) -> None:
     if connection.settings:
         connection.pgconn.send_query_params(STATEMENTS[name], parameters)
     else:

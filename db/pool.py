@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from math import inf
 from time import monotonic
 from typing import Any, ClassVar, TypeVar
@@ -19,7 +19,8 @@ from psycopg.rows import dict_row, tuple_row
 from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from db.engine import POSTGRESQL, ROOT, named
+from db.engine import POSTGRESQL, named
+from db.resources import ROOT
 from db.session import (
     SEARCH_PATH,
     SETTINGS,
@@ -239,6 +240,41 @@ class FiniteTimestamp(Loader):
             return None
 
 
+class FiniteDate(Loader):
+    """Loads a date; what Python's date cannot hold, as 'infinity', as None."""
+
+    def load(self, data: Buffer) -> date | None:
+        try:
+            return date.fromisoformat(bytes(data).decode())
+        except ValueError:
+            return None
+
+
+class FiniteLocalTimestamp(Loader):
+    """Loads a timestamp without a zone; what datetime cannot hold, as 'infinity', as None."""
+
+    def load(self, data: Buffer) -> datetime | None:
+        try:
+            return datetime.fromisoformat(bytes(data).decode())
+        except ValueError:
+            return None
+
+
+class TimeOfDay(Loader):
+    """Loads a time as text, for there is a 24:00:00, which Python's time cannot hold."""
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode()
+
+
+LOADERS: dict[str, type[Loader]] = {
+    "date": FiniteDate,
+    "time": TimeOfDay,
+    "timestamp": FiniteLocalTimestamp,
+    "timestamptz": FiniteTimestamp,
+}
+
+
 class FormerPrimary(psycopg.OperationalError):
     """Another server was promoted in the place of this one."""
 
@@ -309,4 +345,5 @@ async def _configure(settings: Settings, connection: Connection) -> None:
     await connection.set_isolation_level(IsolationLevel.SERIALIZABLE)
     # Else psycopg sends 7 as smallint and 70000 as integer, and each would be a plan of its own.
     connection.adapters.register_dumper(int, Int8Dumper)
-    connection.adapters.register_loader("timestamptz", FiniteTimestamp)
+    for type_, loader in LOADERS.items():
+        connection.adapters.register_loader(type_, loader)

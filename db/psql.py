@@ -9,8 +9,8 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from db.engine import ROOT
 from db.programs import BIN
+from db.resources import ROOT
 
 # The first psql with \bind, which gives a file its parameters.
 BIND = 16

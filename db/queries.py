@@ -1,13 +1,14 @@
 """The SQL files, and the one thing the service is about: get or create a row."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
 import psycopg
 
-from db.engine import ENGINES, ROOT
+from db.engine import ENGINES
 from db.pool import Connection, Pool, Row
+from db.resources import RESOURCES, ROOT, SAMPLE
 from db.transaction import LateInsert, SettingsLost, read
 
 # The questions of db.inspection, which come and go while the service runs.
@@ -17,12 +18,16 @@ INSPECT = ROOT / "sql" / "inspect"
 ROLES = ROOT / "sql" / "roles.sql"
 SCRIPTS = (ROLES, *(engine.schema for engine in ENGINES.values()))
 
-# "employees/select" to the file's bytes, which is what PostgreSQL gets.
+# "employees/select" to the file's bytes, which is what PostgreSQL gets: first what the service says
+# for itself, then the resources' own.
 QUERIES = {
     path.relative_to(ROOT / "sql").with_suffix("").as_posix(): path.read_bytes()
     for path in sorted((ROOT / "sql").rglob("*.sql"))
-    if INSPECT not in path.parents and path not in SCRIPTS
+    if path not in SCRIPTS and not {INSPECT, *SAMPLE} & {*path.parents}
 }
+for _resource in RESOURCES.values():
+    for _name, _file in _resource.files.items():
+        QUERIES[f"{_resource.name}/{_name}"] = _file.text.encode()
 
 
 def statement(connection: Connection, name: str) -> str:
@@ -39,10 +44,16 @@ class Outcome(NamedTuple):
     created: bool
 
 
+class Retired(NamedTuple):
+    """A row that a merge moved away."""
+
+    kept: str  # the id of the row that it kept instead
+
+
 async def get_or_create(
-    connection: Connection, resource: str, key: tuple[int | str, ...]
+    connection: Connection, resource: str, key: Sequence[Any], attributes: Sequence[Any] = ()
 ) -> Outcome:
-    """Return the row of `key`, creating it if there is none.
+    """Return the row of `key`, creating it with these attributes if there is none.
 
     One row per key holds only inside a SERIALIZABLE transaction that has committed: call it
     through db.transaction.serializable(). Raises LateInsert if the transaction became too old
@@ -53,7 +64,7 @@ async def get_or_create(
     if found is not None:
         return Outcome(row=found, copies=found.pop("copies"), created=False)
     insert = statement(connection, f"{resource}/insert")
-    created = await (await connection.execute(QUERIES[insert], key)).fetchone()
+    created = await (await connection.execute(QUERIES[insert], [*key, *attributes])).fetchone()
     if created is None:
         raise LateInsert
     return Outcome(row=created, copies=1, created=True)
@@ -68,8 +79,8 @@ async def select(pool: Pool, query: str, parameters: list[Any], seconds: float) 
     return await read(pool, work, seconds=seconds)
 
 
-async def look_up(pool: Pool, resource: str, id_: int, seconds: float) -> Row | int | None:
-    """Return the row with this id, or the id that a merge kept in its place, or None.
+async def look_up(pool: Pool, resource: str, id_: str, seconds: float) -> Row | Retired | None:
+    """Return the row with this id, or which one a merge kept in its place, or None.
 
     `seconds` bounds all queries together; the errors are those of db.transaction.read().
     """
@@ -78,7 +89,7 @@ async def look_up(pool: Pool, resource: str, id_: int, seconds: float) -> Row | 
         if rows := await select(pool, f"{resource}/get", [id_], deadline - monotonic()):
             return rows[0]
         if kept := await select(pool, "kept", [resource, id_], deadline - monotonic()):
-            return int(kept[0]["kept"])
+            return Retired(str(kept[0]["kept"]))
     return None
 
 
@@ -89,9 +100,8 @@ async def check_usable(connection: Connection, resources: Iterable[str]) -> None
     """
     (answer,), *_ = await connection.rows_of_each(
         (QUERIES["session"], ()),
-        # No row has id 0.
-        *((QUERIES[f"{resource}/get"], [0]) for resource in resources),
-        (QUERIES["kept"], ["", 0]),
+        *((QUERIES[f"{resource}/get"], [None]) for resource in resources),
+        (QUERIES["kept"], [None, None]),
     )
     if answer["read_only"]:
         raise psycopg.errors.ReadOnlySqlTransaction

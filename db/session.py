@@ -14,14 +14,15 @@ from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow
 
-from db.engine import CONNECT_TIMEOUT, ENGINES, ROOT, Engine
+from db.engine import CONNECT_TIMEOUT, ENGINES, Engine
+from db.resources import RESOURCES, ROOT
 from db.settings import Settings
 
 SETTINGS = (ROOT / "sql" / "settings.sql").read_bytes()
 SEARCH_PATH = (ROOT / "sql" / "search_path.sql").read_bytes()
 
-# The tables that the SQL files name without a schema: a folder of sql/ each, and merge's own.
-TABLES = [*sorted(path.parent.name for path in (ROOT / "sql").glob("*/select.sql")), "merged"]
+# The tables, as the SQL files name them: the resources', and merge's own.
+TABLES = [*sorted({each.table for each in RESOURCES.values()}), "merged"]
 
 # Seconds after which an idle connection is tried by the kernel, and between tries, so that one that
 # has died unseen is found before a request takes it: each would cost its whole deadline.

@@ -41,7 +41,7 @@ async def shortcomings(connection: Connection, resources: Sequence[str]) -> list
     rows = await connection.rows(QUERIES["lookups"], [list(names)])
     valid = {row["name"]: row["valid"] for row in rows}
     for name, resource in names.items():
-        build = one_line(f"adoption/{resource}/lookup")
+        build = one_line(f"{resource}/lookup")
         if name not in valid:
             found.append(f"Without {name} all creators of {resource} conflict: {build}")
         elif not valid[name]:

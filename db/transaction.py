@@ -42,7 +42,7 @@ IN_VAIN = 10
 # PostgreSQL may translate. The same words in a context are a trigger's, and may be the client's.
 SAYS = re.compile(
     r"\W(?:(?P<late>the insert came too late)|(?P<none>the table kept no row)"
-    r"|the table (?:stored another|would not find this) (?P<field>\w+))\W?"
+    r"|the table (?:stored another|would not find this) (?P<field>.+?))\W{0,2}\Z"
 )
 
 
@@ -246,6 +246,6 @@ def _exhausted(failure: Exception) -> Unavailable:
 def meaning_of(error: errors.InvalidTextRepresentation) -> Exception:
     """Return what the end of insert.sql means: LateInsert, KeyNotStored, or an error as it is."""
     said = SAYS.search(error.diag.message_primary or "")
-    if said is None or said.end() < len(said.string) or error.diag.context:
+    if said is None or error.diag.context:
         return error
     return LateInsert() if said["late"] else KeyNotStored(said["field"] or "")

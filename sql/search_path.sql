@@ -9,7 +9,7 @@ WITH wanted AS (
     FROM pg_catalog.unnest($1::pg_catalog.text[]) AS names (name)
     INNER JOIN pg_catalog.pg_class
         ON pg_class.oid OPERATOR(pg_catalog.=)
-           pg_catalog.to_regclass(pg_catalog.quote_ident(name))::pg_catalog.oid
+           pg_catalog.to_regclass(name)::pg_catalog.oid
 ),
 path AS (
     SELECT name::pg_catalog.text, place, pg_namespace.oid AS schema

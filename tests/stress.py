@@ -16,7 +16,7 @@ from hypothesis import given, seed, settings
 from psycopg.conninfo import make_conninfo
 
 from db.embedded import embedded_server, signals_deferred, unwind_on_signals
-from db.engine import ROOT
+from db.resources import ROOT
 from tests import profiles as profiles  # registers "stress"
 from tests.proof import CONTROLS, Catch, catch, running, verify
 from tests.service import sql, temporary_data_dir

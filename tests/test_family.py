@@ -183,9 +183,9 @@ def test_a_child_that_comes_while_it_runs_loses_nothing(
 def teach(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give merge the files for badges.holder, as the README says."""
     for file in ("repoint", "left", "repoint_back"):
-        query = QUERIES[f"adoption/departments/employees.department_id/{file}"]
+        query = QUERIES[f"departments/employees.department_id/{file}"]
         taught = query.replace(b"employees", b"badges").replace(b"department_id", b"holder")
-        monkeypatch.setitem(QUERIES, f"adoption/employees/badges.holder/{file}", taught)
+        monkeypatch.setitem(QUERIES, f"employees/badges.holder/{file}", taught)
 
 
 def test_partitions_that_refer_are_repointed_and_back(

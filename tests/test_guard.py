@@ -124,7 +124,7 @@ class Stage:
             for name, number in zip(NAMES, legacy, strict=True):
                 for _ in range(number):
                     self.admin.execute(ADA.replace("Ada", name))
-            self.admin.execute(QUERIES["adoption/employees/guard_always"])
+            self.admin.execute(QUERIES["employees/guard_always"])
         return self.loop.run(self._run(writers, order))
 
     async def _run(self, writers: list[Writing], order: list[int]) -> list[Session]:
@@ -240,7 +240,7 @@ class GuardedRunner(Runner):
         with self.connection.transaction():
             self.connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER".encode())
             super()._insert(into, values, copies)
-            self.connection.execute(QUERIES[f"adoption/{table}/guard_always"])
+            self.connection.execute(QUERIES[f"{table}/guard_always"])
 
     def _blind_insert(
         self, number: int, operation: Operation, known: dict[str, list[int]]

@@ -158,9 +158,9 @@ def test_a_foreign_key_it_was_taught_is_repointed_and_back(
 ) -> None:
     # As the README says: a folder with the files of employees.department_id, but for collisions.
     for file in ("repoint", "left", "repoint_back"):
-        query = QUERIES[f"adoption/departments/employees.department_id/{file}"]
+        query = QUERIES[f"departments/employees.department_id/{file}"]
         taught = query.replace(b"employees", b"badges").replace(b"department_id", b"holder")
-        monkeypatch.setitem(QUERIES, f"adoption/employees/badges.holder/{file}", taught)
+        monkeypatch.setitem(QUERIES, f"employees/badges.holder/{file}", taught)
     insert(database, SALES, STAFF)
     sql(
         database,

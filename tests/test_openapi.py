@@ -9,16 +9,16 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
-import msgspec
 import pytest
-from msgspec import Meta
 from psycopg.conninfo import make_conninfo
 
+from db.resources import File, Resource
 from tests.service import LIMIT, ROOT, Service, environment, serving, sql
+from web.fields import Types, types
 from web.openapi import document
 
 TOKEN = "a-token"
@@ -127,9 +127,9 @@ def provoke(service: Service) -> Iterator[httpx.Response]:
         for method in ("GET", "HEAD"):
             for query in ("", "?limit=0", "?name=%ff"):
                 yield call(method, path + query)
-            for id_ in (1, 98, 99, 0):
+            for id_ in (1, 98, 99, "a"):
                 yield call(method, f"{path}/{id_}")
-        for id_ in (1, 98, 0):
+        for id_ in (1, 98, "a"):
             yield call("DELETE", f"{path}/{id_}")
         yield call("DELETE", created.headers["location"])
     for method in ("GET", "HEAD"):
@@ -236,6 +236,7 @@ def test_without_a_token_none_is_asked_for(service: Service, described: dict[str
 
 
 def test_the_examples_are_what_is_sent_and_answered(database: str) -> None:
+    sql(database, "INSERT INTO departments (id, name) VALUES (7, 'Research')")
     with serving(DATABASE_URL=database) as service:
         for path in ("/departments", "/employees"):
             post = service.http.get("/openapi.json").json()["paths"][path]["post"]
@@ -303,33 +304,33 @@ def test_it_is_openapi_3_1(service: Service, closed: Service) -> None:
         assert json.loads(text)["openapi"].startswith("3.1.")
 
 
-class ProjectKey(msgspec.Struct, forbid_unknown_fields=True):
-    """A key."""
-
-    employee_id: Annotated[int, Meta(ge=1)]
-    urgent: bool
-
-
-class ProjectFilter(msgspec.Struct, forbid_unknown_fields=True):
-    """A filter."""
-
-    limit: int = 100
-
-
-@dataclass(frozen=True)
-class Resource:
-    name: str
-    key: type[msgspec.Struct]
-    filter: type[msgspec.Struct]
-    parent: str = ""
-    parent_field: str = ""
+PROJECTS = {
+    "select": "-- A project: id bigint, employee_id bigint, urgent boolean, copies bigint.\n{key}",
+    "insert": "-- A project: id bigint, employee_id bigint, urgent boolean.\n"
+    "{key}-- $3 note text, or NULL\n",
+    "get": "-- A project: id bigint, employee_id bigint, urgent boolean.\n-- $1 id bigint\n",
+    "list": "-- Projects: id bigint, employee_id bigint, urgent boolean.\n"
+    "-- $1 after bigint, or NULL\n-- $2 limit bigint\n",
+    "delete": "-- A project: id bigint.\n-- $1 id bigint\n",
+}
+KEY = "-- $1 employee_id bigint\n-- $2 urgent boolean\n"
 
 
-def test_a_new_resource_needs_nothing_but_its_types() -> None:
-    projects = Resource("projects", ProjectKey, ProjectFilter, "employees", "employee_id")
-    made = document([projects], int, token=False)
+class Endpoint(NamedTuple):
+    resource: Resource
+    types: Types
+    parents: dict[str, str]
+
+
+def test_a_new_resource_needs_nothing_but_its_files() -> None:
+    files = {name: File(Path(name), text.format(key=KEY)) for name, text in PROJECTS.items()}
+    projects = Resource("projects", files)
+    made = document([Endpoint(projects, types(projects), {})], token=False)
     assert set(made["paths"]["/projects"]) == {"get", "post", "head"}
     assert set(made["paths"]["/projects/{id}"]) == {"get", "delete", "head"}
-    row = made["components"]["schemas"]["Project"]
-    assert list(row["properties"]) == ["id", "employee_id", "urgent", "created_at"]
-    assert row["properties"]["urgent"] == {"type": "boolean"}
+    schemas = made["components"]["schemas"]
+    row, body = schemas["projects.row"], schemas["projects.body"]
+    assert list(row["properties"]) == ["id", "employee_id", "urgent"]
+    assert row["properties"]["urgent"]["type"] == ["boolean", "null"]
+    assert list(body["properties"]) == ["employee_id", "urgent", "note"]
+    assert body["required"] == ["employee_id", "urgent"]

@@ -27,16 +27,16 @@ VALUES = {
 }
 
 # What must be done before, where a file of this name needs something.
-GUARD = r"""\i sql/adoption/{0}/guard_locks.sql
-\i sql/adoption/{0}/guard.sql
+GUARD = r"""\i sql/{0}/guard_locks.sql
+\i sql/{0}/guard.sql
 """
 NO_INDEX = "DROP INDEX IF EXISTS {0}_key;\n"
 INDEX = NO_INDEX + "CREATE UNIQUE INDEX {0}_key ON {0} (id);\n"
 BEFORE = {
     "guard_insert": GUARD,
     "guard_update": GUARD,
-    "guard_always": rf"""{GUARD}\i sql/adoption/{{0}}/guard_insert.sql
-\i sql/adoption/{{0}}/guard_update.sql
+    "guard_always": rf"""{GUARD}\i sql/{{0}}/guard_insert.sql
+\i sql/{{0}}/guard_update.sql
 """,
     "index": NO_INDEX,
     "index_drop": INDEX,

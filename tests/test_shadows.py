@@ -136,7 +136,7 @@ def test_the_guard_and_the_indexes_do_not_either(watched: Watched) -> None:
         for resource in ("departments", "employees"):
             execute(f"DROP INDEX {resource}_lookup".encode())
             for file in GUARD_ON:
-                execute(QUERIES[f"adoption/{resource}/{file}"])
+                execute(QUERIES[f"{resource}/{file}"])
         execute((ROOT / "schema.sql").read_bytes())
         # Both the guard's ways: to let a row in, and to refuse one.
         for table, columns in (("departments", "name"), ("employees", "department_id, name")):

@@ -78,16 +78,16 @@ SAME_BUT_FOR = {
 
 def test_the_files_of_the_two_resources_do_the_same() -> None:
     for file in ("guard", "guard_always", "guard_locks", "guard_off", "remove", "restore"):
-        text = QUERIES[f"adoption/employees/{file}"].decode()
+        text = QUERIES[f"employees/{file}"].decode()
         for employees, departments in SAME_BUT_FOR.items():
             text = text.replace(employees, departments)
-        assert text == QUERIES[f"adoption/departments/{file}"].decode(), file
+        assert text == QUERIES[f"departments/{file}"].decode(), file
 
 
 def test_the_lookups_index_is_that_of_the_schema() -> None:
     schema = (ROOT / "schema.sql").read_text().replace("IF NOT EXISTS", "CONCURRENTLY")
     for resource in KEYS:
-        _, statement = QUERIES[f"adoption/{resource}/lookup"].decode().split("\n", 1)
+        _, statement = QUERIES[f"{resource}/lookup"].decode().split("\n", 1)
         assert statement in schema
 
 
@@ -165,11 +165,11 @@ async def predicate_locks(
 BY_ID: dict[str, list[object]] = {
     **{f"{resource}/{file}": [7] for resource in KEYS for file in ("get", "delete")},
     "departments/list": [7, 20, None],
-    "employees/list": [7, 20, None, 7],
-    **{f"adoption/{resource}/keep": [[7]] for resource in KEYS},
-    "adoption/departments/employees.department_id/left": [[7]],
-    "adoption/departments/employees.department_id/repoint": [[7], [8]],
-    "adoption/departments/remove": [[7], [8], "{}"],
+    "employees/list": [7, 20, 7, None],
+    **{f"{resource}/keep": [[7]] for resource in KEYS},
+    "departments/employees.department_id/left": [[7]],
+    "departments/employees.department_id/repoint": [[7], [8]],
+    "departments/remove": [[7], [8], "{}"],
 }
 
 
@@ -217,7 +217,7 @@ def test_a_hash_collision_is_not_a_duplicate(database: str) -> None:
         found = connection.execute(QUERIES["departments/select"], ["other"]).fetchall()
         assert [(row[0], row[-1]) for row in found] == [(2, 1)]
         assert connection.execute(QUERIES["employees/select"], [2, "Alan"]).fetchall() == []
-        for key in ([0, 100, "Ada", 2], [0, 100, "Ada", None], [0, 100, None, 2]):
+        for key in ([0, 100, 2, "Ada"], [0, 100, None, "Ada"], [0, 100, 2, None]):
             listed = connection.execute(QUERIES["employees/list"], key).fetchall()
-            assert all(key[2] in (None, row[2]) and key[3] in (None, row[1]) for row in listed)
+            assert all(key[3] in (None, row[2]) and key[2] in (None, row[1]) for row in listed)
             assert listed

@@ -119,7 +119,7 @@ def retry_of_only_the_insert() -> None:
     service.serializable = broken
 
 
-async def insert(connection: Connection, resource: str, key: Any) -> Outcome:
+async def insert(connection: Connection, resource: str, key: Any, **_: Any) -> Outcome:
     row = await (await connection.execute(BLIND_INSERT[resource], key)).fetchone()
     assert row is not None
     return Outcome(row, 1, True)

@@ -4,7 +4,7 @@ A resource's operations come from its types. Any other path is an entry of `_oth
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from starlette.requests import Request
@@ -12,6 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from db.inspection import NAME
+from db.resources import Field, Resource
+from web.fields import Types, example_of
 from web.inspection import VALUE
 from web.operations import (
     CSV,
@@ -32,8 +34,7 @@ from web.token import OPEN
 from web.traffic import KINDS
 
 DESCRIPTION = """\
-Get or create a row: one row for each key, under any concurrency. Keys compare exactly, character by
-character.
+Get or create a row: one row for each key, under any concurrency.
 
 A path that is not here is answered by 404, another method by 405 with `Allow` or by 501, what is
 not HTTP/1.1 by 400, a foreign `Expect` by 417, too many headers by 431, a connection too many by
@@ -48,24 +49,20 @@ PREFER = {
 }
 
 
-class Resource(Protocol):
+class Endpoint(Protocol):
     """What the document needs to know of a resource."""
 
     @property
-    def name(self) -> str: ...
+    def resource(self) -> Resource: ...
     @property
-    def key(self) -> type[msgspec.Struct]: ...
+    def types(self) -> Types: ...
     @property
-    def filter(self) -> type[msgspec.Struct]: ...
-    @property
-    def parent(self) -> str: ...
-    @property
-    def parent_field(self) -> str: ...
+    def parents(self) -> dict[str, str]: ...
 
 
-def route(resources: Sequence[Resource], id_type: Any, *, token: bool) -> Route:
+def route(endpoints: Sequence[Endpoint], *, token: bool) -> Route:
     """Return the route of the document, which is made here, once."""
-    body = msgspec.json.encode(document(resources, id_type, token=token))
+    body = msgspec.json.encode(document(endpoints, token=token))
 
     async def openapi(_request: Request) -> Response:
         return Response(body, media_type="application/json")
@@ -73,14 +70,13 @@ def route(resources: Sequence[Resource], id_type: Any, *, token: bool) -> Route:
     return Route("/openapi.json", openapi)
 
 
-def document(resources: Sequence[Resource], id_type: Any, *, token: bool) -> Json:
-    """Describe the service; `id_type` is an id's in a path, `token` tells whether one is needed."""
-    schemas = _schemas(resources)
-    (id_schema,), _ = msgspec.json.schema_components([id_type])
+def document(endpoints: Sequence[Endpoint], *, token: bool) -> Json:
+    """Describe the service; `token` tells whether one is needed."""
+    schemas = _schemas(endpoints)
     paths: dict[str, Json] = {}
-    for each in resources:
-        children = [other for other in resources if other.parent == each.name]
-        paths |= _resource_paths(each, children, schemas, id_schema)
+    for each in endpoints:
+        (id_schema,), _ = msgspec.json.schema_components([each.types.id])
+        paths |= _resource_paths(each, endpoints, schemas, id_schema)
     paths |= _other_paths()
     for path, item in paths.items():
         for method, each in item.items():
@@ -113,69 +109,66 @@ def document(resources: Sequence[Resource], id_type: Any, *, token: bool) -> Jso
     }
 
 
-def _schemas(resources: Iterable[Resource]) -> dict[str, Json]:
-    types = [type_ for each in resources for type_ in (each.key, each.filter)]
+def _schemas(endpoints: Iterable[Endpoint]) -> dict[str, Json]:
+    types = [type_ for each in endpoints for type_ in (each.types.body, each.types.filter)]
     _, schemas = msgspec.json.schema_components(types, ref_template=ref("{name}")["$ref"])
     for schema in schemas.values():
-        schema.pop("description", None)  # a docstring, for those who read the code
         for field in schema["properties"].values():
-            if "pattern" in field:
-                # Few regular expressions can name lone surrogates; the description does.
-                field["pattern"] = field["pattern"].replace(r"\ud800-\udfff", "")
-    for each in resources:
-        key = schemas[each.key.__name__]
-        for field in key["properties"].values():
-            if "minimum" in field:
-                field.setdefault("examples", [field["minimum"]])
-        schemas[_singular(each)] = _row(key)
+            for part in (field, *field.get("anyOf", ())):
+                if "pattern" in part:
+                    # Few regular expressions can name lone surrogates; the description does.
+                    part["pattern"] = part["pattern"].replace(r"\ud800-\udfff", "")
+    for each in endpoints:
+        schemas[f"{each.resource.name}.row"] = _row(each.resource)
     return {**schemas, **problem_schemas()}
 
 
-def _row(key: Json) -> Json:
-    """Return the schema of a row; a legacy one need not fit what the key of a new one must."""
-    fields = {
-        name: {part: field[part] for part in ("type", "examples") if part in field}
-        for name, field in key["properties"].items()
-    }
-    created_at = {
-        "type": ["string", "null"],
+# What the values of each kind come back as, if not as text.
+VALUES: dict[str | None, Json] = {
+    "integer": {"type": "integer"},
+    "boolean": {"type": "boolean"},
+    "timestamptz": {
         "format": "date-time",
         "description": "In UTC; null where that is no date of the years 1 to 9999",
-        "examples": ["2026-11-22T18:00:27.423465Z"],
-    }
-    return object_of(id={**WHOLE, "examples": [7]}, **fields, created_at=created_at)
+    },
+}
 
 
-def _example(schema: Json) -> Json:
-    fields = schema["properties"].items()
-    return {name: field["examples"][0] for name, field in fields if "examples" in field}
+def _row(resource: Resource) -> Json:
+    """Return the schema of a row; a legacy one need not fit what the key of a new one must."""
+    fields = {}
+    for column in resource.columns:
+        schema = {"type": "string", **VALUES.get(column.kind, {})}
+        types = [schema["type"]] if column.name == "id" else [schema["type"], "null"]
+        fields[column.name] = {**schema, "type": types, "examples": [example_of(column)]}
+    return object_of(**fields)
 
 
-def _singular(resource: Resource) -> str:
-    return resource.key.__name__.removesuffix("Key")
-
-
-def _list(resource: Resource) -> str:
-    return f"list{resource.name.capitalize()}"
+def _example(fields: Iterable[Field]) -> Json:
+    return {field.name: example_of(field) for field in fields}
 
 
 def _resource_paths(
-    resource: Resource, children: Iterable[Resource], schemas: dict[str, Json], id_schema: Json
+    endpoint: Endpoint, endpoints: Iterable[Endpoint], schemas: dict[str, Json], id_schema: Json
 ) -> dict[str, Json]:
-    tag, one = resource.name, _singular(resource)
-    example = _example(schemas[one])
-    row = json(ref(one), example)
+    resource = endpoint.resource
+    name = resource.name
+    example = _example(resource.columns)
+    row = json(ref(f"{name}.row"), example)
 
-    link_to = {f"get{one}": "id", f"delete{one}": "id"}
-    link_to |= {_list(child): child.parent_field for child in children}
+    link_to = {f"get_{name}": "id", f"delete_{name}": "id"}
+    for other in endpoints:
+        for field, parent in other.parents.items():
+            if parent == name and field in (each.name for each in other.resource.filters):
+                link_to[f"list_{other.resource.name}"] = field
     links = {
-        name: {"operationId": name, "parameters": {parameter: "$response.body#/id"}}
-        for name, parameter in link_to.items()
+        operation_id: {"operationId": operation_id, "parameters": {to: "$response.body#/id"}}
+        for operation_id, to in link_to.items()
     }
     timed = ["Location", "Server-Timing"]
     create = operation(
-        tag,
-        f"create{one}",
+        name,
+        f"create_{name}",
         "Get or create the row of a key; may be sent again at any time",
         response(201, "Created", row, headers=timed, links=links),
         response(200, "Existing", row, headers=timed, optional=["Duplicates"], links=links),
@@ -183,38 +176,37 @@ def _resource_paths(
         problems(400, 412, 415, 422, 503, headers=["Server-Timing"]),
         parameters=[PREFER],
     )
-    key = resource.key.__name__
-    create["requestBody"] = {"required": True, "content": json(ref(key), _example(schemas[key]))}
+    body = json(ref(f"{name}.body"), _example(resource.fields))
+    create["requestBody"] = {"required": True, "content": body}
 
     moved = response(308, "A merge put another row in its place", headers=["Location"])
-    filters = [
-        {"name": name, "in": "query", "schema": schema}
-        for name, schema in schemas[resource.filter.__name__]["properties"].items()
+    filters: list[Json] = [
+        {"name": field, "in": "query", "schema": schema}
+        for field, schema in schemas[f"{name}.filter"]["properties"].items()
     ]
+    needs = {field.name: field.needs for field in resource.filters if field.needs}
     for each in filters:
-        if resource.parent and each["name"] in schemas[key]["properties"].keys() - {
-            resource.parent_field
-        }:
-            each["description"] = f"Needs {resource.parent_field}"
+        if each["name"] in needs:
+            each["description"] = f"Needs {', '.join(needs[each['name']])}"
     page = object_of(
-        items={"type": "array", "items": ref(one)},
+        items={"type": "array", "items": ref(f"{name}.row")},
         next={"type": ["string", "null"], "format": "uri-reference"},
     )
-    following = f"/{tag}?limit=1&after={example['id']}"
+    following = f"/{name}?limit=1&after={example['id']}"
     list_ = operation(
-        tag,
-        _list(resource),
+        name,
+        f"list_{name}",
         "List rows by id",
         response(200, "A page", json(page, {"items": [example], "next": following})),
-        moved if resource.parent else {},
+        moved if endpoint.parents else {},
         problems(400, 422, 503),
         parameters=filters,
     )
 
     id_ = [{"name": "id", "in": "path", "required": True, "schema": id_schema}]
     get = operation(
-        tag,
-        f"get{one}",
+        name,
+        f"get_{name}",
         "Get a row",
         response(200, "The row", row),
         moved,
@@ -222,8 +214,8 @@ def _resource_paths(
         parameters=id_,
     )
     delete = operation(
-        tag,
-        f"delete{one}",
+        name,
+        f"delete_{name}",
         "Delete a row, and what hangs on it",
         response(204, "It is gone", headers=["Server-Timing"]),
         problems(404, 409, headers=["Server-Timing"]),
@@ -231,8 +223,8 @@ def _resource_paths(
         parameters=id_,
     )
     return {
-        f"/{tag}": {"get": list_, "post": create},
-        f"/{tag}/{{id}}": {"get": get, "delete": delete},
+        f"/{name}": {"get": list_, "post": create},
+        f"/{name}/{{id}}": {"get": get, "delete": delete},
     }
 
 

@@ -109,15 +109,14 @@ def from_path(request: Request, field: str, type_: type[T]) -> T:
 
 
 def _from_text(text: str, type_: Any) -> str | int:
-    """Return a whole number as int where the type does not take it as text."""
-    # msgspec's own strict=False takes 1.0 and 1e3 for integers, too. 20 digits are past any range.
-    if not re.fullmatch(r"-?[0-9]{1,20}", text):
-        return text
-    try:
+    """Return a whole number as int, or true and false as bool, where the type takes no text."""
+    with suppress(msgspec.ValidationError):
         msgspec.convert(text, type_)
-    except msgspec.ValidationError:
-        return int(text)
-    return text
+        return text
+    if text in ("true", "false"):
+        return text == "true"
+    # msgspec's own strict=False takes 1.0 and 1e3 for integers, too. 20 digits are past any range.
+    return int(text) if re.fullmatch(r"-?[0-9]{1,20}", text) else text
 
 
 def _parse(body: bytes) -> Any:

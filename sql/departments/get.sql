@@ -1,4 +1,4 @@
--- The department with this id: id, name, created_at. No row if there is none.
+-- The department with this id: id bigint, name text, created_at timestamp with time zone. No row if there is none.
 -- $1 id bigint
 SELECT id, name, created_at
 FROM departments

@@ -1,4 +1,4 @@
--- The new department: id, name, created_at. No row if the key has one, or if the transaction is too old to insert.
+-- The new department: id bigint, name text, created_at timestamp with time zone. No row if the key has one, or if the transaction is too old to insert.
 -- $1 name text
 -- An insert must come within 50 ms of its transaction's begin. PostgreSQL remembers a committed
 -- serializable transaction, and with it the conflict with what it has read, for as long as its pool

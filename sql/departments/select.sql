@@ -1,4 +1,4 @@
--- The department of this name, the lowest id where several share it, and how many do: id, name, created_at, copies. No row if there is none.
+-- The department of this name, the lowest id where several share it, and how many do: id bigint, name text, created_at timestamp with time zone, copies bigint. No row if there is none.
 -- $1 name text
 -- Exact types leave PostgreSQL no choice of operators and functions but its own, whatever others made.
 -- Only departments_lookup can serve the hash condition: no index serves IS NOT DISTINCT FROM, and

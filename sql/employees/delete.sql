@@ -1,4 +1,4 @@
--- The id of the employee just deleted. No row if there was none.
+-- The employee just deleted: id bigint. No row if there was none.
 -- $1 id bigint
 DELETE FROM employees
 WHERE id OPERATOR(pg_catalog.=) $1::bigint

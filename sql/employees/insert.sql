@@ -1,4 +1,4 @@
--- The new employee: id, department_id, name, created_at. No row if the key has one, or if the transaction is too old to insert.
+-- The new employee: id bigint, department_id bigint, name text, created_at timestamp with time zone. No row if the key has one, or if the transaction is too old to insert.
 -- $1 department_id bigint
 -- $2 name text
 -- An insert must come within 50 ms of its transaction's begin. PostgreSQL remembers a committed

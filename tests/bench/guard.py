@@ -47,14 +47,14 @@ SELECT n % 100 + 1, 'old ' || n FROM generate_series(1, {ROWS}) AS n;
 
 def with_lock(lock: bytes) -> bytes:
     """The guard's function with another lock."""
-    function = QUERIES["adoption/employees/guard"].replace(b"CREATE", b"CREATE OR REPLACE", 1)
+    function = QUERIES["employees/guard"].replace(b"CREATE", b"CREATE OR REPLACE", 1)
     text, changed = LOCK.subn(lock, function)
     assert changed == 1
     return text
 
 
 def guard(connection: Connection) -> None:
-    change(connection, "employees", [QUERIES[f"adoption/employees/{file}"] for file in GUARD_ON])
+    change(connection, "employees", [QUERIES[f"employees/{file}"] for file in GUARD_ON])
 
 
 def advisory_guard(connection: Connection) -> None:

@@ -1,10 +1,10 @@
 -- The departments after an id, by id, one more than the limit if there are more: id, name, created_at.
--- $1 after bigint
+-- $1 after bigint, or NULL for the start
 -- $2 limit bigint
 -- $3 name text, or NULL for any
 SELECT id, name, created_at
 FROM departments
-WHERE id OPERATOR(pg_catalog.>) $1::bigint
+WHERE ($1::bigint IS NULL OR id OPERATOR(pg_catalog.>) $1::bigint)
   AND ($3::text IS NULL OR name OPERATOR(pg_catalog.=) $3::text)
 ORDER BY id
 LIMIT $2::bigint + 1;

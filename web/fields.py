@@ -1,0 +1,145 @@
+"""A header's type as the msgspec type that a client's value must fit, with its rule in words."""
+
+from datetime import date, datetime, time
+from typing import Annotated, Any, Literal, NamedTuple
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from db.resources import Field, Resource
+from web.invisible import INVISIBLE
+
+# Characters of a text in a key: 255, at most 1,020 bytes, fit an entry of a btree (2,700 bytes), so
+# that a unique constraint can be added later.
+KEY_LENGTH = 255
+
+# PostgreSQL's text holds neither NUL nor surrogates.
+CHARACTER = r"[^\x00\ud800-\udfff]"
+NOT_BLANK = rf"^[{INVISIBLE}]*[^{INVISIBLE}\x00\ud800-\udfff]{CHARACTER}*$"
+
+# The bounds of each integer, and digits that a numeric has without bounds of its own.
+BITS = {"smallint": 15, "integer": 31, "bigint": 63}
+DIGITS = 1000
+
+EXAMPLES = {"integer": 7, "text": "Ada", "numeric": "7"}
+
+OTHERS: dict[str, tuple[Any, str, Any]] = {
+    "boolean": (bool, "true or false", True),
+    "uuid": (UUID, "a UUID", "0190a5de-7c3b-7cc1-8ad4-2f6f3a1e9b57"),
+    "date": (date, "a date as 2026-11-25", "2026-11-25"),
+    "time": (
+        Annotated[time, Meta(tz=False)],
+        "a time of day without a zone, as 18:00:27",
+        "18:00:27",
+    ),
+    "timestamp": (
+        Annotated[datetime, Meta(tz=False)],
+        "a date and time without a zone, as 2026-11-25T18:00:27",
+        "2026-11-25T18:00:27",
+    ),
+    "timestamptz": (
+        Annotated[datetime, Meta(tz=True)],
+        "a date and time with a zone, as 2026-11-25T18:00:27Z",
+        "2026-11-25T18:00:27Z",
+    ),
+}
+
+
+class Types(NamedTuple):
+    """What a resource's requests must fit."""
+
+    body: Any  # structs, whose fields in order are the parameters of the SQL
+    filter: Any
+    id: Any
+
+
+def types(resource: Resource) -> Types:
+    """Return the types of a resource's requests."""
+    key = {field.name for field in resource.key}
+    return Types(
+        _struct(f"{resource.name}.body", resource.fields, key),
+        _struct(f"{resource.name}.filter", resource.files["list"].parameters, key, limit=100),
+        type_of(resource.id),
+    )
+
+
+def _struct(
+    name: str, fields: tuple[Field, ...], key: set[str], limit: int | None = None
+) -> type[msgspec.Struct]:
+    """Return a struct of these fields; where there is a default limit, one is the page's length."""
+    listed: list[Any] = []
+    for number, field in enumerate(fields, 1):
+        attribute = f"p{number}"
+        if limit is not None and field.name == "limit":
+            rule = "must be an integer from 1 to 1000"
+            listed.append((attribute, Annotated[int, Meta(ge=1, le=1000, description=rule)], limit))
+            continue
+        type_ = type_of(field, key=field.name in key)
+        if field.optional and limit is not None:  # a query has no null
+            listed.append((attribute, type_ | UnsetType, UNSET))
+        else:
+            listed.append((attribute, type_ | None, None) if field.optional else (attribute, type_))
+    return msgspec.defstruct(
+        name,
+        listed,
+        rename={f"p{number}": field.name for number, field in enumerate(fields, 1)},
+        forbid_unknown_fields=True,
+        kw_only=True,  # what may be left out, before what must be there
+    )
+
+
+def type_of(field: Field, *, key: bool = False) -> Any:
+    """Return the type of a field's values; a text in a key is short, and not blank."""
+    kind = field.kind
+    if kind == "integer":
+        most = 2 ** BITS[field.type] - 1
+        rule = f"must be an integer from {-most - 1} to {most}"
+        meta = Meta(ge=-most - 1, le=most, description=rule, examples=[example_of(field)])
+        return Annotated[int, meta]
+    if kind == "text":
+        return _text(field, key)
+    if kind == "numeric":
+        return _numeric(field)
+    if kind == "enum":
+        labels = ", ".join(f"'{label}'" for label in field.labels)
+        meta = Meta(description=f"must be one of {labels}", examples=[example_of(field)])
+        return Annotated[Literal[field.labels], meta]
+    assert kind is not None, field
+    type_, rule, example = OTHERS[kind]
+    return Annotated[type_, Meta(description=f"must be {rule}", examples=[example])]
+
+
+def _text(field: Field, key: bool) -> Any:
+    most = field.limits[0] if field.limits else None
+    if key:
+        most = min(most or KEY_LENGTH, KEY_LENGTH)
+        rule = (
+            f"must be a string of 1 to {most} characters, not all blank or invisible, without NUL"
+            " and without lone surrogates"
+        )
+        meta = Meta(pattern=NOT_BLANK, min_length=1, max_length=most, description=rule)
+    else:
+        length = f" of at most {most} characters" if most else ""
+        rule = f"must be a string{length} without NUL and without lone surrogates"
+        meta = Meta(pattern=rf"^{CHARACTER}*$", max_length=most, description=rule)
+    return Annotated[str, meta, Meta(examples=[example_of(field)])]
+
+
+def _numeric(field: Field) -> Any:
+    digits, after = (*field.limits, 0)[:2] if field.limits else (2 * DIGITS, DIGITS)
+    before = max(digits - after, 1)
+    fraction = rf"(\.[0-9]{{1,{after}}})?" if after else ""
+    rule = f"must be a decimal number as a string, of at most {before} digits"
+    if after:
+        rule += f", and {after} behind the point"
+    # The end: Python's $ matches before a newline, too.
+    pattern = rf"^-?[0-9]{{1,{before}}}{fraction}$(?!\n)"
+    return Annotated[str, Meta(pattern=pattern, description=rule, examples=[example_of(field)])]
+
+
+def example_of(field: Field) -> Any:
+    """Return a value as JSON has it; of an unknown label, some text."""
+    if field.labels:
+        return field.labels[0]
+    return OTHERS[field.kind][2] if field.kind in OTHERS else EXAMPLES.get(field.kind or "text")
