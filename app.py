@@ -53,6 +53,7 @@ from web.token import RequireToken
 from web.traffic import Traffic, shared_folder
 from web.validation import (
     Invalid,
+    as_sent,
     from_body,
     from_path,
     from_query,
@@ -80,8 +81,8 @@ class Endpoint(NamedTuple):
 
     @property
     def id(self) -> str:
-        """The id's place in a path; a text may have slashes in it."""
-        return "{id:path}" if self.resource.id.kind == "text" else "{id}"
+        """The id's place in a path; text may have slashes in it."""
+        return "{id:path}" if self.resource.id.kind in ("text", "enum") else "{id}"
 
 
 ENDPOINTS = [
@@ -183,7 +184,7 @@ async def kept_parents(
 
 async def get(endpoint: Endpoint, request: Request) -> Response:
     """Return one row, or the way to the row that a merge kept in its place."""
-    id_ = str(from_path(request, "id", endpoint.types.id))
+    id_ = as_sent(from_path(request, "id", endpoint.types.id))
     found = await look_up(request.state.pool, endpoint.name, id_, settings.retry_deadline)
     if found is None:
         return problem(404, NO_ROW)
@@ -223,14 +224,14 @@ async def list_(endpoint: Endpoint, request: Request) -> Response:
     items, more = rows[:limit], rows[limit:]
     following = None
     if more:
-        query = {**dict(request.query_params), "after": items[-1]["id"]}
+        query = {**dict(request.query_params), "after": as_sent(items[-1]["id"])}
         following = f"/{endpoint.name}?{urlencode(query)}"
     return answer({"items": items, "next": following})
 
 
 async def delete(endpoint: Endpoint, request: Request) -> Response:
     """Delete one row, and what hangs on it by ON DELETE CASCADE."""
-    id_ = str(from_path(request, "id", endpoint.types.id))
+    id_ = as_sent(from_path(request, "id", endpoint.types.id))
 
     async def work(connection: Connection) -> Row | None:
         query = QUERIES[f"{endpoint.name}/delete"]
@@ -264,12 +265,15 @@ def server_timing(started: float, attempts: Attempts) -> str:
 
 def as_text(struct: msgspec.Struct) -> list[str | None]:
     """Return the values of a body or a query as PostgreSQL takes them."""
-    return [None if value in (None, UNSET) else str(value) for value in astuple(struct)]
+    return [None if value is None or value is UNSET else str(value) for value in astuple(struct)]
 
 
 def path_of(resource: str, id_: object) -> str:
     """Return the path of a row, whatever is in its id."""
-    return f"/{resource}/{quote(str(id_), safe='')}"
+    segment = quote(as_sent(id_), safe="")
+    if segment in (".", ".."):  # which clients take for the way up, if they do not see through this
+        segment = segment.replace(".", "%2E")
+    return f"/{resource}/{segment}"
 
 
 def moved(location: str) -> Response:

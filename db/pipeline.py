@@ -31,6 +31,8 @@ async def get_or_create(
     Raises the error of the step that failed, its transaction rolled back.
     """
     parameters = [None if value is None else str(value).encode() for value in (*key, *attributes)]
+    if any(value and b"\0" in value for value in parameters):
+        raise psycopg.DataError("a text with NUL, where libpq would end it")
     try:
         steps = _transaction(connection, resource, parameters, len(key))
         found, inserted = await connection.wait(steps)

@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -41,6 +42,10 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
 
     database_url: str | None = None
     data_dir: str = ".postgres"
+    # The folder of the resources' folders. Unset: the sample's, which is sql/ of the checkout.
+    resources: str | None = None
+    # For development: changes of the files under RESOURCES are taken up without a restart.
+    reload: bool = False
     host: str = "127.0.0.1"
     # Further names, with commas between, by which browsers reach a service without a token.
     allowed_hosts: Annotated[str, Meta(pattern=f"^{_HOST_NAME}(,{_HOST_NAME})*\\Z")] | None = None
@@ -103,6 +108,8 @@ def read_settings() -> Settings:
             ipaddress.IPv6Address(address)
         except ValueError:
             raise SettingsError("ALLOWED_HOSTS has in brackets what is no IPv6 address") from None
+    if settings.resources and not Path(settings.resources).is_dir():
+        raise SettingsError(f"RESOURCES={printable(settings.resources)} is no folder")
     if settings.database_url is not None:
         if _CUT_PASSWORD.match(settings.database_url):
             raise SettingsError("DATABASE_URL: in a password write @ as %40 and / as %2F")

@@ -40,9 +40,11 @@ IN_VAIN = 10
 
 # What the end of insert.sql says where it fails: the last words, in quotes, of a message that
 # PostgreSQL may translate. The same words in a context are a trigger's, and may be the client's.
+# The quote is one character, in French with a space. A field's name may have any.
 SAYS = re.compile(
-    r"\W(?:(?P<late>the insert came too late)|(?P<none>the table kept no row)"
-    r"|the table (?:stored another|would not find this) (?P<field>.+?))\W{0,2}\Z"
+    r"\W(?P<space>\s?)(?:(?P<late>the insert came too late)|(?P<none>the table kept no row)"
+    r"|the table (?:stored another|would not find this) (?P<field>.+?))(?P=space)\W\Z",
+    re.DOTALL,
 )
 
 

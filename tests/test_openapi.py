@@ -16,7 +16,8 @@ import httpx
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from db.resources import File, Resource
+from db.headers import File
+from db.resources import Resource
 from tests.service import LIMIT, ROOT, Service, environment, serving, sql
 from web.fields import Types, types
 from web.openapi import document
@@ -323,7 +324,11 @@ class Endpoint(NamedTuple):
 
 
 def test_a_new_resource_needs_nothing_but_its_files() -> None:
-    files = {name: File(Path(name), text.format(key=KEY)) for name, text in PROJECTS.items()}
+    files = {}
+    for name, text in PROJECTS.items():
+        header = text.format(key=KEY)
+        numbers = range(1, header.count("-- $") + 1)
+        files[name] = File(Path(name), header + "SELECT " + ", ".join(f"${n}" for n in numbers))
     projects = Resource("projects", files)
     made = document([Endpoint(projects, types(projects), {})], token=False)
     assert set(made["paths"]["/projects"]) == {"get", "post", "head"}

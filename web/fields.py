@@ -1,13 +1,15 @@
 """A header's type as the msgspec type that a client's value must fit, with its rule in words."""
 
-from datetime import date, datetime, time
-from typing import Annotated, Any, Literal, NamedTuple
+import re
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from db.resources import Field, Resource
+from db.headers import Field
+from db.resources import Resource
 from web.invisible import INVISIBLE
 
 # Characters of a text in a key: 255, at most 1,020 bytes, fit an entry of a btree (2,700 bytes), so
@@ -24,22 +26,76 @@ DIGITS = 1000
 
 EXAMPLES = {"integer": 7, "text": "Ada", "numeric": "7"}
 
+# The end: Python's $ matches before a newline, too.
+END = r"$(?!\n)"
+DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
+
+
+class Timestamp(str):
+    """A date and time without a zone, as PostgreSQL writes it, for merge notes ids as text.
+
+    No datetime, for msgspec rounds what is beyond microseconds, and two values would be one.
+    """
+
+    form = re.compile(f"{DAY}[Tt ]{TIME}{END}")
+    schema: ClassVar[dict[str, str]] = {"pattern": f"^{form.pattern}"}
+
+    @classmethod
+    def of(cls, text: str) -> "Timestamp":
+        """Return what a client sent. Raises TypeError, ValueError or OverflowError."""
+        if not cls.form.match(text):
+            raise ValueError
+        return cls(cls.written(datetime.fromisoformat(text.upper())))
+
+    @staticmethod
+    def written(value: datetime) -> str:
+        """Return it as PostgreSQL writes it."""
+        return str(value).rstrip("0") if value.microsecond else str(value)
+
+
+class TimestampWithZone(Timestamp):
+    """A date and time in UTC, because PostgreSQL takes no offset of more than 16 hours."""
+
+    form = re.compile(f"{DAY}[Tt ]{TIME}([Zz]|[+-]([01][0-9]|2[0-3])(:[0-5][0-9])?){END}")
+    schema: ClassVar[dict[str, str]] = {"format": "date-time"}
+
+    @staticmethod
+    def written(value: datetime) -> str:
+        """Raises OverflowError where its year is not from 1 to 9999 in UTC."""
+        return Timestamp.written(value.astimezone(UTC).replace(tzinfo=None)) + "+00"
+
+
+def read_custom(type_: type[Timestamp], value: str) -> Timestamp:
+    """Read a value of a type that msgspec does not know."""
+    try:
+        return type_.of(value)
+    except OverflowError as error:
+        raise ValueError from error  # which msgspec makes a ValidationError of
+
+
+def schema_of(type_: type[Timestamp]) -> dict[str, str]:
+    """Return the JSON schema of a type that msgspec does not know."""
+    return {"type": "string", **type_.schema}
+
+
 OTHERS: dict[str, tuple[Any, str, Any]] = {
     "boolean": (bool, "true or false", True),
     "uuid": (UUID, "a UUID", "0190a5de-7c3b-7cc1-8ad4-2f6f3a1e9b57"),
     "date": (date, "a date as 2026-11-25", "2026-11-25"),
     "time": (
-        Annotated[time, Meta(tz=False)],
+        # Not a time of Python's, which 23:59:59.9999999 would make the next midnight.
+        Annotated[str, Meta(pattern=f"^{TIME}{END}")],
         "a time of day without a zone, as 18:00:27",
         "18:00:27",
     ),
     "timestamp": (
-        Annotated[datetime, Meta(tz=False)],
+        Timestamp,
         "a date and time without a zone, as 2026-11-25T18:00:27",
         "2026-11-25T18:00:27",
     ),
     "timestamptz": (
-        Annotated[datetime, Meta(tz=True)],
+        TimestampWithZone,
         "a date and time with a zone, as 2026-11-25T18:00:27Z",
         "2026-11-25T18:00:27Z",
     ),
@@ -78,8 +134,10 @@ def _struct(
         type_ = type_of(field, key=field.name in key)
         if field.optional and limit is not None:  # a query has no null
             listed.append((attribute, type_ | UnsetType, UNSET))
+        elif field.optional:  # left out, it is UNSET, by which from_body() counts what is there
+            listed.append((attribute, type_ | None | UnsetType, UNSET))
         else:
-            listed.append((attribute, type_ | None, None) if field.optional else (attribute, type_))
+            listed.append((attribute, type_))
     return msgspec.defstruct(
         name,
         listed,
@@ -129,12 +187,11 @@ def _text(field: Field, key: bool) -> Any:
 def _numeric(field: Field) -> Any:
     digits, after = (*field.limits, 0)[:2] if field.limits else (2 * DIGITS, DIGITS)
     before = max(digits - after, 1)
-    fraction = rf"(\.[0-9]{{1,{after}}})?" if after else ""
+    fraction = rf"(\.[0-9]{{1,{after}}})?" if after > 0 else ""
     rule = f"must be a decimal number as a string, of at most {before} digits"
-    if after:
+    if after > 0:
         rule += f", and {after} behind the point"
-    # The end: Python's $ matches before a newline, too.
-    pattern = rf"^-?[0-9]{{1,{before}}}{fraction}$(?!\n)"
+    pattern = rf"^-?[0-9]{{1,{before}}}{fraction}{END}"
     return Annotated[str, Meta(pattern=pattern, description=rule, examples=[example_of(field)])]
 
 

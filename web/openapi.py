@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from db.headers import Field
 from db.inspection import NAME
-from db.resources import Field, Resource
-from web.fields import Types, example_of
+from db.resources import Resource
+from web.fields import Types, example_of, schema_of
 from web.inspection import VALUE
 from web.operations import (
     CSV,
@@ -75,7 +76,7 @@ def document(endpoints: Sequence[Endpoint], *, token: bool) -> Json:
     schemas = _schemas(endpoints)
     paths: dict[str, Json] = {}
     for each in endpoints:
-        (id_schema,), _ = msgspec.json.schema_components([each.types.id])
+        (id_schema,), _ = msgspec.json.schema_components([each.types.id], schema_hook=schema_of)
         paths |= _resource_paths(each, endpoints, schemas, id_schema)
     paths |= _other_paths()
     for path, item in paths.items():
@@ -111,7 +112,8 @@ def document(endpoints: Sequence[Endpoint], *, token: bool) -> Json:
 
 def _schemas(endpoints: Iterable[Endpoint]) -> dict[str, Json]:
     types = [type_ for each in endpoints for type_ in (each.types.body, each.types.filter)]
-    _, schemas = msgspec.json.schema_components(types, ref_template=ref("{name}")["$ref"])
+    template = ref("{name}")["$ref"]
+    _, schemas = msgspec.json.schema_components(types, schema_hook=schema_of, ref_template=template)
     for schema in schemas.values():
         for field in schema["properties"].values():
             for part in (field, *field.get("anyOf", ())):

@@ -5,14 +5,20 @@ import re
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, TypeVar, get_args
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
+from msgspec import UNSET
+from msgspec.structs import astuple
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from web.fields import read_custom
 from web.problem import problem
+
+# A string of JSON, and what follows it if it is the name of a member.
+STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"([ \t\r\n]*+:)?')
 
 S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
@@ -39,7 +45,9 @@ def unprocessable(*errors: dict[str, str]) -> Response:
 
 def wrong(field: str, detail: str) -> dict[str, str]:
     """Return one entry of a 422's errors, about one field or, for "", the whole input."""
-    return {"pointer": f"#/{field}" if field else "#", "detail": detail}
+    # RFC 6901: first the pointer's own signs, then those that a URI's fragment cannot have.
+    token = quote(field.replace("~", "~0").replace("/", "~1"), safe="!$&'()*+,;=:@?")
+    return {"pointer": f"#/{token}" if field else "#", "detail": detail}
 
 
 async def json_body(request: Request) -> bytes:
@@ -62,16 +70,17 @@ def from_body(body: bytes, struct: type[S]) -> S:
     Raises Invalid, or HTTPException 400 if the body is not JSON in UTF-8.
     """
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        decoded = msgspec.json.decode(body, type=struct)
-        # Of a field twice msgspec takes the last. Each field has a colon, so that none is twice
-        # where there is one for each that must be there. A name may have some, too: look closer.
-        if body.count(b":") == len(struct.__struct_fields__) - len(struct.__struct_defaults__):
+        decoded = msgspec.json.decode(body, type=struct, dec_hook=read_custom)
+        # Of a field twice msgspec takes the last. No field is where there is a colon for each;
+        # strings may have some, too, and are then passed over.
+        there = len(astuple(decoded)) - astuple(decoded).count(UNSET)
+        if body.count(b":") == there or sum(map(bool, STRING.findall(body))) == there:
             return decoded
     # Out of the handler, for the cause quotes the input.
     value = _parse(body)
     if errors := _errors(value, struct):
         raise Invalid(errors)
-    return msgspec.convert(value, struct)
+    return msgspec.convert(value, struct, dec_hook=read_custom)
 
 
 def from_query(request: Request, struct: type[S]) -> S:
@@ -82,7 +91,7 @@ def from_query(request: Request, struct: type[S]) -> S:
         if field.encode_name in texts:
             values[field.encode_name] = _from_text(texts[field.encode_name], field.type)
     try:
-        return msgspec.convert(values, struct)
+        return msgspec.convert(values, struct, dec_hook=read_custom)
     except msgspec.ValidationError:
         raise Invalid(_errors(values, struct)) from None
 
@@ -103,15 +112,21 @@ def query_texts(request: Request) -> dict[str, str]:
 def from_path(request: Request, field: str, type_: type[T]) -> T:
     """Convert one parameter of the path. Raises Invalid."""
     try:
-        return msgspec.convert(_from_text(request.path_params[field], type_), type_)
+        value = _from_text(request.path_params[field], type_)
+        return msgspec.convert(value, type_, dec_hook=read_custom)
     except msgspec.ValidationError:
         raise Invalid([wrong(field, _rule(type_))]) from None
+
+
+def as_sent(value: object) -> str:
+    """Return a value as a path or a query has it: as JSON does, and without quotes."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode().strip('"')
 
 
 def _from_text(text: str, type_: Any) -> str | int:
     """Return a whole number as int, or true and false as bool, where the type takes no text."""
     with suppress(msgspec.ValidationError):
-        msgspec.convert(text, type_)
+        msgspec.convert(text, type_, dec_hook=read_custom)
         return text
     if text in ("true", "false"):
         return text == "true"
@@ -166,9 +181,10 @@ def _errors(value: Any, struct: type[msgspec.Struct]) -> list[dict[str, str]]:
     fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
     for name, field in fields.items():
         if name in value:
+            # msgspec meets a lone surrogate with an error of Python's.
             try:
-                msgspec.convert(value[name], field.type)
-            except msgspec.ValidationError:
+                msgspec.convert(value[name], field.type, dec_hook=read_custom)
+            except (msgspec.ValidationError, UnicodeEncodeError):
                 errors.append(wrong(name, _rule(field.type)))
         elif field.required:
             errors.append(wrong(name, "is required"))

@@ -1,0 +1,194 @@
+"""The comment lines of a resource's SQL files, which say what they take and return.
+
+The first line of a request's file tells the columns that come back:
+
+    -- The employee with this id: id bigint, name text. No row if there is none.
+
+Each parameter has a line of its own, `-- $1 name text`. After a comma it may say `or NULL`, where a
+client may leave it out; `one of 'free', 'pro'`, the labels of an enum; and `needs department_id`,
+for a filter that is of no use without another. The names are quoted where SQL quotes them. A table
+that is not called as its folder is has a line `-- table shop.customers` in get.sql.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import psycopg
+
+from db.texts import printable
+
+# A name with capitals is in quotes, for SQL would make them small.
+_IDENTIFIER = r'(?:"(?:[^"]|"")+"|[^\W\dA-Z][^\WA-Z]*)'
+_TYPE = (
+    rf"{_IDENTIFIER}(?:\.{_IDENTIFIER}|(?: [a-z]+)*)"
+    r"(?:\(\d+(?:, ?-?\d+)?\)(?: with(?:out)? time zone)?)?(?:\[\])?"
+)
+_LABEL = "'(?:[^']|'')*'"
+_COLUMN = re.compile(rf"({_IDENTIFIER}) ({_TYPE})")
+_COLUMNS = re.compile(rf": ({_COLUMN.pattern}(?:, {_COLUMN.pattern})*)\.(?: |$)")
+_PARAMETER = re.compile(rf"-- \$(\d+) ({_IDENTIFIER}) ({_TYPE})(?:, (.*))?")
+_NOTES = re.compile(
+    rf"(?:one of (?P<labels>{_LABEL}(?:, {_LABEL})*))?(?:(?:^|, )(?P<optional>or NULL)\b[^,]*)?"
+    rf"(?:, needs (?P<needs>{_IDENTIFIER}(?: and {_IDENTIFIER})*))?"
+)
+_TABLE = re.compile(rf"-- table ({_IDENTIFIER}(?:\.{_IDENTIFIER})?)")
+
+# What is no parameter though it may look like one, and then the parameters of a statement.
+_PLACEHOLDER = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|/\*.*?\*/|\$(\d+)""", re.DOTALL)
+
+
+# The types that a request takes and returns, and what they are alike in.
+KINDS = {
+    **dict.fromkeys(("smallint", "integer", "bigint"), "integer"),
+    **dict.fromkeys(("text", "citext", "character varying", "varchar"), "text"),
+    **{name: name for name in ("boolean", "numeric", "uuid", "date", "time", "timestamp")},
+    "time without time zone": "time",
+    "timestamp without time zone": "timestamp",
+    **dict.fromkeys(("timestamptz", "timestamp with time zone"), "timestamptz"),
+}
+
+
+# The names of PostgreSQL's own types that psycopg knows, arrays among them.
+_KNOWN = {name for each in psycopg.adapters.types for name in (each.name, each.regtype)}
+
+
+class HeaderError(SystemExit):
+    """A resource's files do not say what it is: the start ends here and names file and line."""
+
+    def __init__(self, where: str, detail: str) -> None:
+        super().__init__(printable(f"{where}: {detail}"))
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column that comes back, or a parameter: what a client calls it, and PostgreSQL's type."""
+
+    name: str
+    type: str
+    optional: bool = False  # may be NULL
+    labels: tuple[str, ...] = ()  # of an enum
+    needs: tuple[str, ...] = ()  # the filters without which this one finds no index
+    line: int = field(default=1, compare=False)  # of its file
+
+    @cached_property
+    def kind(self) -> str | None:
+        """One of KINDS, "enum", or None for a type that no request takes."""
+        bare = re.sub(r"\(.*?\)", "", self.type)
+        citext = re.fullmatch(rf"(?:{_IDENTIFIER}\.)?citext", bare)
+        return "enum" if self.labels else "text" if citext else KINDS.get(bare)
+
+    @property
+    def is_unserved(self) -> bool:
+        """Whether its values have no form in JSON here: PostgreSQL's own types but for KINDS."""
+        return self.kind is None and (self.type.endswith("[]") or self.type in _KNOWN)
+
+    @cached_property
+    def limits(self) -> tuple[int, ...]:
+        """The numbers in the type: a length, or digits and those behind the point."""
+        return tuple(map(int, re.findall(r"-?\d+", "".join(re.findall(r"\(.*?\)", self.type)))))
+
+
+@dataclass(frozen=True)
+class File:
+    """An SQL file, by what its comment lines say."""
+
+    path: Path
+    text: str
+
+    @cached_property
+    def columns(self) -> tuple[Field, ...]:
+        """What comes back, in order. Raises HeaderError."""
+        listed = _COLUMNS.search(self._lines[0])
+        if not (self._lines[0].startswith("-- ") and listed):
+            raise self.error(
+                1,
+                "must begin with `-- ` and tell the columns at its end: `: id bigint, name text.`",
+            )
+        return self._unlike(
+            tuple(Field(_name(name), type_) for name, type_ in _COLUMN.findall(listed[1]))
+        )
+
+    @cached_property
+    def parameters(self) -> tuple[Field, ...]:
+        """What it takes, in order. Raises HeaderError."""
+        return self._unlike(tuple(self._parameters()))
+
+    @property
+    def placeholders(self) -> set[int]:
+        """The numbers of the parameters that the statement itself has."""
+        return {int(number) for number in _PLACEHOLDER.findall(self.text) if number}
+
+    @cached_property
+    def table(self) -> str:
+        """The table's name as SQL has it."""
+        for line in self._lines:
+            if named := _TABLE.fullmatch(line):
+                return named[1]
+        return quoted(self.path.parent.name)
+
+    def error(self, line: int, detail: str) -> HeaderError:
+        """Return the error that names the file and a line, from 1."""
+        return HeaderError(f"{self.path}:{line}", detail)
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        # Not splitlines(), for a name in quotes may hold what ends a line for others.
+        return re.split(r"\r?\n", self.text)
+
+    def _parameters(self) -> Iterator[Field]:
+        number = 0
+        for at, line in enumerate(self._lines, 1):
+            if not re.match(r"\s*--+\s*\$", line):
+                continue
+            number += 1
+            said = _PARAMETER.fullmatch(line)
+            notes = _NOTES.fullmatch(said[4] or "") if said else None
+            if said is None or notes is None:
+                raise self.error(
+                    at,
+                    "must be `-- $1 name type`, and after it at most `, one of 'a', 'b'`,"
+                    " `, or NULL for any` and `, needs another`",
+                )
+            if int(said[1]) != number:
+                raise self.error(at, f"must be about ${number}, the next one")
+            labels = re.findall(_LABEL, notes["labels"] or "")
+            yield Field(
+                _name(said[2]),
+                said[3],
+                optional=bool(notes["optional"]),
+                labels=tuple(label[1:-1].replace("''", "'") for label in labels),
+                needs=tuple(
+                    _name(each)
+                    for each in re.findall(_IDENTIFIER, notes["needs"] or "")
+                    if each != "and"
+                ),
+                line=at,
+            )
+
+    def _unlike(self, fields: tuple[Field, ...]) -> tuple[Field, ...]:
+        names = set()
+        for each in fields:
+            if each.name in names:
+                raise self.error(each.line, f"has a second {each.name}")
+            names.add(each.name)
+        return fields
+
+
+def names_of(identifiers: str) -> tuple[str, ...]:
+    """Return the parts of a name with dots in it."""
+    return tuple(map(_name, re.findall(_IDENTIFIER, identifiers)))
+
+
+def _name(identifier: str) -> str:
+    """Return what SQL means by a name, which may be quoted."""
+    return identifier[1:-1].replace('""', '"') if identifier[0] == '"' else identifier
+
+
+def quoted(name: str) -> str:
+    """Return a name, in quotes where its characters need them."""
+    if re.fullmatch("[a-z_][a-z0-9_]*", name):
+        return name
+    return '"{}"'.format(name.replace('"', '""'))
