@@ -1,8 +1,11 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
+# Files that change under RESOURCES are taken up without a restart.
+RELOAD ?= 1
+
 run: .venv/installed
-	@exec $(BIN)/python app.py
+	@RELOAD=$(RELOAD) exec $(BIN)/python app.py
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -34,10 +34,11 @@ from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Row, open_pool
 from db.queries import QUERIES, Outcome, Retired, get_or_create, look_up, select
 from db.refusal import is_refusal
-from db.resources import RESOURCES, Resource, parents
+from db.resources import RESOURCES, Resource, parents, resources_folder
 from db.settings import read_settings
 from db.texts import say
 from db.transaction import Attempts, Unavailable, in_pipeline, serializable
+from db.watch import Watch
 from web import health, inspection, metrics, openapi
 from web.browsers import OwnPages
 from web.connection import Limits
@@ -370,6 +371,7 @@ def main() -> None:
             # A body may take as long as the attempts that follow it.
             grace=math.ceil(2 * settings.retry_deadline) + 1,
             drain=settings.drain_seconds,
+            changed=Watch(resources_folder()).changed if settings.reload else None,
             listening=lambda address: say(first_line(address, url)),
         )
 

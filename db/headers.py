@@ -104,8 +104,7 @@ class File:
         listed = _COLUMNS.search(self._lines[0])
         if not (self._lines[0].startswith("-- ") and listed):
             raise self.error(
-                1,
-                "must begin with `-- ` and tell the columns at its end: `: id bigint, name text.`",
+                1, "must be `-- What it returns: id bigint, name text.`, the columns behind a colon"
             )
         return self._unlike(
             tuple(Field(_name(name), type_) for name, type_ in _COLUMN.findall(listed[1]))

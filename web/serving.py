@@ -11,6 +11,7 @@ from time import monotonic
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from web.connection import Connection
 
@@ -49,11 +50,13 @@ def serve(
     grace: int,
     listening: Callable[[str], None],
     drain: float = 0,
+    changed: Callable[[], bool] | None = None,
 ) -> None:
     """Serve `app`, an import string, until SIGINT, SIGTERM or SIGHUP; tell `listening` the URL.
 
     `drain` is the seconds that it then still serves, where the app calls end_in_order(), and
-    `grace` those that requests in flight have after it. SystemExit if the port is taken.
+    `grace` those that requests in flight have after it. `changed` is asked twice a second whether
+    the workers are to be replaced by new ones. SystemExit if the port is taken.
     """
     config = uvicorn.Config(
         app,
@@ -77,20 +80,28 @@ def serve(
     sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
     sock.listen(config.backlog)
     listening(f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}")
-    if workers == 1:
+    if workers == 1 and changed is None:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
         uvicorn.Server(config).run([sock])
     else:
-        supervisor = Supervisor(config, [sock], drain + grace + CLOSING)
+        supervisor = Supervisor(config, [sock], drain + grace + CLOSING, changed)
         supervisor.run()
 
 
 class Supervisor(Multiprocess):
     """uvicorn's, which would wait for its workers for ever, and hear nothing meanwhile."""
 
-    def __init__(self, config: uvicorn.Config, sockets: list[socket], limit: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        sockets: list[socket],
+        limit: float,
+        changed: Callable[[], bool] | None,
+    ) -> None:
         super().__init__(config, sockets)
         self._limit = limit
+        self._changed = changed
+        self._outdated: list[Process] = []
         self._signalled: list[float] = []  # when
         # SIGHUP too: the terminal was closed. uvicorn would restart the workers, and run on unseen.
         for number in ENDING:
@@ -101,7 +112,14 @@ class Supervisor(Multiprocess):
         self.signal_queue.append(signal.SIGTERM)
 
     def keep_subprocess_alive(self) -> None:
-        """Replace workers that have ended, and tell the log of each."""
+        """Replace workers that have ended, and tell the log of each; or all, by new ones."""
+        if self._changed is not None and self._changed():
+            log.info("a file has changed: the workers are replaced")
+            self._outdated = list(self.processes)
+        if self._outdated:
+            self.restart_all()
+            # On a busy machine a new one may not be ready in time: then again.
+            self._outdated = [each for each in self._outdated if each in self.processes]
         for each in self.processes:
             if not each.process.is_alive():
                 code = each.process.exitcode
