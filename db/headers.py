@@ -36,6 +36,9 @@ _NOTES = re.compile(
 )
 _TABLE = re.compile(rf"-- table ({_IDENTIFIER}(?:\.{_IDENTIFIER})?)")
 
+# What msgspec, which reads the requests, refuses in the name of a field.
+_UNSENT = re.compile(r'["\\\x00-\x1f]')
+
 # What is no parameter though it may look like one, and then the parameters of a statement.
 _PLACEHOLDER = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|/\*.*?\*/|\$(\d+)""", re.DOTALL)
 
@@ -153,9 +156,11 @@ class File:
                 )
             if int(said[1]) != number:
                 raise self.error(at, f"must be about ${number}, the next one")
+            if _UNSENT.search(name := _name(said[2])):
+                raise self.error(at, f"no field of a request can be called {name}")
             labels = re.findall(_LABEL, notes["labels"] or "")
             yield Field(
-                _name(said[2]),
+                name,
                 said[3],
                 optional=bool(notes["optional"]),
                 labels=tuple(label[1:-1].replace("''", "'") for label in labels),
