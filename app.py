@@ -1,6 +1,6 @@
 """onerow: get or create a row, one row per key under any concurrency.
 
-A request from top to bottom: its types, its handler, its route. `python app.py` serves it.
+A request from top to bottom: its handler, its route, the start. `python app.py` serves it.
 """
 
 import logging
@@ -12,13 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode
+from typing import Any
+from urllib.parse import urlencode
 
-import msgspec
 import psycopg
-from msgspec import UNSET
-from msgspec.structs import astuple
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -34,7 +31,7 @@ from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Row, open_pool
 from db.queries import QUERIES, Outcome, Retired, get_or_create, look_up, select
 from db.refusal import is_refusal
-from db.resources import RESOURCES, Resource, parents, resources_folder
+from db.resources import RESOURCES, resources_folder
 from db.settings import read_settings
 from db.texts import say
 from db.transaction import Attempts, Unavailable, in_pipeline, serializable
@@ -42,19 +39,21 @@ from db.watch import Watch
 from web import health, inspection, metrics, openapi
 from web.browsers import OwnPages
 from web.connection import Limits
+from web.endpoint import Endpoint, endpoints
 from web.errors import ERROR_HANDLERS, on_error
-from web.fields import Types, types
 from web.health import check_ready
 from web.log import log_to_stderr
 from web.metrics import Metrics
 from web.observation import Observe
 from web.problem import defect, problem
+from web.response import answer, moved, path_of, server_timing
 from web.serving import end_in_order, serve
 from web.token import RequireToken
 from web.traffic import Traffic, shared_folder
 from web.validation import (
     Invalid,
     as_sent,
+    as_text,
     from_body,
     from_path,
     from_query,
@@ -67,31 +66,7 @@ log_to_stderr()
 log = logging.getLogger("onerow")
 settings = read_settings()
 
-
-class Endpoint(NamedTuple):
-    """A resource, and what its requests must fit."""
-
-    resource: Resource
-    types: Types
-    parents: dict[str, str]  # the fields that hold an id of another resource
-
-    @property
-    def name(self) -> str:
-        """The resource's name."""
-        return self.resource.name
-
-    @property
-    def id(self) -> str:
-        """The id's place in a path; text may have slashes in it."""
-        return "{id:path}" if self.resource.id.kind in ("text", "enum") else "{id}"
-
-
-ENDPOINTS = [
-    Endpoint(each, types(each), parents(RESOURCES, name)) for name, each in RESOURCES.items()
-]
-
-
-# What answers them. Each handler validates, transacts, answers.
+# What answers the requests. Each handler validates, transacts, answers.
 
 NO_ROW = "There is no row with this id."
 
@@ -199,16 +174,17 @@ async def list_(endpoint: Endpoint, request: Request) -> Response:
     deadline = monotonic() + settings.retry_deadline
     wanted = from_query(request, endpoint.types.filter)
     parameters = as_text(wanted)
-    fields = endpoint.resource.files["list"].parameters
-    given = {
-        field.name: value
-        for field, value in zip(fields, parameters, strict=True)
-        if value is not None
-    }
-    # Without the others no index finds this one, and all rows would be read.
-    lonely = (each for each in fields if each.name in given and not {*each.needs} <= {*given})
-    if unmet := list(lonely):
-        raise Invalid([wrong(field.name, f"needs {', '.join(field.needs)}") for field in unmet])
+    names = (field.name for field in endpoint.resource.files["list"].parameters)
+    pairs = zip(names, parameters, strict=True)
+    given = {name: value for name, value in pairs if value is not None}
+    # Without the others no index finds what this one asks for, and all rows would be read.
+    alone = [
+        wrong(field.name, f"needs {', '.join(field.needs)}")
+        for field in endpoint.resource.filters
+        if field.name in given and not {*field.needs} <= {*given}
+    ]
+    if alone:
+        raise Invalid(alone)
     rows = await select(
         request.state.pool, f"{endpoint.name}/list", parameters, deadline - monotonic()
     )
@@ -258,35 +234,6 @@ async def delete(endpoint: Endpoint, request: Request) -> Response:
     return response
 
 
-def server_timing(started: float, attempts: Attempts) -> str:
-    """Return the header's value: milliseconds since then, and how many attempts were begun."""
-    milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
-    return f'db;dur={milliseconds:.1f};desc="attempts={attempts.begun}"'
-
-
-def as_text(struct: msgspec.Struct) -> list[str | None]:
-    """Return the values of a body or a query as PostgreSQL takes them."""
-    return [None if value is None or value is UNSET else str(value) for value in astuple(struct)]
-
-
-def path_of(resource: str, id_: object) -> str:
-    """Return the path of a row, whatever is in its id."""
-    segment = quote(as_sent(id_), safe="")
-    if segment in (".", ".."):  # which clients take for the way up, if they do not see through this
-        segment = segment.replace(".", "%2E")
-    return f"/{resource}/{segment}"
-
-
-def moved(location: str) -> Response:
-    """Return the redirect to where a merged row went."""
-    return Response(status_code=308, headers={"Location": location})
-
-
-def answer(content: object, status: int = 200) -> Response:
-    """Return a JSON response."""
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
-
-
 @asynccontextmanager
 async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
     """Hold the pools and the traffic's counts for as long as the worker serves."""
@@ -314,6 +261,8 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
 
 
 # The routes, one for each path, so that a 405 lists all that the path allows.
+
+ENDPOINTS = endpoints(RESOURCES)
 
 Handler = Callable[[Endpoint, Request], Awaitable[Response]]
 
@@ -349,8 +298,8 @@ app = Starlette(
 app.router.redirect_slashes = False  # a path is there or it is not
 for each in app.router.routes:
     assert isinstance(each, Route)
-    # Starlette's $ matches before a newline at the end, too.
-    each.path_regex = re.compile(each.path_regex.pattern.removesuffix("$") + r"\Z")
+    # Starlette's $ matches before a newline at the end, too, and its dot none that is in an id.
+    each.path_regex = re.compile(each.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.folders import Part, literal, write
-from tests.service import Service, serving, sql
+from tests.service import LIMIT, Service, serving, sql
 
 
 class Kind(NamedTuple):
@@ -203,6 +204,10 @@ def name(request: pytest.FixtureRequest, service: Service) -> str:
     return str(request.param)
 
 
+def new() -> str:
+    return str(uuid4())
+
+
 def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -242,7 +247,7 @@ def test_an_attribute_is_stored_as_sent_where_the_row_is_new(
     kind, path = KINDS[name], f"/attribute_{name}"
     must, other = data.draw(kind.values), data.draw(kind.values)
     may = data.draw(st.none() | kind.values)
-    body = {"name": str(uuid4()), "must": must, "may": may}
+    body = {"name": new(), "must": must, "may": may}
     if may is None and data.draw(st.booleans()):
         del body["may"]
     made = send(service, path, body)
@@ -264,7 +269,7 @@ def test_an_id_leads_to_its_row(name: str, service: Service, data: st.DataObject
     if name == "timestamptz":  # PostgreSQL has it from the note as it is, and takes no such offset
         id_ = instant(id_).isoformat()
     service.sql(f"DELETE FROM id_{name} WHERE id = %s::{kind.type}", as_text(id_))
-    made = send(service, path, {"name": str(uuid4()), "note": as_text(id_)})
+    made = send(service, path, {"name": new(), "note": as_text(id_)})
     assert made.status_code == 201, made.text
     row = made.json()
     assert kind.meaning(row["id"]) == kind.meaning(id_)
@@ -291,7 +296,7 @@ def test_an_id_leads_to_its_row(name: str, service: Service, data: st.DataObject
     if kind.meaning(other) == kind.meaning(id_):
         return
     service.sql(f"DELETE FROM id_{name} WHERE id = %s::{kind.type}", as_text(other))
-    kept = send(service, path, {"name": str(uuid4()), "note": as_text(other)}).json()
+    kept = send(service, path, {"name": new(), "note": as_text(other)}).json()
     service.sql(
         "INSERT INTO merged (resource, id, kept, content, pointed) VALUES"
         f" (%s, %s::{kind.type}::text, %s::{kind.type}::text, '{{}}', '{{}}')",
@@ -301,6 +306,61 @@ def test_an_id_leads_to_its_row(name: str, service: Service, data: st.DataObject
     service.sql("DELETE FROM merged")
     assert moved.status_code == 308, moved.text
     assert service.http.get(moved.headers["Location"]).json() == kept
+
+
+IDS = [
+    "",
+    ".",
+    "..",
+    "/",
+    "//",
+    "a/b",
+    "../..",
+    "%",
+    "%2F",
+    " ",
+    "a b",
+    "é",
+    "?x=1#y",
+    "\n",
+    "\ufffd",
+]
+
+
+@pytest.mark.parametrize("id_", [*IDS, "{id}", "\u202e", "a" * 1000, "名前" * 100])
+def test_an_id_may_be_any_text(service: Service, id_: str) -> None:
+    made = service.post("/id_text", name=new(), note=id_)
+    assert (made.status_code, made.json()["id"]) == (201, id_)
+    location = made.headers["Location"]
+    assert location.isascii()
+    answers = {method: service.http.request(method, location) for method in ("GET", "HEAD")}
+    assert answers["GET"].json() == made.json()
+    assert answers["HEAD"].status_code == 200
+    # As a client sends it that does not know the way up, and one that has more to escape.
+    for path in (quote(id_, safe=""), "".join(f"%{byte:02x}" for byte in id_.encode())):
+        assert get(service, f"/id_text/{path}").endswith(answers["GET"].content)
+    after = service.http.get("/id_text", params={"after": id_}).json()["items"]
+    before = service.http.get("/id_text").json()["items"]
+    assert before == [*before[: before.index(made.json()) + 1], *after]
+    assert service.http.delete(location).status_code == 204
+    assert service.http.get(location).status_code == 404
+    assert service.http.delete(location).status_code == 404
+
+
+def test_an_id_that_is_not_utf_8(service: Service) -> None:
+    made = service.post("/id_text", name=new(), note="\ufffd")
+    for path in ("%FF", "%C3", "%ED%A0%80"):
+        assert get(service, f"/id_text/{path}").startswith(b"HTTP/1.1 422 ")
+    assert service.http.get(made.headers["Location"]).json() == made.json()
+    assert service.http.delete(made.headers["Location"]).status_code == 204
+
+
+def get(service: Service, path: str) -> bytes:
+    """Return the whole answer to a path that no client has made another one of."""
+    with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
+        head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{service.port}\r\n"
+        connection.sendall(f"{head}Connection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def test_what_does_not_fit_is_named_and_changes_nothing(name: str, service: Service) -> None:

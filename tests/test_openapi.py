@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 from db.headers import File
 from db.resources import Resource
 from tests.service import LIMIT, ROOT, Service, environment, serving, sql
-from web.fields import Types, types
+from web.endpoint import endpoints
 from web.openapi import document
 
 TOKEN = "a-token"
@@ -317,12 +317,6 @@ PROJECTS = {
 KEY = "-- $1 employee_id bigint\n-- $2 urgent boolean\n"
 
 
-class Endpoint(NamedTuple):
-    resource: Resource
-    types: Types
-    parents: dict[str, str]
-
-
 def test_a_new_resource_needs_nothing_but_its_files() -> None:
     files = {}
     for name, text in PROJECTS.items():
@@ -330,7 +324,7 @@ def test_a_new_resource_needs_nothing_but_its_files() -> None:
         numbers = range(1, header.count("-- $") + 1)
         files[name] = File(Path(name), header + "SELECT " + ", ".join(f"${n}" for n in numbers))
     projects = Resource("projects", files)
-    made = document([Endpoint(projects, types(projects), {})], token=False)
+    made = document(endpoints({"projects": projects}), token=False)
     assert set(made["paths"]["/projects"]) == {"get", "post", "head"}
     assert set(made["paths"]["/projects/{id}"]) == {"get", "delete", "head"}
     schemas = made["components"]["schemas"]

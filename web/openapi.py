@@ -4,7 +4,7 @@ A resource's operations come from its types. Any other path is an entry of `_oth
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from urllib.parse import urlencode
 
 import msgspec
 from starlette.requests import Request
@@ -14,7 +14,8 @@ from starlette.routing import Route
 from db.headers import Field
 from db.inspection import NAME
 from db.resources import Resource
-from web.fields import Types, example_of, schema_of
+from web.endpoint import Endpoint
+from web.fields import example_of, schema_of
 from web.inspection import VALUE
 from web.operations import (
     CSV,
@@ -33,6 +34,7 @@ from web.operations import (
 )
 from web.token import OPEN
 from web.traffic import KINDS
+from web.validation import as_sent
 
 DESCRIPTION = """\
 Get or create a row: one row for each key, under any concurrency.
@@ -48,17 +50,6 @@ PREFER = {
     "schema": TEXT,
     "examples": {"strict": {"value": "handling=strict"}, "lenient": {"value": "handling=lenient"}},
 }
-
-
-class Endpoint(Protocol):
-    """What the document needs to know of a resource."""
-
-    @property
-    def resource(self) -> Resource: ...
-    @property
-    def types(self) -> Types: ...
-    @property
-    def parents(self) -> dict[str, str]: ...
 
 
 def route(endpoints: Sequence[Endpoint], *, token: bool) -> Route:
@@ -125,13 +116,18 @@ def _schemas(endpoints: Iterable[Endpoint]) -> dict[str, Json]:
     return {**schemas, **problem_schemas()}
 
 
-# What the values of each kind come back as, if not as text.
+NULL = "null where that is no date of the years 1 to 9999"
+
+# What the values of each kind come back as, if not as mere text.
 VALUES: dict[str | None, Json] = {
     "integer": {"type": "integer"},
     "boolean": {"type": "boolean"},
+    "uuid": {"format": "uuid"},
+    "date": {"format": "date", "description": NULL},
+    "timestamp": {"description": f"Without a zone; {NULL}"},
     "timestamptz": {
         "format": "date-time",
-        "description": "In UTC; null where that is no date of the years 1 to 9999",
+        "description": f"In UTC; {NULL}",
     },
 }
 
@@ -194,7 +190,7 @@ def _resource_paths(
         items={"type": "array", "items": ref(f"{name}.row")},
         next={"type": ["string", "null"], "format": "uri-reference"},
     )
-    following = f"/{name}?limit=1&after={example['id']}"
+    following = f"/{name}?{urlencode({'limit': 1, 'after': as_sent(example['id'])})}"
     list_ = operation(
         name,
         f"list_{name}",

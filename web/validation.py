@@ -111,11 +111,18 @@ def query_texts(request: Request) -> dict[str, str]:
 
 def from_path(request: Request, field: str, type_: type[T]) -> T:
     """Convert one parameter of the path. Raises Invalid."""
+    text = request.path_params[field]
     try:
-        value = _from_text(request.path_params[field], type_)
-        return msgspec.convert(value, type_, dec_hook=read_custom)
-    except msgspec.ValidationError:
+        if "\ufffd" in text:  # which also stands for what is not UTF-8
+            unquote(request.scope["raw_path"].decode(), errors="strict")
+        return msgspec.convert(_from_text(text, type_), type_, dec_hook=read_custom)
+    except (msgspec.ValidationError, UnicodeDecodeError):
         raise Invalid([wrong(field, _rule(type_))]) from None
+
+
+def as_text(struct: msgspec.Struct) -> list[str | None]:
+    """Return the values of a body or a query as PostgreSQL takes them."""
+    return [None if value is None or value is UNSET else str(value) for value in astuple(struct)]
 
 
 def as_sent(value: object) -> str:
