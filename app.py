@@ -31,7 +31,7 @@ from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Row, open_pool
 from db.queries import QUERIES, Outcome, Retired, get_or_create, look_up, select
 from db.refusal import is_refusal
-from db.resources import RESOURCES, resources_folder
+from db.resources import FOLDER, RESOURCES, check_resources
 from db.settings import read_settings
 from db.texts import say
 from db.transaction import Attempts, Unavailable, in_pipeline, serializable
@@ -64,6 +64,7 @@ from web.validation import (
 
 log_to_stderr()
 log = logging.getLogger("onerow")
+check_resources()
 settings = read_settings()
 
 # What answers the requests. Each handler validates, transacts, answers.
@@ -320,7 +321,7 @@ def main() -> None:
             # A body may take as long as the attempts that follow it.
             grace=math.ceil(2 * settings.retry_deadline) + 1,
             drain=settings.drain_seconds,
-            changed=Watch(resources_folder()).changed if settings.reload else None,
+            changed=Watch(FOLDER).changed if settings.reload else None,
             listening=lambda address: say(first_line(address, url)),
         )
 

@@ -14,6 +14,7 @@ from db.embedded import database_url, unwind_on_signals
 from db.engine import ENGINES, POSTGRESQL, discover
 from db.merge import SECONDS, merge, plan, undo
 from db.psql import psql
+from db.resources import check_resources
 from db.settings import Settings, read_settings
 from db.texts import printable_lines, say
 from db.transaction import Unavailable
@@ -128,6 +129,7 @@ def main() -> None:
     if given.command == "merge" and given.limit and not (given.apply or given.undo):
         parser.error("--limit goes with --apply or --undo")
     unwind_on_signals(SystemExit(1))
+    check_resources()
     settings = read_settings()
     if settings.pooler:
         # Locks of a session, and CREATE INDEX CONCURRENTLY, are none of a pooler's transactions.

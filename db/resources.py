@@ -1,11 +1,16 @@
-"""A resource is a folder of SQL files: what they take and return, by db.headers, fits together."""
+"""A resource is a folder of SQL files: what they take and return, by db.header, fits together."""
 
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from db.headers import Field, File, HeaderError, names_of
+from db.header import KINDS as KINDS
+from db.header import Field as Field
+from db.header import File as File
+from db.header import HeaderError as HeaderError
+from db.header import names_of
+from db.header import quoted as quoted
 from db.settings import read_settings
 
 ROOT = Path(__file__).parent.parent
@@ -147,7 +152,7 @@ def read_resources(folder: Path) -> dict[str, Resource]:
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
-        raise HeaderError(f"RESOURCES={folder}", f"{error.strerror}") from None
+        raise HeaderError(f"RESOURCES={folder}", str(error.strerror)) from None
     for path in paths:
         there = [name for name in REQUESTS if (path / f"{name}.sql").is_file()]
         if not there:
@@ -193,11 +198,22 @@ def _read(path: Path) -> File:
         raise HeaderError(f"{path}:{line}", "is not UTF-8") from None
 
 
-def resources_folder() -> Path:
-    """Return the folder that RESOURCES names, or else the sample's. Raises SettingsError."""
-    given = read_settings().resources
-    return Path(given) if given else ROOT / "sql"
+def check_resources() -> None:
+    """Raise HeaderError if there is no resource, or if a file of one is wrong.
+
+    For all but `python -m db adopt`, which makes the first, and mends them.
+    """
+    if WRONG is not None:
+        raise WRONG
 
 
-# What this process serves, by name, in the order of merge.
-RESOURCES = read_resources(resources_folder())
+# The folder that RESOURCES names, or else the sample's.
+FOLDER = Path(read_settings().resources or ROOT / "sql")
+
+# What this process serves, by name, in the order of merge; or what is wrong with it.
+RESOURCES: dict[str, Resource] = {}
+WRONG: HeaderError | None = None
+try:
+    RESOURCES = read_resources(FOLDER)
+except HeaderError as error:
+    WRONG = error

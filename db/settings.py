@@ -3,7 +3,6 @@
 import ipaddress
 import os
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -108,8 +107,6 @@ def read_settings() -> Settings:
             ipaddress.IPv6Address(address)
         except ValueError:
             raise SettingsError("ALLOWED_HOSTS has in brackets what is no IPv6 address") from None
-    if settings.resources and not Path(settings.resources).is_dir():
-        raise SettingsError(f"RESOURCES={printable(settings.resources)} is no folder")
     if settings.database_url is not None:
         if _CUT_PASSWORD.match(settings.database_url):
             raise SettingsError("DATABASE_URL: in a password write @ as %40 and / as %2F")

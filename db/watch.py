@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from db.headers import HeaderError
+from db.header import HeaderError
 from db.resources import read_resources
 
 log = logging.getLogger("onerow")

@@ -1,8 +1,8 @@
 """Each type as key, attribute and id, through HTTP: stored as sent, found again, or 422."""
 
 import json
-import re
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.folders import Part, literal, write
 from tests.service import LIMIT, Service, serving, sql
+from tests.test_openapi import VALIDATOR
 
 
 class Kind(NamedTuple):
@@ -444,7 +445,8 @@ def test_rows_that_no_client_could_have_sent(service: Service) -> None:
 
 
 def test_the_document_tells_the_types(service: Service) -> None:
-    document = service.http.get("/openapi.json").json()
+    answer = service.http.get("/openapi.json")
+    document = answer.json()
     schemas = document["components"]["schemas"]
     for name, kind in KINDS.items():
         if f"key_{name}.body" not in schemas:
@@ -452,10 +454,9 @@ def test_the_document_tells_the_types(service: Service) -> None:
         body = schemas[f"attribute_{name}.body"]
         assert body["required"] == ["name", "must"]
         assert kind.rule in body["properties"]["must"]["description"]
-        assert {"type": "null"} in body["properties"]["may"]["anyOf"] or "null" in str(
-            body["properties"]["may"]
-        )
+        assert "null" in json.dumps(body["properties"]["may"])
         listed = document["paths"][f"/key_{name}"]["get"]["parameters"]
         assert [each["name"] for each in listed] == ["after", "limit", "k"]
-        for pattern in re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', json.dumps(body)):
-            re.compile(json.loads(f'"{pattern}"'))
+    if VALIDATOR.exists():
+        said = subprocess.run([VALIDATOR, "-"], input=answer.text, text=True, capture_output=True)
+        assert said.stdout == "stdin: OK\n"

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from db.headers import File
+from db.header import File
 from db.resources import Resource
 from tests.service import LIMIT, ROOT, Service, environment, serving, sql
 from web.endpoint import endpoints

@@ -3,12 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from db.headers import Field, File, HeaderError
+from db.header import Field, File, HeaderError
 from db.resources import parents, read_resources
 from tests.folders import Part, write
 from tests.service import LIMIT, ROOT, environment
@@ -166,23 +165,15 @@ def test_the_start_ends_in_one_line(folder: Path, command: list[str]) -> None:
     assert (done.returncode, done.stdout) == (1, "")
 
 
-def not_there(path: Path) -> str:
-    return f"{path}/nowhere"
-
-
-def a_file(path: Path) -> str:
-    (path / "file").touch()
-    return f"{path}/file"
-
-
-@pytest.mark.parametrize("given", [not_there, a_file])
+@pytest.mark.parametrize(
+    ("name", "why"), [("nowhere", "No such file or directory"), ("file", "Not a directory")]
+)
 @pytest.mark.parametrize("command", [["app.py"], ["-m", "db", "doctor"]])
-def test_resources_is_no_folder(
-    tmp_path: Path, given: Callable[[Path], str], command: list[str]
-) -> None:
-    folder = given(tmp_path)
-    done = start(*command, RESOURCES=folder, DATABASE_URL="postgresql://")
-    assert (done.returncode, done.stderr) == (1, f"RESOURCES={folder} is no folder\n")
+def test_resources_is_no_folder(tmp_path: Path, name: str, why: str, command: list[str]) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / name
+    done = start(*command, RESOURCES=str(folder), DATABASE_URL="postgresql://")
+    assert (done.returncode, done.stderr) == (1, f"RESOURCES={folder}: {why}\n")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

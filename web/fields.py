@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from db.headers import Field
+from db.header import Field
 from db.resources import Resource
 from web.invisible import INVISIBLE
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db.headers import Field
+from db.header import Field
 from db.inspection import NAME
 from db.resources import Resource
 from web.endpoint import Endpoint
