@@ -12,10 +12,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db import adoption, change, doctor
-from db.change import apply_schema
 from db.check import Check
 from db.embedded import embedded_server
 from db.programs import BIN
+from db.schema import apply_schema
 from db.settings import Settings
 from tests.others import make_others, others, remembered
 from tests.roles import make_role

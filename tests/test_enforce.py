@@ -131,10 +131,12 @@ def test_a_key_that_does_not_fit_an_index_is_an_error_and_nothing_is_left(databa
 
 def test_it_waits_for_another_enforce(database: str) -> None:
     with change.connect(database, "enforce") as first:
-        assert change.ask(first, "turn")[0]["mine"]
+        assert change.ask(first, "adoption/turn")[0]["mine"]
         with legacy.start(database, "enforce") as second:
             assert second.stdout is not None
-            assert second.stdout.readline() == "Waiting for another guard or enforce to end.\n"
+            assert (
+                second.stdout.readline() == "Waiting for another init, guard or enforce to end.\n"
+            )
             assert constraints(database) == []
             first.close()
             assert second.wait() == 0

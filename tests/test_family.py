@@ -14,6 +14,7 @@ import db.merge
 from db import adoption, change, doctor
 from db.check import Check
 from db.queries import QUERIES
+from db.schema import apply_schema
 from db.settings import Settings
 from tests import legacy
 from tests.roles import SERVICE, as_role, make_roles
@@ -331,7 +332,7 @@ def partitioned(database: str) -> str:
     """A database whose tables have partitions; init builds the indexes as for any other."""
     with change.connect(database, "test") as connection:
         connection.execute(PARTITIONED.encode())
-    change.apply_schema(database)
+    apply_schema(database)
     make_roles(database)
     return database
 

@@ -484,7 +484,7 @@ def test_it_stands_beside_its_table_whoever_turns_it_on(database: str) -> None:
 
 def test_on_and_off_take_turns(database: str) -> None:
     with change.connect(database, "guard") as first:
-        assert change.ask(first, "turn")[0]["mine"]
+        assert change.ask(first, "adoption/turn")[0]["mine"]
         with legacy.start(database, "guard", "on") as second:
             assert second.stdout is not None
             assert second.stdout.readline().startswith("Waiting for")

@@ -11,9 +11,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from db.adoption import GUARD_ON
-from db.change import apply_schema
 from db.programs import BIN
 from db.queries import QUERIES, ROLES, SCRIPTS
+from db.schema import apply_schema
 from db.session import MEANING, TABLES, pin
 from tests import legacy
 from tests.service import LIMIT, ROOT, environment, serving, sql
