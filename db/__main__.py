@@ -9,11 +9,13 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from db import adoption, doctor
+from db.adopt import add_arguments, adopt
 from db.change import Refused, apply_schema, connect
 from db.embedded import database_url, unwind_on_signals
 from db.engine import ENGINES, POSTGRESQL, discover
 from db.merge import SECONDS, merge, plan, undo
 from db.psql import psql
+from db.resources import refuse_none
 from db.settings import Settings, read_settings
 from db.texts import printable_lines, say
 from db.transaction import Unavailable
@@ -23,6 +25,10 @@ def _init(url: str, _: argparse.Namespace) -> bool:
     apply_schema(url, read_settings().engine)
     say("The tables and indexes of schema.sql are there.")
     return True
+
+
+def _adopt(url: str, given: argparse.Namespace) -> bool:
+    return adopt(url, given, read_settings())
 
 
 def _doctor(url: str, _: argparse.Namespace) -> bool:
@@ -70,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     about = "create the tables and indexes of schema.sql where they are missing"
     commands.add_parser("init", help=about).set_defaults(run=_init)
+    about = "write the folder of a table's resource, by what its catalog says"
+    command = commands.add_parser("adopt", help=about)
+    add_arguments(command)
+    command.set_defaults(run=_adopt)
     about = "check that this database is fit for the service's guarantees"
     commands.add_parser("doctor", help=about).set_defaults(run=_doctor)
     about = "list the keys that several rows share; exit 1 if there are any"
@@ -128,6 +138,8 @@ def main() -> None:
     if given.command == "merge" and given.limit and not (given.apply or given.undo):
         parser.error("--limit goes with --apply or --undo")
     unwind_on_signals(SystemExit(1))
+    if given.run not in (_adopt, _psql):
+        refuse_none()
     settings = read_settings()
     if settings.pooler:
         # Locks of a session, and CREATE INDEX CONCURRENTLY, are none of a pooler's transactions.
