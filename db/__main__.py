@@ -10,12 +10,13 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from db import adoption, doctor
+from db.adopt import add_arguments, adopt
 from db.change import Refused, connect
 from db.embedded import database_url, unwind_on_signals
 from db.engine import ENGINES, POSTGRESQL, discover
 from db.merge import SECONDS, merge, plan, undo
 from db.psql import psql
-from db.resources import RESOURCES
+from db.resources import RESOURCES, refuse_none
 from db.roles import roles
 from db.schema import apply_schema, init
 from db.settings import Settings, read_settings
@@ -27,6 +28,10 @@ def _init(url: str, given: argparse.Namespace) -> bool:
     init(url, given.resources, read_settings().engine)
     say("What the service needs is there.")
     return True
+
+
+def _adopt(url: str, given: argparse.Namespace) -> bool:
+    return adopt(url, given, read_settings())
 
 
 def _doctor(url: str, given: argparse.Namespace) -> bool:
@@ -77,6 +82,10 @@ def _psql(url: str, _: argparse.Namespace) -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m db", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    about = "write the folder of a table's resource, by what its catalog says"
+    command = commands.add_parser("adopt", help=about)
+    add_arguments(command)
+    command.set_defaults(run=_adopt)
     about = "make the table merged and each lookup's index, and the sample's tables"
     _of_resources(commands.add_parser("init", help=about), _init)
     about = "check that this database is fit for the service's guarantees"
@@ -163,6 +172,8 @@ def main() -> None:
         print(roles(), end="")
         return
     unwind_on_signals(SystemExit(1))
+    if given.run not in (_adopt, _psql):
+        refuse_none()
     settings = read_settings()
     if settings.pooler:
         # Locks of a session, and CREATE INDEX CONCURRENTLY, are none of a pooler's transactions.

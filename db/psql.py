@@ -46,9 +46,12 @@ def psql(url: str) -> bool:
 
 def say_help() -> None:
     """Print how a file is run, by the lookup of a resource."""
-    select = next(iter(RESOURCES.values())).files["select"]
-    values = " ".join(f"'{sample(field)}'" for field in select.parameters)
-    print(HELP.format(values=values, file=shown(select.path)), flush=True)
+    file, values = "FILE", "VALUE..."
+    for resource in RESOURCES.values():
+        select = resource.files["select"]
+        file = shown(select.path)
+        values = " ".join(f"'{sample(field)}'" for field in select.parameters)
+    print(HELP.format(values=values, file=file), flush=True)
 
 
 def _program() -> Path | str:

@@ -29,7 +29,7 @@ REQUESTS = ("select", "insert", "get", "list", "delete")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,44}")
 
 # What has a path of its own, or a folder of the service's own SQL.
-RESERVED = {"adoption", "distributed", "inspect", "live", "metrics", "ready"}
+RESERVED = {"adopt", "adoption", "distributed", "inspect", "live", "metrics", "ready"}
 
 _IDENTIFIER = r'(?:"(?:[^"]|"")+"|[^\W\d]\w*)'
 _TYPE = (
@@ -283,8 +283,6 @@ def read_resources(folder: Path) -> dict[str, Resource]:
             for file in sorted(path.rglob("*.sql"))
         }
         found[path.name] = Resource(path.name, files)
-    if not found:
-        raise HeaderError(f"{folder} has no resource: no folder with select.sql and the others")
     return _parents_first(found)
 
 
@@ -310,14 +308,17 @@ def _read(path: Path) -> File:
         raise HeaderError(f"{path}: {error}") from error
 
 
-def _folder() -> Path:
-    """Return the folder that RESOURCES names, or else the sample's."""
-    given = os.environ.get("RESOURCES")
-    return Path(given).expanduser() if given else ROOT / "sql"
+def refuse_none() -> None:
+    """Raise HeaderError if there is no resource, as before the first `python -m db adopt`."""
+    if not RESOURCES:
+        raise HeaderError(f"{FOLDER} has no resource: no folder with select.sql and the others")
 
+
+# The folder that RESOURCES names, or else the sample's.
+FOLDER = Path(os.environ.get("RESOURCES") or ROOT / "sql").expanduser()
 
 # What this process serves, by name, in the order of merge.
-RESOURCES = read_resources(_folder())
+RESOURCES = read_resources(FOLDER)
 
 # The folders of the sample, whether it is served or not.
 SAMPLE = [path.parent for path in (ROOT / "sql").glob("*/select.sql")]

@@ -22,13 +22,13 @@ from db.engine import ENGINES, POSTGRESQL, Engine, discover
 from db.kind import why_not_ordinary
 from db.pool import Row
 from db.queries import QUERIES, one_line
-from db.resources import RESOURCES, SAMPLE, Resource
+from db.resources import FOLDER, RESOURCES, ROOT, Resource
 from db.texts import say
 
 
 def is_sample() -> bool:
     """Tell whether the sample's resources are those that are served."""
-    return any(resource.files["get"].path.parent in SAMPLE for resource in RESOURCES.values())
+    return FOLDER.resolve() == (ROOT / "sql").resolve()
 
 
 def apply_schema(url: str, engine_name: str | None = None) -> None:

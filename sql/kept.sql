@@ -1,11 +1,11 @@
 -- The id that merge kept in the place of this one, itself not merged since: kept. No row if this one was not merged.
 -- $1 resource text
--- $2 id bigint
+-- $2 id text
 WITH RECURSIVE chain AS (
     SELECT kept
     FROM merged
     WHERE resource = $1::text
-      AND id = $2::bigint
+      AND id = $2::text
     UNION
     SELECT merged.kept
     FROM chain
@@ -13,5 +13,10 @@ WITH RECURSIVE chain AS (
 )
 SELECT kept
 FROM chain
-ORDER BY kept
+WHERE NOT EXISTS (
+    SELECT
+    FROM merged
+    WHERE merged.resource = $1::text
+      AND merged.id = chain.kept
+)
 LIMIT 1;
