@@ -68,6 +68,7 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
             yield from _foreign_keys(connection, resource)
             yield from _triggers(connection, resource)
             if on_trial:
+                yield from headers.way_out(connection, resource)
                 yield from trial(connection, resource)
         yield _creators(connection)
         yield _role(server)

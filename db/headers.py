@@ -13,15 +13,19 @@ STATEMENT = b""  # the unnamed one, which the next replaces
 
 
 def checks(connection: Connection, resource: Resource) -> Iterator[Check]:
-    """Yield what is wrong with a resource's files, each with its path, and the line of a header."""
+    """Yield what is wrong with the files of requests, with the path, and the line of a header."""
+    for name in sorted(REQUESTS):
+        file = resource.files[name]
+        if message := refusal(connection, file.text.encode()):
+            yield Check(FAIL, resource.name, f"{shown(file.path)}: {message}")
+        else:
+            yield from _header(connection, resource.name, file)
+
+
+def way_out(connection: Connection, resource: Resource) -> Iterator[Check]:
+    """Yield what is wrong with the other files."""
     for name, file in resource.files.items():
-        message = refusal(connection, file.text.encode())
-        if name in REQUESTS:
-            if message:
-                yield Check(FAIL, resource.name, f"{shown(file.path)}: {message}")
-            else:
-                yield from _header(connection, resource.name, file)
-        elif message:
+        if name not in REQUESTS and (message := refusal(connection, file.text.encode())):
             yield Check(ADVICE, f"{resource.name} way out", f"{shown(file.path)}: {message}")
 
 

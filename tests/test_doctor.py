@@ -35,12 +35,12 @@ TRIED = (
     " them, and ids are used up)"
 )
 NULLABLE = "may be NULL, and rows where it is have no key: ALTER TABLE"
+HASH = "USING hash (hash_record_extended(ROW({}), 0::bigint)) WITH (fillfactor = 10);"
 LOOKUP = {
-    "departments": "CREATE INDEX CONCURRENTLY departments_lookup"
-    " ON departments USING hash (hashtextextended(name::text, 0::bigint)) WITH (fillfactor = 10);",
-    "employees": "CREATE INDEX CONCURRENTLY employees_lookup"
-    " ON employees USING hash (hashtextextended(name::text, department_id::bigint))"
-    " WITH (fillfactor = 10);",
+    "departments": "CREATE INDEX CONCURRENTLY departments_lookup ON departments "
+    + HASH.format("name::text"),
+    "employees": "CREATE INDEX CONCURRENTLY employees_lookup ON employees "
+    + HASH.format("department_id::bigint, name::text"),
 }
 
 
@@ -445,7 +445,7 @@ def test_a_lookup_whose_index_is_another_one(patient: str) -> None:
     sql(patient, "DROP INDEX departments_lookup")
     sql(patient, "CREATE INDEX departments_lookup ON departments (name)")
     failure = "a Seq Scan locks all keys, so that all creators conflict"
-    remedy = "departments_lookup does not serve it, see schema.sql"
+    remedy = "departments_lookup does not serve it, see `python -m db init`"
     assert troubles(as_role(patient)) == [("FAIL", "departments lookup", f"{failure}: {remedy}")]
 
 

@@ -63,8 +63,9 @@ def test_it_refuses_while_there_are_duplicates_and_names_them(database: str) -> 
     status, _, errors = legacy.run(database, "enforce")
     assert status == 1
     assert '{"name": "Ada", "department_id": 1}' in errors
-    assert constraints(database) == []
-    assert legacy.run(database, "guard", "status")[0] == 0
+    # The other resource does not wait for this one, whose guard stays on.
+    assert constraints(database) == CONSTRAINTS[:1]
+    assert "employees: the guard is on." in legacy.run(database, "guard", "status")[1]
 
 
 def test_it_removes_what_a_failed_build_left(database: str) -> None:

@@ -24,7 +24,7 @@ SELECT
                 CASE WHEN indisunique THEN 'UNIQUE ' END,
                 indexes.relname,
                 CASE WHEN indexes.relkind = 'I' THEN 'ONLY ' END,
-                nspname,
+                CASE WHEN tables.relpersistence = 't' THEN 'pg_temp' ELSE nspname::text END,
                 tables.relname
             )
         ) + 1
