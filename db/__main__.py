@@ -15,7 +15,7 @@ from db.embedded import database_url, unwind_on_signals
 from db.engine import ENGINES, POSTGRESQL, discover
 from db.merge import SECONDS, merge, plan, undo
 from db.psql import psql
-from db.resources import refuse_none
+from db.resources import check_resources
 from db.settings import Settings, read_settings
 from db.texts import printable_lines, say
 from db.transaction import Unavailable
@@ -139,7 +139,7 @@ def main() -> None:
         parser.error("--limit goes with --apply or --undo")
     unwind_on_signals(SystemExit(1))
     if given.run not in (_adopt, _psql):
-        refuse_none()
+        check_resources()
     settings = read_settings()
     if settings.pooler:
         # Locks of a session, and CREATE INDEX CONCURRENTLY, are none of a pooler's transactions.

@@ -33,7 +33,7 @@ def lookup(connection: Connection, resource: str) -> Iterator[Check]:
     except psycopg.Error as error:
         yield Check(FAIL, subject, str(error).partition("\n")[0])
         return
-    served = [scan for scan in scans if "hashtextextended" in scan.get("Index Cond", "")]
+    served = [scan for scan in scans if "hash_record_extended" in scan.get("Index Cond", "")]
     others = [scan for scan in scans if scan not in served]
     if kinds and kinds[0]["kind"] == "r" and kinds[0]["children"]:
         # The service writes to none of them: its creators do not conflict there.

@@ -37,9 +37,11 @@ TRIED = (
 NULLABLE = "may be NULL, and rows where it is have no key: ALTER TABLE"
 LOOKUP = {
     "departments": "CREATE INDEX CONCURRENTLY departments_lookup"
-    " ON departments USING hash (hashtextextended(name::text, 0::bigint)) WITH (fillfactor = 10);",
+    " ON departments USING hash (hash_record_extended(ROW(name::text), 0::bigint))"
+    " WITH (fillfactor = 10);",
     "employees": "CREATE INDEX CONCURRENTLY employees_lookup"
-    " ON employees USING hash (hashtextextended(name::text, department_id::bigint))"
+    " ON employees USING hash"
+    " (hash_record_extended(ROW(department_id::bigint, name::text), 0::bigint))"
     " WITH (fillfactor = 10);",
 }
 
