@@ -33,7 +33,7 @@ from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Row, open_pool
 from db.queries import QUERIES, Outcome, Retired, get_or_create, look_up, select
 from db.refusal import is_refusal
-from db.resources import RESOURCES, Resource, parents, refuse_none
+from db.resources import RESOURCES, Resource, check_resources, parents
 from db.schema import apply_schema
 from db.settings import read_settings
 from db.texts import say
@@ -63,6 +63,7 @@ from web.validation import (
 
 log_to_stderr()
 log = logging.getLogger("onerow")
+check_resources()
 settings = read_settings()
 
 
@@ -350,7 +351,6 @@ for each in app.router.routes:
 
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C, on the embedded server where there is no DATABASE_URL."""
-    refuse_none()
     unwind_on_signals()
     with database_url(settings) as url, shared_folder():
         if settings.database_url is None:

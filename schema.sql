@@ -24,21 +24,6 @@ CREATE TABLE IF NOT EXISTS employees (
 --     name alone would put all the departments' namesakes into one bucket (25 % instead of 1.6 %);
 --   * fillfactor 10 makes ten times the buckets, so that two keys seldom meet in one.
 -- With no index to serve it the lookup locks the whole table, and all creators conflict.
--- Earlier versions had other indexes of these names, which do not serve it.
-DO $$
-DECLARE
-    name text;
-BEGIN
-    FOREACH name IN ARRAY ARRAY['departments_lookup', 'employees_lookup'] LOOP
-        IF pg_catalog.strpos(
-            pg_catalog.pg_get_indexdef(to_regclass(name)::oid), 'hash_record_extended'::text
-        ) = 0 THEN
-            EXECUTE pg_catalog.concat('DROP INDEX ', name);
-        END IF;
-    END LOOP;
-END
-$$;
-
 CREATE INDEX IF NOT EXISTS departments_lookup
     ON departments USING hash (hash_record_extended(ROW(name::text), 0::bigint))
     WITH (fillfactor = 10);
@@ -63,18 +48,3 @@ CREATE TABLE IF NOT EXISTS merged (
     merged_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (resource, id)
 );
-
--- Earlier versions had only ids that are numbers.
-DO $$
-BEGIN
-    IF EXISTS (
-        SELECT
-        FROM pg_catalog.pg_attribute
-        WHERE attrelid = 'merged'::regclass::oid
-          AND attname = 'id'
-          AND atttypid = 'bigint'::regtype::oid
-    ) THEN
-        ALTER TABLE merged ALTER id TYPE text, ALTER kept TYPE text;
-    END IF;
-END
-$$;

@@ -16,7 +16,7 @@ from db.embedded import database_url, unwind_on_signals
 from db.engine import ENGINES, POSTGRESQL, discover
 from db.merge import SECONDS, merge, plan, undo
 from db.psql import psql
-from db.resources import RESOURCES, refuse_none
+from db.resources import RESOURCES, check_resources
 from db.roles import roles
 from db.schema import apply_schema, init
 from db.settings import Settings, read_settings
@@ -169,11 +169,12 @@ def main() -> None:
         # Parents before their children, in whatever order they were named.
         given.resources = [each for each in RESOURCES if each in (given.resources or RESOURCES)]
     if given.command == "roles":
+        check_resources()
         print(roles(), end="")
         return
     unwind_on_signals(SystemExit(1))
     if given.run not in (_adopt, _psql):
-        refuse_none()
+        check_resources()
     settings = read_settings()
     if settings.pooler:
         # Locks of a session, and CREATE INDEX CONCURRENTLY, are none of a pooler's transactions.

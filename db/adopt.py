@@ -254,7 +254,7 @@ def _faults(connection: Connection, table: Table) -> Iterator[str]:
     pgconn = connection.pgconn
     with connection.transaction(force_rollback=True):
         # What `python -m db init` makes, so that all files can be looked at before.
-        connection.execute(QUERIES["merged"])
+        connection.execute(QUERIES["adoption/merged"])
         for path in sorted(folder.rglob("*.sql")):
             file = File(path, path.read_text(encoding="utf-8"))
             with connection.transaction(force_rollback=True):

@@ -303,14 +303,14 @@ def _reference(
         sql = row["table_name"]
     else:
         sql = f"{row['schema']}.{row['table_name']}"
-    (column,) = row["columns"]
-    folder = f"{sql}.{quoted(column)}"
-    # 255 bytes is what a file system takes.
-    if not folder.isprintable() or "/" in folder or len(folder.encode()) > 255:
-        return "no folder can have its name, so that merge refuses it"
     columns = {
         each.name: each for each in map(_column, ask(connection, "adopt/columns", row["oid"]))
     }
+    (column,) = row["columns"]
+    folder = f"{sql}.{columns[column].sql}"
+    # 255 bytes is what a file system takes.
+    if not folder.isprintable() or "/" in folder or len(folder.encode()) > 255:
+        return "no folder can have its name, so that merge refuses it"
     key = [columns[name] for name in row["key"]]
     return Reference(
         oid=row["oid"],

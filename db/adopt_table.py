@@ -165,6 +165,10 @@ class Condition:
         """Return it for the columns of a table or an alias."""
         return replaced(self.text, {mark: prefix + sql for mark, sql in self.columns.items()})
 
+    def fenced(self, prefix: str = "") -> str:
+        """Return it so that no index of its columns can serve it, but for one that is partial."""
+        return f"CASE WHEN {self(prefix)} THEN TRUE END"
+
 
 @dataclass
 class Table:

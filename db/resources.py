@@ -243,13 +243,20 @@ class Resource:
 def parents(resources: dict[str, Resource], name: str) -> dict[str, str]:
     """Return which fields of a resource hold the id of a row of which other one."""
     child = resources[name]
-    named = {f"{child.table}.{quoted(field.name)}": field.name for field in child.fields}
-    return {
-        named[reference]: parent.name
-        for parent in resources.values()
-        for reference in parent.references
-        if reference in named
-    }
+    fields = {field.name for field in child.fields}
+    found = {}
+    for parent in resources.values():
+        for reference in parent.references:
+            table, column = _split(reference)
+            if table == child.table and column in fields:
+                found[column] = parent.name
+    return found
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """Return a reference's table, as SQL has it, and its column."""
+    named = re.fullmatch(rf"(.*)\.({_IDENTIFIER})", reference)
+    return (named[1], _name(named[2])) if named else (reference, "")
 
 
 def _name(identifier: str) -> str:
@@ -308,8 +315,13 @@ def _read(path: Path) -> File:
         raise HeaderError(f"{path}: {error}") from error
 
 
-def refuse_none() -> None:
-    """Raise HeaderError if there is no resource, as before the first `python -m db adopt`."""
+def check_resources() -> None:
+    """Raise HeaderError if there is no resource, or if a file of one is wrong.
+
+    For all but `python -m db adopt`, which makes the first, and mends them.
+    """
+    if WRONG:
+        raise WRONG
     if not RESOURCES:
         raise HeaderError(f"{FOLDER} has no resource: no folder with select.sql and the others")
 
@@ -317,8 +329,13 @@ def refuse_none() -> None:
 # The folder that RESOURCES names, or else the sample's.
 FOLDER = Path(os.environ.get("RESOURCES") or ROOT / "sql").expanduser()
 
-# What this process serves, by name, in the order of merge.
-RESOURCES = read_resources(FOLDER)
+# What this process serves, by name, in the order of merge; or what is wrong with it.
+RESOURCES: dict[str, Resource] = {}
+WRONG: HeaderError | None = None
+try:
+    RESOURCES = read_resources(FOLDER)
+except HeaderError as error:
+    WRONG = error
 
 # The folders of the sample, whether it is served or not.
 SAMPLE = [path.parent for path in (ROOT / "sql").glob("*/select.sql")]

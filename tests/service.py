@@ -25,7 +25,7 @@ LIMIT = 60.0
 # The variables that a developer's shell may have set.
 OURS = re.compile(
     "DATABASE_URL|DATA_DIR|HOST|PORT|WORKERS|POOL_.*|RETRY_.*|PIPELINE|POOLER|ENGINE|MAX_BODY|DRAIN_.*"
-    "|ALLOW_.*|ALLOWED_.*|API_.*|LOG_.*|PROMETHEUS_.*|PG.*"
+    "|RESOURCES|ALLOW_.*|ALLOWED_.*|API_.*|LOG_.*|PROMETHEUS_.*|PG.*"
 )
 
 

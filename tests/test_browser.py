@@ -165,7 +165,7 @@ def test_a_form_asks_and_keeps_what_was_typed(visitor: Visitor, service: Service
     page.get_by_label("name").fill("employee 0")
     page.get_by_role("button", name="Ask").click()
     answer = page.get_by_role("table")
-    expect(answer).to_contain_text("Index Cond: (hashtextextended(name, department_id)")
+    expect(answer).to_contain_text("Index Cond: (hash_record_extended(ROW(department_id, name)")
     expect(answer).to_contain_text("'employee 0'")
     expect(page.get_by_label("department_id")).to_have_value("1")
     expect(page.get_by_label("name")).to_have_value("employee 0")

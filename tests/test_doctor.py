@@ -35,12 +35,14 @@ TRIED = (
     " them, and ids are used up)"
 )
 NULLABLE = "may be NULL, and rows where it is have no key: ALTER TABLE"
-HASH = "USING hash (hash_record_extended(ROW({}), 0::bigint)) WITH (fillfactor = 10);"
 LOOKUP = {
-    "departments": "CREATE INDEX CONCURRENTLY departments_lookup ON departments "
-    + HASH.format("name::text"),
-    "employees": "CREATE INDEX CONCURRENTLY employees_lookup ON employees "
-    + HASH.format("department_id::bigint, name::text"),
+    "departments": "CREATE INDEX CONCURRENTLY departments_lookup"
+    " ON departments USING hash (hash_record_extended(ROW(name::text), 0::bigint))"
+    " WITH (fillfactor = 10);",
+    "employees": "CREATE INDEX CONCURRENTLY employees_lookup"
+    " ON employees USING hash"
+    " (hash_record_extended(ROW(department_id::bigint, name::text), 0::bigint))"
+    " WITH (fillfactor = 10);",
 }
 
 

@@ -291,7 +291,8 @@ def test_a_child_is_read_by_the_lookup_and_needs_its_index(database: str) -> Non
     assert details(database, "employees lookup", "FAIL") == []
     sql(
         database,
-        "CREATE INDEX ON contractors USING hash (hashtextextended(name, department_id))",
+        "CREATE INDEX ON contractors"
+        " USING hash (hash_record_extended(ROW(department_id, name), 0))",
     )
     assert details(database, "employees lookup", "advice") == []
     assert len(details(database, "employees lookup", "ok")) == 1

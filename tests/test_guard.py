@@ -404,10 +404,10 @@ def test_a_temporary_table_does_not_hide_the_rows(guarded: str) -> None:
 
 def test_a_function_of_the_same_name_is_not_called(guarded: str) -> None:
     sql(guarded, ADA)
-    for types in ("text, integer", "text, bigint"):
+    for types in ("record, integer", "record, bigint"):
         sql(
             guarded,
-            f"CREATE FUNCTION public.hashtextextended({types}) RETURNS bigint"
+            f"CREATE FUNCTION public.hash_record_extended({types}) RETURNS bigint"
             " IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RAISE 'called'; END $$",
         )
     for insert in (ADA, "INSERT INTO departments (name) VALUES ('Research')"):

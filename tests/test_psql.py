@@ -89,7 +89,8 @@ def test_psql_runs_the_file(file: Path, filled: str) -> None:
 def test_make_psql_opens_psql_on_the_same_database(filled: str) -> None:
     done = subprocess.run(
         ["make", "psql"],
-        input="\\bind 1 Ada \\i sql/employees/select.sql\n\\i sql/inspect/guard_and_constraint.sql\n"
+        input="\\bind 1 Ada \\i sql/employees/select.sql\n"
+        "\\i sql/inspect/guard_and_constraint.sql\n"
         "\\bind 'Grace'\n\\i sql/departments/select.sql\n",
         cwd=ROOT,
         env=environment(DATABASE_URL=filled, PAGER=""),

@@ -123,7 +123,7 @@ def test_no_file_chooses_one(file: Path, watched: Watched) -> None:
 
 def test_the_test_would_see_one(watched: Watched) -> None:
     for statement in (
-        b"SELECT FROM departments WHERE hashtextextended(name, 0) = 0::bigint",
+        b"SELECT FROM departments WHERE hash_record_extended(ROW(name), 0) = 0::bigint",
         b"SELECT FROM pg_trigger WHERE tgfoid = 'now()'::regprocedure",
         b"SELECT 100.0 * 2::bigint",
     ):

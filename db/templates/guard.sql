@@ -44,7 +44,7 @@ BEGIN
           AND {{ part.stored() }} IS NOT DISTINCT FROM {{ part.stored("NEW.") }}
 {% endfor %}
 {% if where %}
-          AND {{ where() }}
+          AND {{ where.fenced() }}
 {% endif %}
     )
     SELECT id

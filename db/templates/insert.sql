@@ -22,7 +22,7 @@ WITH missing AS MATERIALIZED (
           AND {{ part.stored() }} IS NOT DISTINCT FROM {{ part.sent }}
 {% endfor %}
 {% if where %}
-          AND {{ where() }}
+          AND {{ where.fenced() }}
 {% endif %}
     )
       AND clock_timestamp() < transaction_timestamp() + interval '50 milliseconds'

@@ -20,7 +20,7 @@ WHERE ($1::{{ id.bare }} IS NULL OR {{ id.sql }} {{ id.operator(">") }} $1::{{ i
           = {{ hash(filtered) }})
 {% endif %}
 {% if where %}
-  AND {{ where() }}
+  AND {{ where.fenced() }}
 {% endif %}
 ORDER BY {{ id.sql }}
 LIMIT $2::bigint + 1;

@@ -4,4 +4,4 @@
 -- and fillfactor 10 makes ten times the pages, so that two keys seldom share one.
 CREATE INDEX CONCURRENTLY {{ quoted(name ~ "_lookup") }}
     ON {{ table }} USING hash ({{ hash(stored()) }})
-    WITH (fillfactor = 10){{ "\n    WHERE " ~ where() if where }};
+    WITH (fillfactor = 10){{ "\n    WHERE " ~ where.fenced() if where }};

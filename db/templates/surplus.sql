@@ -16,7 +16,7 @@ same_key AS MATERIALIZED (
        AND {{ part.stored(table ~ ".") }} IS NOT DISTINCT FROM {{ part.of("keys.") }}
 {% endfor %}
 {% if where %}
-       AND {{ where(table ~ ".") }}
+       AND {{ where.fenced(table ~ ".") }}
 {% endif %}
 ),
 ranked AS (

@@ -24,7 +24,7 @@ staying AS (
        AND {{ part.stored(child.table ~ ".") }} IS NOT DISTINCT FROM {{ part.of("keys.") }}
 {% endfor %}
 {% if child.where %}
-       AND {{ child.where(child.table ~ ".") }}
+       AND {{ child.where.fenced(child.table ~ ".") }}
 {% endif %}
 ),
 together AS (
