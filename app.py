@@ -23,7 +23,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db.change import apply_schema
 from db.embedded import database_url, unwind_on_signals
 from db.engine import discover
 from db.inspection import open_inspection_pool
@@ -32,6 +31,7 @@ from db.pool import Connection, Row, open_pool
 from db.queries import QUERIES, Outcome, Retired, get_or_create, look_up, select
 from db.refusal import is_refusal
 from db.resources import FOLDER, RESOURCES, check_resources
+from db.schema import apply_schema
 from db.settings import read_settings
 from db.texts import say
 from db.transaction import Attempts, Unavailable, in_pipeline, serializable

@@ -25,10 +25,11 @@ CREATE TABLE IF NOT EXISTS employees (
 --   * fillfactor 10 makes ten times the buckets, so that two keys seldom meet in one.
 -- With no index to serve it the lookup locks the whole table, and all creators conflict.
 CREATE INDEX IF NOT EXISTS departments_lookup
-    ON departments USING hash (hashtextextended(name::text, 0::bigint)) WITH (fillfactor = 10);
+    ON departments USING hash (hash_record_extended(ROW(name::text), 0::bigint))
+    WITH (fillfactor = 10);
 
 CREATE INDEX IF NOT EXISTS employees_lookup
-    ON employees USING hash (hashtextextended(name::text, department_id::bigint))
+    ON employees USING hash (hash_record_extended(ROW(department_id::bigint, name::text), 0::bigint))
     WITH (fillfactor = 10);
 
 -- The list of a department, and the cascade that deletes one.
@@ -40,8 +41,8 @@ CREATE INDEX IF NOT EXISTS employees_department
 CREATE TABLE IF NOT EXISTS merged (
     step bigint GENERATED ALWAYS AS IDENTITY,
     resource text NOT NULL,
-    id bigint NOT NULL,
-    kept bigint NOT NULL,
+    id text NOT NULL,
+    kept text NOT NULL,
     content jsonb NOT NULL,
     pointed jsonb NOT NULL,
     merged_at timestamptz NOT NULL DEFAULT now(),

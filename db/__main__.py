@@ -4,59 +4,72 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
 from db import adoption, doctor
-from db.change import Refused, apply_schema, connect
+from db.adopt import add_arguments, adopt
+from db.change import Refused, connect
 from db.embedded import database_url, unwind_on_signals
 from db.engine import ENGINES, POSTGRESQL, discover
 from db.merge import SECONDS, merge, plan, undo
 from db.psql import psql
-from db.resources import check_resources
+from db.resources import RESOURCES, check_resources
+from db.roles import roles
+from db.schema import apply_schema, init
 from db.settings import Settings, read_settings
 from db.texts import printable_lines, say
 from db.transaction import Unavailable
 
 
-def _init(url: str, _: argparse.Namespace) -> bool:
-    apply_schema(url, read_settings().engine)
-    say("The tables and indexes of schema.sql are there.")
+def _init(url: str, given: argparse.Namespace) -> bool:
+    init(url, given.resources, read_settings().engine)
+    say("What the service needs is there.")
     return True
 
 
-def _doctor(url: str, _: argparse.Namespace) -> bool:
-    return doctor.examine(url, read_settings())
+def _adopt(url: str, given: argparse.Namespace) -> bool:
+    return adopt(url, given, read_settings())
+
+
+def _doctor(url: str, given: argparse.Namespace) -> bool:
+    return doctor.examine(url, read_settings(), given.resources)
 
 
 def _duplicates(url: str, given: argparse.Namespace) -> bool:
     with connect(url, "duplicates") as connection:
-        return adoption.report(connection, given.format)
+        return adoption.report(connection, given.format, given.resources)
 
 
 def _guard(url: str, given: argparse.Namespace) -> bool:
     with connect(url, "guard") as connection:
-        return adoption.guard(connection, given.action)
+        return adoption.guard(connection, given.action, given.resources)
 
 
 def _merge(url: str, given: argparse.Namespace) -> bool:
+    names = given.resources
     if not (given.apply or given.undo):
         with connect(url, "merge") as connection:
-            plan(connection)
+            plan(connection, names)
         say("Nothing was changed: --apply does it.")
         return True
-    tally = asyncio.run((undo if given.undo else merge)(url, given.limit, given.seconds))
-    for resource in adoption.KEYS:
-        say(f"{resource}: {tally.rows[resource]:,} rows {'put back' if given.undo else 'merged'}.")
+    tally = asyncio.run((undo if given.undo else merge)(url, given.limit, given.seconds, names))
+    # A merge may have merged rows of others, too.
+    for name in RESOURCES:
+        if name in names or tally.rows[name]:
+            say(f"{name}: {tally.rows[name]:,} rows {'put back' if given.undo else 'merged'}.")
     for note in tally.notes:
         say(note)
+    if tally.refused:
+        raise Refused("\n".join(tally.refused))
     return not tally.notes
 
 
-def _enforce(url: str, _: argparse.Namespace) -> bool:
+def _enforce(url: str, given: argparse.Namespace) -> bool:
     with connect(url, "enforce") as connection:
-        adoption.enforce(connection)
+        adoption.enforce(connection, given.resources)
     return True
 
 
@@ -69,19 +82,23 @@ def _psql(url: str, _: argparse.Namespace) -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m db", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    about = "create the tables and indexes of schema.sql where they are missing"
-    commands.add_parser("init", help=about).set_defaults(run=_init)
+    about = "write the folder of a table's resource, by what its catalog says"
+    command = commands.add_parser("adopt", help=about)
+    add_arguments(command)
+    command.set_defaults(run=_adopt)
+    about = "make the table merged and each lookup's index, and the sample's tables"
+    _of_resources(commands.add_parser("init", help=about), _init)
     about = "check that this database is fit for the service's guarantees"
-    commands.add_parser("doctor", help=about).set_defaults(run=_doctor)
+    _of_resources(commands.add_parser("doctor", help=about), _doctor)
     about = "list the keys that several rows share; exit 1 if there are any"
     command = commands.add_parser("duplicates", help=about)
     command.add_argument("--format", choices=["table", "csv", "json"], default="table")
-    command.set_defaults(run=_duplicates)
+    _of_resources(command, _duplicates)
     about = "refuse a second row for a key from any writer"
     command = commands.add_parser("guard", help=about)
     command.add_argument("action", choices=["on", "off", "status"])
-    command.set_defaults(run=_guard)
-    about = "keep the lowest id of each key and move the other rows to the table merged"
+    _of_resources(command, _guard)
+    about = "keep one row of each key and move the others to the table merged"
     command = commands.add_parser("merge", help=about)
     how = command.add_mutually_exclusive_group()
     how.add_argument("--apply", action="store_true", help="do it, not only show it")
@@ -93,12 +110,32 @@ def _parser() -> argparse.ArgumentParser:
         default=SECONDS,
         help=f"that a key may take, and other writers may have to wait for it (default {SECONDS})",
     )
-    command.set_defaults(run=_merge)
-    about = "add the unique constraints, under traffic, and turn the guard off"
-    commands.add_parser("enforce", help=about).set_defaults(run=_enforce)
+    _of_resources(command, _merge)
+    about = "make each key unique for all writers, under traffic, and turn its guard off"
+    _of_resources(commands.add_parser("enforce", help=about), _enforce)
+    about = "write the script that makes the roles, for psql"
+    commands.add_parser("roles", help=about).set_defaults(run=None)
     about = "open psql on this database"
     commands.add_parser("psql", help=about).set_defaults(run=_psql)
     return parser
+
+
+def _of_resources(command: argparse.ArgumentParser, run: Callable[..., bool]) -> None:
+    """Let a command take the names of resources, and run this with them, or else with all."""
+    command.add_argument(
+        "resources",
+        metavar="RESOURCE",
+        nargs="*",
+        type=_resource,
+        help=f"one of {', '.join(RESOURCES)}; all if none is named",
+    )
+    command.set_defaults(run=run)
+
+
+def _resource(name: str) -> str:
+    if name not in RESOURCES:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(RESOURCES)}")
+    return name
 
 
 def _refuse_other_engines(url: str, settings: Settings) -> None:
@@ -128,8 +165,16 @@ def main() -> None:
     given = parser.parse_args()
     if given.command == "merge" and given.limit and not (given.apply or given.undo):
         parser.error("--limit goes with --apply or --undo")
+    if "resources" in given:
+        # Parents before their children, in whatever order they were named.
+        given.resources = [each for each in RESOURCES if each in (given.resources or RESOURCES)]
+    if given.command == "roles":
+        check_resources()
+        print(roles(), end="")
+        return
     unwind_on_signals(SystemExit(1))
-    check_resources()
+    if given.run not in (_adopt, _psql):
+        check_resources()
     settings = read_settings()
     if settings.pooler:
         # Locks of a session, and CREATE INDEX CONCURRENTLY, are none of a pooler's transactions.

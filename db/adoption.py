@@ -4,22 +4,19 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from itertools import chain, islice
-from time import sleep
 from typing import Any
 
 import psycopg
 from psycopg import RawServerCursor
 
-from db.change import Connection, Refused, ask, change
+from db.change import Connection, Refused, ask, change, for_each, sql_of, wait_for_turn
+from db.definition import indexes, made_by
 from db.kind import check_ordinary
 from db.pool import Row
-from db.queries import QUERIES
-from db.resources import RESOURCES
+from db.resources import RESOURCES, Resource
 from db.texts import inert, say
-
-# The names in each resource's key, in the order of merge.
-KEYS = {each.name: tuple(field.name for field in each.key) for each in RESOURCES.values()}
 
 # In order. The search_path first: the guard's objects belong beside its table, wherever that is.
 GUARD_OFF = ("guard_search_path", "guard_off", "guard_locks_drop")
@@ -35,82 +32,78 @@ GUARD_ON = (
 # Rows of the report as a table.
 WORST = 10
 
+COLUMNS = (
+    "resource", "key", "copies", "id", "first_created_at", "last_created_at", "referring"
+)  # fmt: skip
+
 
 # duplicates
 
 
-def duplicates(connection: Connection, resource: str) -> Iterator[Row]:
+def duplicates(connection: Connection, name: str) -> Iterator[Row]:
     """Yield the keys that several rows share, the worst first, in bounded memory."""
     # WITH HOLD: the server keeps the rows, on disk if they are many, and no transaction stays open.
     with RawServerCursor(connection, "duplicates", withhold=True) as cursor:
-        cursor.execute(QUERIES[f"{resource}/duplicates"])
+        cursor.execute(sql_of(f"{name}/duplicates"))
         yield from cursor
 
 
-def report(connection: Connection, form: str) -> bool:
-    """Print the duplicates as "table", "csv" or "json"; return whether there are none."""
-    found = False
+def report(connection: Connection, form: str, names: Iterable[str] = RESOURCES) -> bool:
+    """Print the duplicates as "table", "csv" or "json"; return whether there are none.
 
-    def rows() -> Iterator[Row]:
+    Raises Refused, which names the resources that could not be asked.
+    """
+    found = 0
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+
+    def tell(name: str) -> None:
         nonlocal found
-        for resource in KEYS:
-            for row in duplicates(connection, resource):
-                found = True
-                yield row
+        if form == "table":
+            found += _print_table(connection, RESOURCES[name])
+            return
+        for row in duplicates(connection, name):
+            if form == "csv":
+                writer.writerow(_cells(row))
+            else:
+                told = {column: row[column] for column in COLUMNS}
+                print(",\n" if found else "[", json.dumps(told, default=_text), end="")
+            found += 1
 
-    if form == "table":
-        for resource in KEYS:
-            found |= _print_table(connection, resource)
-    else:
-        {"csv": _print_csv, "json": _print_json}[form](rows())
+    if form == "csv":
+        writer.writerow(COLUMNS)
+    try:
+        for_each(connection, names, tell)
+    finally:
+        if form == "json":
+            print("]" if found else "[]")
     return not found
 
 
-def _print_table(connection: Connection, resource: str) -> bool:
-    rows = duplicates(connection, resource)
+def _print_table(connection: Connection, resource: Resource) -> bool:
+    rows = duplicates(connection, resource.name)
     first = next(rows, None)
     if first is None:
-        say(f"{resource}: every key has one row.")
+        say(f"{resource.name}: every key has one row.")
         return False
-    say(f"{resource}: {first['total']:,} keys have {first['surplus']:,} rows too many.")
-    for key in ask(connection, "adoption/foreign_keys", resource):
-        if key["referring"] not in known_references(resource):
+    say(f"{resource.name}: {first['total']:,} keys have {first['surplus']:,} rows too many.")
+    for key in ask(connection, "adoption/foreign_keys", resource.table):
+        if key["referring"] not in resource.references:
             say(f"{key['referring']} refers to them, too, and merge has no SQL for that.")
-    say(f"{'rows':>8} {'lowest id':>10} {'first':20} {'last':20} {'referring':>9}  key")
+    say(f"{'rows':>8} {'id kept':>10} {'first':20} {'last':20} {'referring':>9}  key")
     for row in islice(chain([first], rows), WORST):
         say(
-            f"{row['copies']:>8,} {row['id']:>10} {_moment(row['first_created_at']):20}"
-            f" {_moment(row['last_created_at']):20} {row['referring']:>9,}  {key_text(row)}"
+            f"{row['copies']:>8,} {_text(row['id']):>10} {_text(row['first_created_at']):20}"
+            f" {_text(row['last_created_at']):20} {row['referring']:>9,}  {key_text(row)}"
         )
     if first["total"] > WORST:
         say(f"and {first['total'] - WORST:,} keys more: --format csv or json lists all.")
     return True
 
 
-COLUMNS = (
-    "resource", "key", "copies", "id", "first_created_at", "last_created_at", "referring"
-)  # fmt: skip
-
-
-def _print_csv(rows: Iterable[Row]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in map(_plain, rows):
-        cells = [row[name] for name in COLUMNS]
-        writer.writerow([inert(cell) if isinstance(cell, str) else cell for cell in cells])
-
-
-def _print_json(rows: Iterable[Row]) -> None:
-    separator = "["
-    for row in rows:
-        print(separator, json.dumps({name: row[name] for name in COLUMNS}, default=_moment), end="")
-        separator = ",\n"
-    print("[]" if separator == "[" else "]")
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    moments = ("first_created_at", "last_created_at")
-    return {**row, "key": key_text(row), **{name: _moment(row[name]) for name in moments}}
+def _cells(row: Row) -> list[object]:
+    plain = {**row, "key": key_text(row)}
+    cells = [value if isinstance(value, int) else _text(value) for value in map(plain.get, COLUMNS)]
+    return [inert(cell) if isinstance(cell, str) else cell for cell in cells]
 
 
 def key_text(row: Row) -> str:
@@ -118,23 +111,15 @@ def key_text(row: Row) -> str:
     return json.dumps(row["key"])
 
 
-def _moment(value: Any) -> str:
-    return value.strftime("%Y-%m-%dT%H:%M:%SZ") if value else ""
+def _text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return "" if value is None else str(value)
 
 
-def known_references(resource: str) -> list[str]:
-    """The "table.column" that point at a resource and that there are SQL files for."""
-    prefix = f"{resource}/"
-    return [
-        path.removeprefix(prefix).removesuffix("/repoint")
-        for path in QUERIES
-        if path.startswith(prefix) and path.endswith("/repoint")
-    ]
-
-
-def check_references(resource: str, foreign_keys: list[Row]) -> None:
+def check_references(resource: Resource, foreign_keys: list[Row]) -> None:
     """Raise Refused unless the foreign keys to a resource are those that there are files for."""
-    there, known = {key["referring"] for key in foreign_keys}, set(known_references(resource))
+    there, known = {key["referring"] for key in foreign_keys}, {*resource.references}
     if there - known:
         raise Refused(
             "a foreign key that merge has no SQL for would delete rows or refuse:"
@@ -143,68 +128,83 @@ def check_references(resource: str, foreign_keys: list[Row]) -> None:
     if known - there:
         raise Refused(
             f"without a foreign key {', '.join(sorted(known - there))} a row written meanwhile"
-            f" would refer to a row of {resource} that is gone"
+            f" would refer to a row of {resource.name} that is gone"
         )
 
 
-def refuse_relatives(connection: Connection) -> None:
-    """Raise Refused unless each resource's table is an ordinary one."""
-    for resource in KEYS:
-        check_ordinary(resource, ask(connection, "adoption/kind", resource))
+def refuse_relatives(connection: Connection, resource: Resource) -> None:
+    """Raise Refused unless the resource's table is an ordinary one."""
+    check_ordinary(resource.table, ask(connection, "adoption/kind", resource.table))
 
 
 # guard
 
 
-def refuse_guarded(connection: Connection) -> None:
+def guard_status(connection: Connection, resource: Resource) -> str:
+    """Return "on", "off" or "incomplete"."""
+    status: str = ask(connection, "adoption/guard_status", resource.table, resource.name)[0][
+        "status"
+    ]
+    return status
+
+
+def refuse_guarded(connection: Connection, resource: Resource) -> None:
     """Raise Refused if the guard or a constraint would refuse the rows that undo puts back."""
-    for resource in KEYS:
-        if ask(connection, "adoption/guard_status", resource)[0]["status"] != "off":
-            raise Refused("the guard refuses duplicates: run `python -m db guard off` first")
-        if key_index(connection, resource):
-            raise Refused(f"{resource}_key refuses duplicates: drop that constraint first")
+    if guard_status(connection, resource) != "off":
+        raise Refused("the guard refuses duplicates: run `python -m db guard off` first")
+    if key_index(connection, resource):
+        raise Refused(f"{resource.name}_key refuses duplicates: drop that constraint first")
 
 
-def guard(connection: Connection, action: str) -> bool:
-    """Turn the guard on or off, or neither, and print how it is; return whether that is well."""
-    if action != "status":
-        wait_for_turn(connection)
-        if action == "on":
-            refuse_relatives(connection)
-        for resource in KEYS:
-            files = GUARD_ON if action == "on" else GUARD_OFF
-            change(connection, resource, [QUERIES[f"{resource}/{file}"] for file in files])
+def guard(connection: Connection, action: str, names: Iterable[str] = RESOURCES) -> bool:
+    """Turn guards on or off, or neither, and print how they are; return whether that is well.
+
+    Raises Refused, which names the resources whose guard is as it was.
+    """
+
     well = True
-    for resource in KEYS:
-        status = ask(connection, "adoption/guard_status", resource)[0]["status"]
-        say(f"{resource}: the guard is {status}.")
+
+    def turn(name: str) -> None:
+        resource = RESOURCES[name]
+        if action == "on":
+            refuse_relatives(connection, resource)
+        files = GUARD_ON if action == "on" else GUARD_OFF
+        # In one transaction: a guard is there as a whole or not at all.
+        change(connection, [resource.table], [sql_of(f"{name}/{file}") for file in files])
+
+    def tell(name: str) -> None:
+        nonlocal well
+        status = guard_status(connection, RESOURCES[name])
+        say(f"{name}: the guard is {status}.")
         well &= status == ("off" if action == "off" else "on")
+
+    try:
+        if action != "status":
+            wait_for_turn(connection)
+            for_each(connection, names, turn)
+    finally:
+        for_each(connection, names, tell)
     return well
 
 
 # enforce
 
 
-def enforce(connection: Connection) -> None:
-    """Make each key a unique constraint and drop the guard. Raises Refused."""
+def enforce(connection: Connection, names: Iterable[str] = RESOURCES) -> None:
+    """Make each key unique and drop its guard.
+
+    Raises Refused, which names the resources whose guard is as it was.
+    """
     wait_for_turn(connection)
-    refuse_relatives(connection)
-    for resource in KEYS:
-        refuse_duplicates(connection, resource)
-    for resource in KEYS:
-        add_constraint(connection, resource)
-    guard(connection, "off")
 
+    def enforce_one(name: str) -> None:
+        resource = RESOURCES[name]
+        refuse_relatives(connection, resource)
+        refuse_duplicates(connection, name)
+        make_unique(connection, resource)
+        guard(connection, "off", [name])
 
-def wait_for_turn(connection: Connection) -> None:
-    """Wait until no other guard or enforce runs: one that was killed may still build its index."""
-    # Asked again and again, since an index is not built before those who wait for a lock are done.
-    told = False
-    while not ask(connection, "adoption/turn")[0]["mine"]:
-        if not told:
-            say("Waiting for another guard or enforce to end.")
-        told = True
-        sleep(0.2)
+    for_each(connection, names, enforce_one)
 
 
 def refuse_duplicates(connection: Connection, resource: str) -> None:
@@ -219,41 +219,43 @@ def refuse_duplicates(connection: Connection, resource: str) -> None:
         )
 
 
-def add_constraint(connection: Connection, resource: str) -> None:
-    """Build the unique index, unless it is there, and make it a constraint."""
-    name = f"{resource}_key"
+def make_unique(connection: Connection, resource: Resource) -> None:
+    """Build the unique index, unless it is there, and make it a constraint if it can be one."""
+    name = f"{resource.name}_key"
     index = key_index(connection, resource)
     if index and not index["valid"]:
         say(f"Dropping {name}, which an earlier run left INVALID.")
-        ask(connection, f"{resource}/index_drop")
+        ask(connection, f"{resource.name}/index_drop")
         index = None
     if not index:
         try:
             say(f"Building {name}.")
-            ask(connection, f"{resource}/index")
+            ask(connection, f"{resource.name}/index")
         except psycopg.Error as error:
             if not connection.closed and key_index(connection, resource):
-                ask(connection, f"{resource}/index_drop")
+                ask(connection, f"{resource.name}/index_drop")
             if not isinstance(error, psycopg.errors.UniqueViolation):
                 raise
-            refuse_duplicates(connection, resource)
+            refuse_duplicates(connection, resource.name)
             raise
+    if "constraint" not in resource.files:
+        say(f"{name} is a unique index of {resource.table}, and holds for all writers.")
+        return
     if not index or not index["is_constraint"]:
-        change(connection, resource, [QUERIES[f"{resource}/constraint"]])
-    say(f"{name} is a constraint of {resource}.")
+        change(connection, [resource.table], [sql_of(f"{resource.name}/constraint")])
+    say(f"{name} is a constraint of {resource.table}.")
 
 
-def key_index(connection: Connection, resource: str) -> Row | None:
-    """The index that has the key constraint's name. Raises Refused if it is another one."""
-    name = f"{resource}_key"
-    found = ask(connection, "adoption/unique", name)
-    if not found:
+def key_index(connection: Connection, resource: Resource) -> Row | None:
+    """The unique index that has the key's name. Raises Refused if it is another one."""
+    named, _ = indexes(connection, resource, "key")
+    if named is None or not named["is_unique"]:
         return None
-    index = found[0]
-    if (
-        index["table_name"] != resource
-        or index["other_kind"]
-        or index["columns"] != sorted(KEYS[resource])
-    ):
-        raise Refused(f"{name} is an index of something else: rename it first")
-    return index
+    if named["mine"] and is_alike(named, made_by(connection, resource, "index")):
+        return named
+    raise Refused(f"{named['name']} is an index of something else: rename it first")
+
+
+def is_alike(index: Row, other: Row) -> bool:
+    """Tell whether two unique indexes refuse the same rows."""
+    return all(index[what] == other[what] for what in ("keys", "nulls_equal", "predicate"))

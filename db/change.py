@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, sleep
 
 import psycopg
@@ -9,10 +10,11 @@ from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 
-from db.engine import ENGINES, discover, named
+from db.engine import named
 from db.pool import FiniteTimestamp, Row
 from db.queries import QUERIES
 from db.session import MEANING, pin
+from db.texts import say
 
 Connection = psycopg.Connection[DictRow]
 
@@ -53,16 +55,33 @@ def connect(url: str, name: str) -> Connection:
     return connection
 
 
+def sql_of(query: str) -> bytes:
+    """Return an SQL file's bytes. Raises Refused where a resource's folder does not have it."""
+    if query not in QUERIES:
+        raise Refused(f"there is no {query}.sql: `python -m db adopt` writes it")
+    return QUERIES[query]
+
+
 def ask(connection: Connection, query: str, *parameters: object) -> list[Row]:
     """Run one SQL file and return its rows."""
-    cursor = connection.execute(QUERIES[query], parameters)
+    cursor = connection.execute(sql_of(query), parameters)
     return cursor.fetchall() if cursor.description else []
 
 
-def change(connection: Connection, table: str, statements: list[bytes]) -> None:
-    """Run statements that change a table, in one transaction, tried again until it has its lock.
+def composed(connection: Connection, query: str, *parameters: object) -> bytes | None:
+    """Return the statement that an SQL file puts together, or None where it puts none together.
 
-    Raises Refused, with who holds the lock, if no try succeeded within CHANGE_DEADLINE.
+    Names have no parameters in PostgreSQL, and it knows best how to quote them.
+    """
+    rows = ask(connection, query, *parameters)
+    statement = rows[0]["statement"] if rows else None
+    return statement.encode() if statement else None
+
+
+def change(connection: Connection, tables: Sequence[str], statements: Sequence[bytes]) -> None:
+    """Run statements that change tables, in one transaction, tried again until it has its locks.
+
+    Raises Refused, with who holds a lock, if no try succeeded within CHANGE_DEADLINE.
     """
     deadline = monotonic() + CHANGE_DEADLINE
     timeout = LOCK_TIMEOUT
@@ -75,28 +94,33 @@ def change(connection: Connection, table: str, statements: list[bytes]) -> None:
             return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if monotonic() > deadline:
-                raise Refused(f"{table} stayed locked by {_holders(connection, table)}") from None
+                holders = ask(connection, "adoption/lock_holders", list(tables))
+                who = "; ".join(each["description"] for each in holders) or "nobody any more"
+                raise Refused(f"{', '.join(tables)} stayed locked by {who}") from None
         timeout = min(2 * timeout, LOCK_TIMEOUT_MAX)
         sleep(random.uniform(0.5, 1) * timeout / 1000)  # the queue behind us drains meanwhile
 
 
-def _holders(connection: Connection, table: str) -> str:
-    holders = ask(connection, "adoption/lock_holders", table)
-    return "; ".join(holder["description"] for holder in holders) or "nobody any more"
+def for_each(connection: Connection, names: Iterable[str], work: Callable[[str], object]) -> None:
+    """Do the work for each resource; at the end raise Refused if some could not go on."""
+    failed = []
+    for name in names:
+        try:
+            work(name)
+        except (Refused, psycopg.Error) as error:
+            if connection.closed:
+                raise
+            failed.append(f"{name}: {error}")
+    if failed:
+        raise Refused("\n".join(failed))
 
 
-def apply_schema(database_url: str, engine_name: str | None = None) -> None:
-    """Run schema.sql, or the engine's own, which leaves alone what is there already.
-
-    Raises Refused if the tables stay locked, or psycopg.Error if the database cannot be reached or
-    the role lacks the rights.
-    """
-    engine = ENGINES[engine_name or discover(database_url)]
-    with connect(database_url, "init") as connection:
-        if engine.folder:
-            connection.execute(engine.schema.read_bytes())
-            return
-        # Two starts at once would trip over each other's CREATE TABLE IF NOT EXISTS. And CREATE
-        # INDEX IF NOT EXISTS locks the table even where it has nothing to do.
-        turn = b"SELECT pg_advisory_xact_lock(hashtextextended('onerow schema'::text, 0::bigint))"
-        change(connection, "departments", [turn, engine.schema.read_bytes()])
+def wait_for_turn(connection: Connection) -> None:
+    """Wait until no other init, guard or enforce runs: one that was killed may still build."""
+    # Asked again and again, since an index is not built before those who wait for a lock are done.
+    told = False
+    while not ask(connection, "adoption/turn")[0]["mine"]:
+        if not told:
+            say("Waiting for another init, guard or enforce to end.")
+        told = True
+        sleep(0.2)

@@ -1,6 +1,6 @@
 """Is this database fit for the guarantees of the README? One line for each check."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import psycopg
 from msgspec.structs import replace
@@ -8,40 +8,45 @@ from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
-from db.adoption import KEYS, key_index, known_references
+from db import headers
+from db.adoption import guard_status, is_alike
 from db.change import Connection, Refused, ask
 from db.check import ADVICE, FAIL, OK, Check
+from db.definition import indexes, made_by
 from db.kind import why_not_ordinary
 from db.lookup import lookup
 from db.pool import Row
 from db.queries import QUERIES
+from db.resources import RESOURCES, Resource, quoted
+from db.schema import is_sample
 from db.session import TABLES, conninfo, pin, service_settings
 from db.settings import INSPECTION_POOL_SIZE, Settings
 from db.shortcomings import version_fault
 from db.texts import say
 from db.trial import INSERT_AGE, trial
 
-NEEDED = {
-    "departments": "SELECT INSERT DELETE",
-    "employees": "SELECT INSERT DELETE",
-    "merged": "SELECT",
-}
-RIGHTS = "SELECT INSERT UPDATE DELETE TRUNCATE REFERENCES TRIGGER"
+RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
+
+# What the service's files do with a resource's table, and with merge's.
+NEEDED = ["SELECT", "INSERT", "DELETE"]
+NEEDED_ON_MERGED = ["SELECT"]
+
+NO_TABLE = "no such table in the search_path: run `python -m db init`"
 
 
-def examine(url: str, settings: Settings) -> bool:
+def examine(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> bool:
     """Print each check, and return whether none has failed.
 
     Raises psycopg.Error if the server cannot be reached.
     """
     healthy = True
-    for check in checks(url, settings):
+    for check in checks(url, settings, names):
         say(f"{check.level:7}{check.subject}: {check.detail}")
         healthy &= check.level != FAIL
     return healthy
 
 
-def checks(url: str, settings: Settings) -> Iterator[Check]:
+def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> Iterator[Check]:
     """Connect as the service does, but to a standby too, and yield each check."""
     with _connect(conninfo(replace(settings, database_url=url))) as connection:
         # row_security: where rows are hidden, one line says so, and no statement fails for it.
@@ -51,16 +56,19 @@ def checks(url: str, settings: Settings) -> Iterator[Check]:
         writable = _writable(server)
         yield writable
         yield _durable(server)
-        tables = [check for table in NEEDED for check in _table(connection, table)]
+        resources = [RESOURCES[name] for name in names]
+        tables = [check for each in resources for check in _resource(connection, each)]
+        tables += _merged(connection)
         yield from tables
         # What fails already would fail there again.
         on_trial = all(check.level != FAIL for check in (writable, *tables))
-        for resource in KEYS:
+        for resource in resources:
             yield from lookup(connection, resource)
             yield _unique(connection, resource)
             yield from _foreign_keys(connection, resource)
             yield from _triggers(connection, resource)
             if on_trial:
+                yield from headers.way_out(connection, resource)
                 yield from trial(connection, resource)
         yield _creators(connection)
         yield _role(server)
@@ -110,87 +118,125 @@ def _durable(server: Row) -> Check:
     return Check(OK, "durability", "a commit is on disk")
 
 
-def _table(connection: Connection, name: str) -> Iterator[Check]:
-    needed = NEEDED[name].split()
-    needless = [right for right in RIGHTS.split() if right not in needed]
-    found = ask(
-        connection, "adoption/doctor/table", name, needed, needless, list(KEYS.get(name, ()))
-    )
+def _resource(connection: Connection, resource: Resource) -> Iterator[Check]:
+    """Yield what there is to say of a resource's table and files, or that all is well."""
+    name, table = resource.name, resource.table
+    # A key that may be NULL says so in its header.
+    key = [field.name for field in resource.key if not field.optional]
+    found = ask(connection, "adoption/doctor/table", table, NEEDED, _needless(NEEDED), key)
     if not found:
-        yield Check(FAIL, name, "no such table in the search_path: run `python -m db init`")
-        return
-    (table,) = found
-    wrong = []
-    for query in QUERIES:
-        if query.startswith(f"{name}/") or (name, query) == ("merged", "kept"):
-            result = connection.pgconn.prepare(b"", QUERIES[query])
-            if message := result.error_field(psycopg.pq.DiagnosticField.MESSAGE_PRIMARY):
-                wrong.append(f"sql/{query}.sql: {message.decode()}")
-    if table["unlogged"]:
-        wrong.append(f"a crash empties it: ALTER TABLE {name} SET LOGGED;")
-    if table["row_security"]:
-        wrong.append("row security hides rows from this role, and so makes duplicates")
-    if table["missing"]:
-        wrong.append(f"the role lacks {', '.join(table['missing'])}")
-    wrong += [
-        f"{column['name']} is {column['type']}, which {column['trouble']}"
-        for column in ask(connection, "adoption/doctor/key_types", name, list(KEYS.get(name, ())))
-    ]
-    kinds = ask(connection, "adoption/kind", name) if name in KEYS else []
-    reason = next((why_not_ordinary(name, kind) for kind in kinds), None)
-    if kinds and kinds[0]["kind"] == "f":
-        wrong.append(f"{reason}: conflicts of serializable transactions are not seen there")
-    elif kinds and kinds[0]["kind"] in ("v", "m"):
-        wrong.append(f"{reason}: what is stored behind it cannot be checked")
-    elif reason:
-        yield Check(
-            ADVICE, name, f"{reason}: the service works, but merge, guard and enforce refuse it"
+        detail = (
+            NO_TABLE
+            if is_sample()
+            else f"there is no table {table}, or its schema is not in the search_path"
         )
-    for detail in wrong:
         yield Check(FAIL, name, detail)
+        return
+    lines = [
+        *headers.checks(connection, resource),
+        *_types(connection, resource),
+        *_kind(connection, resource),
+        *_table(name, table, found[0], NEEDED),
+    ]
+    yield from lines or [Check(OK, name, "columns and rights")]
+
+
+def _merged(connection: Connection) -> Iterator[Check]:
+    """Yield the same of the table merged."""
+    needless = _needless(NEEDED_ON_MERGED)
+    found = ask(connection, "adoption/doctor/table", "merged", NEEDED_ON_MERGED, needless, [])
+    if not found:
+        yield Check(FAIL, "merged", NO_TABLE)
+        return
+    lines = list(_table("merged", "merged", found[0], NEEDED_ON_MERGED))
+    if message := headers.refusal(connection, QUERIES["kept"]):
+        lines.insert(0, Check(FAIL, "merged", f"sql/kept.sql: {message}"))
+    yield from lines or [Check(OK, "merged", "columns and rights")]
+
+
+def _needless(needed: list[str]) -> list[str]:
+    return [right for right in RIGHTS if right not in needed]
+
+
+def _types(connection: Connection, resource: Resource) -> Iterator[Check]:
+    types = {field.name: field.type for field in resource.key}
+    for column in ask(connection, "adoption/doctor/key_types", resource.table, list(types)):
+        # What is looked up as citext compares as a constraint does.
+        if not (column["type"].endswith("citext") and types[column["name"]].endswith("citext")):
+            detail = f"{column['name']} is {column['type']}, which {column['trouble']}"
+            yield Check(FAIL, resource.name, detail)
+
+
+def _kind(connection: Connection, resource: Resource) -> Iterator[Check]:
+    (kind,) = ask(connection, "adoption/kind", resource.table)
+    reason = why_not_ordinary(resource.table, kind)
+    if kind["kind"] == "f":
+        detail = f"{reason}: conflicts of serializable transactions are not seen there"
+        yield Check(FAIL, resource.name, detail)
+    elif kind["kind"] in ("v", "m"):
+        detail = f"{reason}: what is stored behind it cannot be checked"
+        yield Check(FAIL, resource.name, detail)
+    elif reason:
+        detail = f"{reason}: the service works, but merge, guard and enforce refuse it"
+        yield Check(ADVICE, resource.name, detail)
+
+
+def _table(subject: str, name: str, table: Row, needed: list[str]) -> Iterator[Check]:
+    """Yield what table.sql's row says."""
+    if table["unlogged"]:
+        yield Check(FAIL, subject, f"a crash empties it: ALTER TABLE {name} SET LOGGED;")
+    if table["row_security"]:
+        detail = "row security hides rows from this role, and so makes duplicates"
+        yield Check(FAIL, subject, detail)
+    if table["missing"]:
+        yield Check(FAIL, subject, f"the role lacks {', '.join(table['missing'])}")
     if table["owned"]:
-        yield Check(
-            ADVICE, name, f"the role owns it; the service needs no more than {', '.join(needed)}"
-        )
+        detail = f"the role owns it; the service needs no more than {', '.join(needed)}"
+        yield Check(ADVICE, subject, detail)
     elif table["surplus"]:
-        yield Check(
-            ADVICE,
-            name,
-            f"the role has {', '.join(table['surplus'])}, which the service does not need",
-        )
-    elif not wrong:
-        yield Check(OK, name, "columns and rights")
-    for column in table["nullable"]:
-        yield Check(
-            ADVICE,
-            name,
+        detail = f"the role has {', '.join(table['surplus'])}, which the service does not need"
+        yield Check(ADVICE, subject, detail)
+    for column in map(quoted, table["nullable"]):
+        detail = (
             f"{column} may be NULL, and rows where it is have no key:"
-            f" ALTER TABLE {name} ALTER {column} SET NOT NULL;",
+            f" ALTER TABLE {name} ALTER {column} SET NOT NULL;"
         )
+        yield Check(ADVICE, subject, detail)
 
 
-def _unique(connection: Connection, resource: str) -> Check:
-    name = f"{resource}_key"
-    subject = f"{resource} key"
-    others = ask(connection, "adoption/doctor/other_unique", resource, list(KEYS[resource]), name)
-    if others:
-        other = others[0]["name"]
-        if others[0]["partial"] or others[0]["taken"]:
-            detail = f"concurrent creators get 422 by the unique index {other}: drop it"
-        else:
-            detail = (
-                f"{other} is unique, but concurrent creators get 422 by it unless it is called so:"
-                f" ALTER INDEX {other} RENAME TO {name};"
-            )
-        return Check(FAIL, subject, detail)
+def _wrong_indexes(name: str, wanted: Row, index: Row | None, others: list[Row]) -> str | None:
+    """Return what is to be done with unique indexes other than the one wanted."""
+    for other in others:
+        if not (other["mine"] and other["is_unique"] and other["keys"] == wanted["keys"]):
+            continue
+        if index or not is_alike(other, wanted):
+            return f"concurrent creators get 422 by the unique index {other['sql_name']}: drop it"
+        return (
+            f"{other['sql_name']} is unique, but concurrent creators get 422 by it unless it is"
+            f" called so: ALTER INDEX {other['sql_name']} RENAME TO {quoted(name)};"
+        )
+    if index and not (index["mine"] and index["is_unique"] and is_alike(index, wanted)):
+        return f"{name} is an index of something else: rename it first"
+    return None
+
+
+def _unique(connection: Connection, resource: Resource) -> Check:
+    name = f"{resource.name}_key"
+    subject = f"{resource.name} key"
+    index, others = indexes(connection, resource, "key")
     try:
-        index = key_index(connection, resource)
-    except Refused as error:
-        return Check(FAIL, subject, str(error))
-    (guard,) = ask(connection, "adoption/guard_status", resource)
-    kinds = ask(connection, "adoption/kind", resource)
+        wanted = made_by(connection, resource, "index")
+    except (Refused, psycopg.Error) as error:
+        if index:
+            why = str(error).partition("\n")[0]
+            return Check(ADVICE, subject, f"whether {name} is what index.sql makes: {why}")
+    else:
+        if detail := _wrong_indexes(name, wanted, index, others):
+            return Check(FAIL, subject, detail)
+    guard = guard_status(connection, resource)
+    kinds = ask(connection, "adoption/kind", resource.table)
     whole = index and kinds and kinds[0]["kind"] == "p"  # an index that is in all partitions
-    if kinds and why_not_ordinary(resource, kinds[0]) and not whole:
+    if kinds and why_not_ordinary(resource.table, kinds[0]) and not whole:
         return Check(
             ADVICE,
             subject,
@@ -199,42 +245,43 @@ def _unique(connection: Connection, resource: str) -> Check:
         )
     if index and index["valid"] and index["is_constraint"]:
         return Check(OK, subject, f"the constraint {name} holds for all writers")
+    if index and index["valid"] and "constraint" not in resource.files:
+        return Check(OK, subject, f"the unique index {name} holds for all writers")
     if index:
         state = "not yet a constraint" if index["valid"] else "INVALID"
         return Check(ADVICE, subject, f"{name} is {state}: run `python -m db enforce` again")
-    if guard["status"] == "on":
+    if guard == "on":
         return Check(OK, subject, "no constraint, but the guard is on and holds for all writers")
     return Check(
         ADVICE,
         subject,
-        f"no constraint, and the guard is {guard['status']}: one row for a key only while all"
+        f"no constraint, and the guard is {guard}: one row for a key only while all"
         " writers go through the service, or run `python -m db guard on`",
     )
 
 
-def _foreign_keys(connection: Connection, resource: str) -> Iterator[Check]:
-    subject = f"{resource} references"
-    there = {key["referring"] for key in ask(connection, "adoption/foreign_keys", resource)}
-    known = set(known_references(resource))
+def _foreign_keys(connection: Connection, resource: Resource) -> Iterator[Check]:
+    name = resource.name
+    there = {row["referring"] for row in ask(connection, "adoption/foreign_keys", resource.table)}
+    known = {*resource.references}
     for column in sorted(known - there):
-        yield Check(
-            FAIL, subject, f"{column} has no foreign key to {resource}: rows may lose theirs"
-        )
+        detail = f"{column} has no foreign key to {name}: rows may lose theirs"
+        yield Check(FAIL, f"{name} references", detail)
     for column in sorted(there - known):
         yield Check(
             ADVICE,
-            subject,
-            f"{column} refers to {resource}, and merge refuses to run: see the README on how to"
+            f"{name} references",
+            f"{column} refers to {name}, and merge refuses to run: see the README on how to"
             " teach it",
         )
 
 
-def _triggers(connection: Connection, resource: str) -> Iterator[Check]:
-    names = [row["name"] for row in ask(connection, "adoption/doctor/statement_triggers", resource)]
-    if names:
+def _triggers(connection: Connection, resource: Resource) -> Iterator[Check]:
+    found = ask(connection, "adoption/doctor/statement_triggers", resource.table)
+    if names := [row["name"] for row in found]:
         yield Check(
             ADVICE,
-            f"{resource} triggers",
+            f"{resource.name} triggers",
             f"each POST fires {', '.join(names)}, FOR EACH STATEMENT, even where its key has a row;"
             " with PIPELINE=0 only a POST of a new key does",
         )

@@ -21,7 +21,8 @@ from psycopg.rows import tuple_row
 
 from db.meter import Meter
 from db.pool import Connection, Pool
-from db.queries import INSPECT, QUERIES
+from db.queries import INSPECT, shown
+from db.resources import RESOURCES, File
 from db.session import MEANING, PLANS, SETTINGS, conninfo, parameters
 from db.settings import INSPECTION_POOL_SIZE, Settings
 from db.transaction import Unavailable, read
@@ -61,6 +62,9 @@ _meters: WeakKeyDictionary[Connection, Meter] = WeakKeyDictionary()
 # Each cell is text, JsonText, or None for NULL.
 Row = tuple[str | None, ...]
 
+# The pages of each resource, by the end of their names, and the files that they are.
+PAGES = {"plan": "select", "duplicates": "duplicates"}
+
 # What goes before a lookup to have its plan.
 EXPLAIN = "EXPLAIN (ANALYZE, BUFFERS)\n"
 
@@ -95,6 +99,7 @@ class Question:
     name: str
     file: str  # relative to the checkout
     text: str
+    of: File | None = None  # of a resource, whose header says more
     lookup: bool = False  # the question is for its plan
 
     @property
@@ -108,11 +113,16 @@ class Question:
         if self.lookup:
             return f"Plan of {self.file}: EXPLAIN of the file that the service runs"
         titled = re.match(r"--[ \t]*(\S.*)", self.text)
+        if self.of and titled:
+            return titled[1].partition(":")[0]  # and then the columns
         return titled[1] if titled else self.name
 
     @cached_property
     def parameters(self) -> list[Parameter]:
         """What the lines name, by number."""
+        if self.of:
+            fields = enumerate(self.of.parameters, 1)
+            return [Parameter(number, field.name, field.type) for number, field in fields]
         lines = re.findall(r"^-- \$(\d{1,5}) (\w+) ([^\s,]+)", self.text, re.MULTILINE)
         return sorted(Parameter(int(number), name, type_) for number, name, type_ in lines)
 
@@ -130,18 +140,15 @@ class Answer:
 
 def questions() -> list[Question]:
     """Read all questions, each time anew: a new file needs no restart."""
-    names = {path.stem for path in INSPECT.glob("*.sql")}
-    names |= {_plan(resource) for resource in _resources()}
+    names = {path.stem for path in INSPECT.glob("*.sql")} | {*_of_resources()}
     found = (read_question(name) for name in names)
     return sorted((each for each in found if each is not None), key=lambda each: each.title)
 
 
 def read_question(name: str) -> Question | None:
     """Read one question; None if there is none of this name."""
-    for resource in _resources():
-        if name == _plan(resource):
-            text = QUERIES[f"{resource}/select"].decode()
-            return Question(name, f"sql/{resource}/select.sql", text, lookup=True)
+    if file := _of_resources().get(name):
+        return Question(name, shown(file.path), file.text, file, file.path.stem == "select")
     path = INSPECT / f"{name}.sql"
     # is_file: a pipe would be read for ever. What goes wrong is someone taking it away just now.
     with suppress(OSError):
@@ -151,13 +158,15 @@ def read_question(name: str) -> Question | None:
     return None
 
 
-def _resources() -> list[str]:
+def _of_resources() -> dict[str, File]:
+    """Return the files of resources that are pages, too, by the page's name."""
     # Of PostgreSQL: what other engines have instead is in a folder of its own.
-    return [name.removesuffix("/select") for name in QUERIES if re.fullmatch("\\w+/select", name)]
-
-
-def _plan(resource: str) -> str:
-    return f"{resource}_plan"
+    return {
+        f"{resource.name}_{page}": resource.files[name]
+        for resource in RESOURCES.values()
+        for page, name in PAGES.items()
+        if name in resource.files
+    }
 
 
 def open_inspection_pool(settings: Settings) -> Pool:

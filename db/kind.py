@@ -29,27 +29,27 @@ def some(tables: list[str]) -> str:
 
 
 def check_ordinary(table: str, kinds: list[Row]) -> None:
-    """Raise Refused unless the table is an ordinary one; where there is none, SQL will say so.
+    """Raise Refused unless the table is there, and an ordinary one.
 
     merge moves rows by the columns of the table that it is told, so that a child's own would be
     lost, and undo would put the row into the parent. A unique index, and the guard's triggers, hold
     in one table; a partitioned one takes no index that is built CONCURRENTLY, and its guard ends
     where a partition is attached, or its triggers disabled.
     """
-    for kind in kinds:
-        if reason := why_not_ordinary(table, kind):
-            raise Refused(
-                f"{reason}: merge, guard and enforce are right for ordinary tables alone,"
-                " so nothing was changed"
-            )
+    if not kinds:
+        raise Refused(f"there is no table {table}")
+    if reason := why_not_ordinary(table, kinds[0]):
+        raise Refused(
+            f"{reason}: merge, guard and enforce are right for ordinary tables alone, so nothing"
+            " was changed here"
+        )
 
 
-def check_referring(reference: str, kinds: list[Row]) -> None:
+def check_referring(table: str, kinds: list[Row]) -> None:
     """Raise Refused if a table that refers to a resource has children: no foreign key is theirs.
 
     Partitions have their table's foreign keys, and an UPDATE of it reaches them.
     """
-    table = reference.rpartition(".")[0]
     for kind in kinds:
         if kind["kind"] != "p" and kind["children"]:
             raise Refused(

@@ -1,43 +1,47 @@
 """Doctor's look at the lookup: by which index it goes, and so what it locks."""
 
+import re
 from collections.abc import Iterator
 
 import psycopg
 
-from db.adoption import KEYS
 from db.change import Connection, ask
 from db.check import ADVICE, FAIL, OK, Check
+from db.definition import indexes
 from db.kind import some
 from db.pool import Row
-from db.queries import QUERIES
-from db.shortcomings import one_line
+from db.queries import QUERIES, explained, one_line
+from db.resources import Resource
+
+JSON = b"(FORMAT JSON)"
 
 
-def lookup(connection: Connection, resource: str) -> Iterator[Check]:
+def lookup(connection: Connection, resource: Resource) -> Iterator[Check]:
     """Yield what there is to say of the lookup's index, on each partition and child."""
-    subject = f"{resource} lookup"
-    name = f"{resource}_lookup"
-    build = one_line(f"{resource}/lookup")
-    kinds = ask(connection, "adoption/kind", resource)
+    subject = f"{resource.name} lookup"
+    build = build_lookup(resource)
+    kinds = ask(connection, "adoption/kind", resource.table)
     concurrently = " CONCURRENTLY"
     if kinds and kinds[0]["kind"] == "p":  # whose partitions' indexes are built with its own
         concurrently = ""
         build = build.replace(" CONCURRENTLY", "")
-    index = ask(connection, "adoption/doctor/index", name)
-    if index and not index[0]["valid"]:
+    index, _ = indexes(connection, resource, "lookup")
+    if index and not index["valid"]:
+        name = index["sql_name"]
         detail = f"its index is INVALID: DROP INDEX{concurrently} {name}; {build}"
         yield Check(FAIL, subject, detail)
         return
     try:
-        scans = list(lookup_scans(connection, resource))
+        statement, values = explained(resource.name, "select", JSON)
+        found = scans(connection.execute(statement, values).fetchall())
     except psycopg.Error as error:
         yield Check(FAIL, subject, str(error).partition("\n")[0])
         return
-    served = [scan for scan in scans if "hashtextextended" in scan.get("Index Cond", "")]
-    others = [scan for scan in scans if scan not in served]
+    served = [scan for scan in found if is_served(scan)]
+    others = [scan for scan in found if scan not in served]
     if kinds and kinds[0]["kind"] == "r" and kinds[0]["children"]:
         # The service writes to none of them: its creators do not conflict there.
-        children = [scan for scan in others if scan.get("Relation Name") != resource]
+        children = [scan for scan in others if scan.get("Relation Name") != kinds[0]["name"]]
         others = [scan for scan in others if scan not in children]
         if children:
             tables = some([scan.get("Relation Name", "?") for scan in children])
@@ -45,23 +49,34 @@ def lookup(connection: Connection, resource: str) -> Iterator[Check]:
             yield Check(ADVICE, subject, detail)
     for scan in others[:1]:
         # An index of that name is not to be dropped unseen: row security, too, can do this.
-        remedy = f"{name} does not serve it, see schema.sql" if index else build
+        remedy = (
+            f"{index['sql_name']} does not serve it, see `python -m db init`" if index else build
+        )
         detail = f"a {scan['Node Type']} locks all keys, so that all creators conflict: {remedy}"
         yield Check(FAIL, subject, detail)
-    if not scans:
+    if not found:
         detail = "it finds nothing: row security lets this role see no row"
         yield Check(FAIL, subject, detail)
     elif not others:
-        indexes = some([scan.get("Index Name", "?") for scan in served])
-        yield Check(OK, subject, f"{served[0]['Node Type']} of {indexes}")
+        names = some([scan.get("Index Name", "?") for scan in served])
+        yield Check(OK, subject, f"{served[0]['Node Type']} of {names}")
 
 
-def lookup_scans(connection: Connection, resource: str) -> Iterator[Row]:
-    """Yield the nodes of the lookup's plan that read the table or its indexes."""
-    key = [0 if column.endswith("_id") else "" for column in KEYS[resource]]
-    explain = b"EXPLAIN (FORMAT JSON)\n" + QUERIES[f"{resource}/select"]
-    (explained,) = connection.execute(explain, key)
-    nodes = [explained["QUERY PLAN"][0]["Plan"]]
+def build_lookup(resource: Resource) -> str:
+    """Return the statement of lookup.sql."""
+    query = f"{resource.name}/lookup"
+    return one_line(QUERIES[query]) if query in QUERIES else f"{query}.sql is missing"
+
+
+def is_served(scan: Row) -> bool:
+    """Tell whether a scan goes by the hash of the whole key."""
+    return re.search(r"\bhash\w+extended\(", scan.get("Index Cond", "")) is not None
+
+
+def scans(plan: list[Row]) -> list[Row]:
+    """Return the nodes of an explained lookup that read the table or its indexes."""
+    found = []
+    nodes = [plan[0]["QUERY PLAN"][0]["Plan"]]
     while nodes:
         node = nodes.pop()
         nodes += node.get("Plans", [])
@@ -70,4 +85,5 @@ def lookup_scans(connection: Connection, resource: str) -> Iterator[Row]:
             "CTE Scan",
             "Bitmap Heap Scan",
         ):
-            yield node
+            found.append(node)
+    return found

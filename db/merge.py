@@ -3,8 +3,9 @@
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
 from itertools import islice
 
 import psycopg
@@ -14,18 +15,28 @@ from tqdm import tqdm
 
 from db import change
 from db.adoption import (
-    KEYS,
     check_references,
     duplicates,
     key_text,
-    known_references,
     refuse_guarded,
     refuse_relatives,
 )
+from db.change import Refused, for_each
 from db.kind import check_referring
-from db.moves import Item, Tally, Unmergeable, ask, merge_rows, restore
-from db.pool import Connection, FiniteTimestamp, Pool, Row, open_pool
-from db.queries import QUERIES
+from db.moves import (
+    Item,
+    Tally,
+    Unmergeable,
+    ask,
+    children,
+    family,
+    merge_rows,
+    restore,
+    table_of,
+    tables,
+)
+from db.pool import Connection, Pool, Row, TimeOfDay, open_pool
+from db.resources import RESOURCES, Resource
 from db.session import MEANING
 from db.settings import Settings
 from db.texts import say
@@ -43,8 +54,9 @@ from db.transaction import (
 BATCH = 20
 
 # How a transaction is tried, until it succeeds: with all items of a batch, with each alone, and
-# alone with all other writers kept out, as a key with thousands of rows, or employees, may need
-# under traffic. Someone's long transaction may keep us from that lock, so we ask more than once.
+# alone with all other writers kept out, as a key with thousands of rows, or of rows that refer to
+# them, may need under traffic. Someone's long transaction may keep us from that lock, so we ask
+# more than once.
 STAGES = ("batch", "alone", *["writers locked out"] * 5)
 
 # Seconds that a transaction may take, waiting for locks included, half of it for one. A request
@@ -59,6 +71,10 @@ PASSES = 3
 EXAMPLES = 5
 
 
+# The types of ids that psycopg would load as values of which str() is not what PostgreSQL writes.
+MOMENTS = ("date", "time", "timestamp", "timestamptz")
+
+
 class WritersGoOn(Exception):
     """Other writers could take a key that this transaction makes: they must be kept out."""
 
@@ -66,77 +82,130 @@ class WritersGoOn(Exception):
 Work = Callable[[Connection, list[Item]], Awaitable[Tally]]  # in a transaction
 
 
-def plan(connection: change.Connection) -> None:
+@dataclass(frozen=True)
+class Run:
+    """Some work, on what a query lists."""
+
+    work: Work
+    query: bytes
+    parameters: list[object]
+    title: str
+    unit: str
+    locks: Row  # of lock.sql, on the tables that it changes
+    url: str
+    seconds: float
+
+
+def plan(connection: change.Connection, names: Iterable[str] = RESOURCES) -> None:
     """Print what merge would do. Raises Refused."""
-    _check_tables(connection)
-    for resource in KEYS:
-        check_references(resource, change.ask(connection, "adoption/foreign_keys", resource))
-        totals = change.ask(connection, f"{resource}/plan")[0]
+
+    def tell(name: str) -> None:
+        _check(connection, name)
+        totals = change.ask(connection, f"{name}/plan")[0]
         referring = totals["referring"]
         say(
-            f"{resource}: {totals['keys']:,} keys would keep their lowest id,"
+            f"{name}: {totals['keys']:,} keys would keep one row each,"
             f" {totals['removed']:,} rows would go"
             + (f", {referring:,} rows refer to those." if referring else ".")
         )
-        for key in islice(duplicates(connection, resource), EXAMPLES):
-            pairs = change.ask(connection, f"{resource}/surplus", [key["id"]])
+        for key in islice(duplicates(connection, name), EXAMPLES):
+            pairs = change.ask(connection, f"{name}/surplus", [key["id"]])
             going = ", ".join(str(pair["id"]) for pair in pairs[:EXAMPLES])
             more = f" and {len(pairs) - EXAMPLES:,} more" if len(pairs) > EXAMPLES else ""
             say(f"  {key_text(key)}: {key['id']} stays, {going}{more} would go")
 
+    for_each(connection, names, tell)
 
-async def merge(url: str, limit: int | None, seconds: float = SECONDS) -> Tally:
+
+async def merge(
+    url: str, limit: int | None, seconds: float = SECONDS, names: Iterable[str] = RESOURCES
+) -> Tally:
     """Merge all keys that several rows share, or the first `limit` keys, the worst first.
 
-    A key that takes more than `seconds` stays as it is.
+    A key that takes more than `seconds` stays as it is, and so does a resource that notes name.
 
     Raises Refused, Unavailable or psycopg.Error; what was committed by then stays merged.
     """
-    with change.connect(url, "merge") as connection:
-        _check_tables(connection)
     total = Tally()
+    left = math.inf if limit is None else limit
     async with _pool(url, seconds) as pool:
-        for resource in KEYS:
-            tally = Tally()
-            for _ in range(PASSES):
-                if limit == 0:
-                    break
-                query = f"{resource}/duplicates"
-                seen, tally = await _in_batches(
-                    pool, url, query, limit, seconds, merge_keys, resource
-                )
-                total.rows += tally.rows
-                if limit is not None:
-                    limit -= seen
-                if not tally.rows:
-                    break
-            total.notes += tally.notes  # of the last pass: an earlier one's may be merged since
+        for name in names:
+            try:
+                left -= await _merge_one(pool, url, name, left, seconds, total)
+            except (Refused, SchemaMissing, psycopg.ProgrammingError) as error:
+                total.refused.append(f"{name}: {error}")
     return total
 
 
-async def undo(url: str, limit: int | None, seconds: float = SECONDS) -> Tally:
+async def _merge_one(
+    pool: Pool, url: str, name: str, limit: float, seconds: float, total: Tally
+) -> int:
+    """Merge the keys of one resource, add up what became of them, return how many they were."""
+    with change.connect(url, "merge") as connection:
+        _check(connection, name)
+        locks = _locks(connection, family(name))
+    query = change.sql_of(f"{name}/duplicates")
+    run = Run(merge_keys, query, [], name, " keys", locks, url, seconds)
+    seen = 0
+    tally = Tally()
+    for _ in range(PASSES):
+        if seen >= limit:
+            break
+        more, tally = await _in_batches(pool, run, limit - seen)
+        seen += more
+        total.rows += tally.rows
+        if not tally.rows:
+            break
+    total.notes += tally.notes  # of the last pass: an earlier one's may be merged since
+    return seen
+
+
+async def undo(
+    url: str, limit: int | None, seconds: float = SECONDS, names: Iterable[str] = RESOURCES
+) -> Tally:
     """Put back what was merged, or the last `limit` rows of it, the last first.
 
     Raises Refused, Unavailable or psycopg.Error; what was committed by then stays put back.
     """
+    able: list[str] = []
+    refused = Tally()
     with change.connect(url, "merge") as connection:
-        _check_tables(connection)
-        refuse_guarded(connection)
-    async with _pool(url, seconds) as pool:
-        _, tally = await _in_batches(
-            pool, url, "adoption/merged_last_first", limit, seconds, restore, "merged"
-        )
-    return tally
+        for name in names:
+            try:
+                _check_tables(connection, family(name))
+                for resource in family(name):
+                    refuse_guarded(connection, resource)
+                able.append(name)
+            except Refused as error:
+                refused.refused.append(f"{name}: {error}")
+        locks = _locks(connection, [each for name in able for each in family(name)])
+    query = change.sql_of("adoption/merged_last_first")
+    run = Run(restore, query, [able], "merged", " rows", locks, url, seconds)
+    if able:
+        async with _pool(url, seconds) as pool:
+            _, tally = await _in_batches(pool, run, math.inf if limit is None else limit)
+        refused.add(tally)
+    return refused
 
 
-def _check_tables(connection: change.Connection) -> None:
+def _check(connection: change.Connection, name: str) -> None:
+    """Raise Refused unless rows of a resource can be merged without a loss."""
+    _check_tables(connection, family(name))
+    for resource in family(name):
+        check_references(resource, change.ask(connection, "adoption/foreign_keys", resource.table))
+
+
+def _check_tables(connection: change.Connection, resources: list[Resource]) -> None:
     """Raise Refused unless rows can be moved out of these tables, and back, whole."""
-    refuse_relatives(connection)
-    for resource in KEYS:
-        for reference in known_references(resource):
-            check_referring(
-                reference, change.ask(connection, "adoption/kind", reference.rpartition(".")[0])
-            )
+    for resource in resources:
+        refuse_relatives(connection, resource)
+        for reference in resource.references:
+            table = table_of(reference)
+            check_referring(table, change.ask(connection, "adoption/kind", table))
+
+
+def _locks(connection: change.Connection, resources: list[Resource]) -> Row:
+    return change.ask(connection, "adoption/lock", tables(resources))[0]
 
 
 def _pool(url: str, seconds: float) -> AbstractAsyncContextManager[Pool]:
@@ -148,67 +217,64 @@ def _pool(url: str, seconds: float) -> AbstractAsyncContextManager[Pool]:
     return open_pool(Settings(database_url=patient, pool_size=2, retry_deadline=seconds))
 
 
-async def _in_batches(
-    pool: Pool, url: str, query: str, limit: int | None, seconds: float, work: Work, title: str
-) -> tuple[int, Tally]:
-    """Do the work on what a query lists, BATCH items in a transaction; return how many it was."""
+async def _in_batches(pool: Pool, run: Run, limit: float) -> tuple[int, Tally]:
+    """Do the work on what is listed, BATCH items in a transaction; return how many it was."""
     seen = 0
     total = Tally()
-    unit = " keys" if work is merge_keys else " rows"
-    batches = _batches(url, query, limit)
+    batches = _batches(run, limit)
     async with aclosing(batches):
-        with tqdm(desc=title, unit=unit, disable=None) as bar:  # on a terminal only
+        with tqdm(desc=run.title, unit=run.unit, disable=None) as bar:  # on a terminal only
             async for rows in batches:
-                bar.total = min(rows[0]["total"], math.inf if limit is None else limit)
+                bar.total = min(rows[0]["total"], limit)
                 items = [(row["resource"], row["id"]) for row in rows]
-                total.add(await _attempt(pool, items, seconds, work))
+                total.add(await _attempt(pool, run, items))
                 seen += len(items)
                 bar.update(len(items))
     return seen, total
 
 
-async def _batches(url: str, query: str, limit: int | None) -> AsyncGenerator[list[Row]]:
+async def _batches(run: Run, limit: float) -> AsyncGenerator[list[Row]]:
     connection = await Connection.connect(
-        change.patient(url, "merge"),
+        change.patient(run.url, "merge"),
         autocommit=True,
         cursor_factory=AsyncRawCursor,
         row_factory=dict_row,
     )
     await connection.pin(MEANING, await connection.search_path())
-    connection.adapters.register_loader("timestamptz", FiniteTimestamp)
+    _load_moments_as_text(connection)
     # WITH HOLD: the server keeps the list, and no transaction stays open beside the work.
     async with connection, AsyncRawServerCursor(connection, "items", withhold=True) as cursor:
-        await cursor.execute(QUERIES[query])
-        left = math.inf if limit is None else limit
+        await cursor.execute(run.query, run.parameters)
+        left = limit
         while left and (rows := await cursor.fetchmany(int(min(BATCH, left)))):
             yield rows
             left -= len(rows)
 
 
+def _load_moments_as_text(connection: Connection) -> None:
+    for type_ in MOMENTS:
+        connection.adapters.register_loader(type_, TimeOfDay)
+
+
 async def _attempt(
-    pool: Pool,
-    items: list[Item],
-    seconds: float,
-    work: Work,
-    stage: int = 0,
-    *,
-    locked: bool = False,
+    pool: Pool, run: Run, items: list[Item], stage: int = 0, *, locked: bool = False
 ) -> Tally:
     """Do the work in one transaction or, if that fails, in the next of STAGES."""
     how = STAGES[stage]
     locked = locked or how == "writers locked out"
 
     async def transaction(connection: Connection) -> Tally:
+        _load_moments_as_text(connection)
         # First, so that the snapshot is younger than the lock.
-        await ask(connection, "adoption/lock_writers_out" if locked else "adoption/lock")
-        if work is merge_keys and not locked:
+        await connection.execute(run.locks["alone" if locked else "shared"].encode())
+        if run.work is merge_keys and not locked:
             await _check_guarded(connection, items[0][0])
-        return await work(connection, items)
+        return await run.work(connection, items)
 
     try:
-        return await serializable(pool, transaction, seconds=seconds, attempts=Attempts())
+        return await serializable(pool, transaction, seconds=run.seconds, attempts=Attempts())
     except WritersGoOn:
-        return await _attempt(pool, items, seconds, work, stage, locked=True)
+        return await _attempt(pool, run, items, stage, locked=True)
     except (ReadOnlyDatabase, SchemaMissing):
         raise
     except (psycopg.Error, Unavailable, Unmergeable) as error:
@@ -220,24 +286,24 @@ async def _attempt(
             resource, id_ = items[0]
             return Tally(notes=[f"{resource} {id_} stays as it is: {_reason(error)}"])
     if locked:
-        await asyncio.sleep(random.uniform(0.5, 1) * seconds)  # who waited for us goes on
+        await asyncio.sleep(random.uniform(0.5, 1) * run.seconds)  # who waited for us goes on
     total = Tally()
     for item in items:
-        total.add(await _attempt(pool, [item], seconds, work, stage + 1, locked=locked))
+        total.add(await _attempt(pool, run, [item], stage + 1, locked=locked))
     return total
 
 
-async def _check_guarded(connection: Connection, resource: str) -> None:
+async def _check_guarded(connection: Connection, name: str) -> None:
     """Raise WritersGoOn if to merge makes keys, and the guard does not watch over them.
 
-    An employee who comes to another department gets a new key. Whoever creates that key meanwhile
-    meets us in a row of the guard's. Without it only our predicate locks would tell, and PostgreSQL
-    forgets those of transactions that ended while a longer one goes on.
+    A row that comes to refer to another one may get a new key by it. Whoever creates that key
+    meanwhile meets us in a row of the guard's. Without it only our predicate locks would tell, and
+    PostgreSQL forgets those of transactions that ended while a longer one goes on.
     """
-    folder = f"{resource}/"
-    if any(path.startswith(folder) and path.endswith("/collisions") for path in QUERIES):
-        for each in KEYS:
-            if (await ask(connection, "adoption/guard_status", each))[0]["status"] != "on":
+    if children(RESOURCES[name]):
+        for each in family(name):
+            status = await ask(connection, "adoption/guard_status", each.table, each.name)
+            if status[0]["status"] != "on":
                 raise WritersGoOn
 
 
@@ -250,10 +316,12 @@ def _reason(error: Exception) -> str:
 
 async def merge_keys(connection: Connection, items: list[Item]) -> Tally:
     """Merge all rows that share a key with one of the items, which are of one resource."""
-    resource = items[0][0]
-    for each in KEYS:
-        check_references(each, await ask(connection, "adoption/foreign_keys", each))
-    rows = await ask(connection, f"{resource}/surplus", [id_ for _, id_ in items])
+    name = items[0][0]
+    for each in family(name):
+        foreign_keys = await ask(connection, "adoption/foreign_keys", each.table)
+        check_references(each, foreign_keys)
+    rows = await ask(connection, f"{name}/surplus", [id_ for _, id_ in items])
     tally = Tally()
-    await merge_rows(connection, resource, [(row["id"], row["kept"]) for row in rows], tally)
+    pairs = [(row["id"], row["kept"]) for row in rows]
+    await merge_rows(connection, RESOURCES[name], pairs, tally)
     return tally

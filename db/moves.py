@@ -1,16 +1,20 @@
 """What merge and its undo do to rows, in a transaction that has begun."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from db.adoption import known_references
+from db.change import sql_of
 from db.pool import Connection, Row
 from db.queries import QUERIES
+from db.resources import RESOURCES, Resource
 
-Pairs = list[tuple[int, int]]  # the id of a row that goes, and the id of the one that stays
-Item = tuple[str, int]  # a resource and an id
+Id = Any  # as psycopg loads it
+Pairs = list[tuple[Id, Id]]  # the id of a row that goes, and the id of the one that stays
+Item = tuple[str, Id]  # a resource and an id
 
 
 class Unmergeable(Exception):
@@ -23,54 +27,92 @@ class Tally:
 
     rows: Counter[str] = field(default_factory=Counter)  # how many were moved, by resource
     notes: list[str] = field(default_factory=list)  # what was not, or not wholly, and why
+    refused: list[str] = field(default_factory=list)  # the resources that were not begun, and why
 
     def add(self, other: "Tally") -> None:
         self.rows += other.rows
         self.notes += other.notes
+        self.refused += other.refused
 
 
-async def merge_rows(connection: Connection, resource: str, pairs: Pairs, tally: Tally) -> None:
+def table_of(reference: str) -> str:
+    """Return the table of a "table.column", as SQL has it."""
+    named = re.fullmatch(r'(.+)\.(?:"(?:[^"]|"")+"|[^".]+)', reference)
+    assert named is not None, reference
+    return named[1]
+
+
+def children(resource: Resource) -> dict[str, Resource]:
+    """Return, by reference, the resources of whose rows some share a key once this is merged."""
+    by_table = {each.table: each for each in RESOURCES.values()}
+    return {
+        reference: by_table[table_of(reference)]
+        for reference in resource.references
+        if f"{reference}/collisions" in resource.files
+    }
+
+
+def family(name: str) -> list[Resource]:
+    """Return a resource, its children, and theirs."""
+    found = [RESOURCES[name]]
+    for each in found:  # which grows meanwhile
+        found += [child for child in children(each).values() if child not in found]
+    return found
+
+
+def tables(resources: list[Resource]) -> list[str]:
+    """Return the tables of some resources, and those that refer to them."""
+    referring = {table_of(reference) for each in resources for reference in each.references}
+    return sorted({each.table for each in resources} | referring)
+
+
+async def merge_rows(
+    connection: Connection, resource: Resource, pairs: Pairs, tally: Tally
+) -> None:
     """Move rows into merged, and what points at them to the rows that stay. Raises Unmergeable."""
     if not pairs:
         return
+    name = resource.name
     ids, kept = [id_ for id_, _ in pairs], [kept for _, kept in pairs]
     # By a lock, not by a conflict: a row that is merged into one that goes meanwhile would be lost.
-    if len(await ask(connection, f"{resource}/keep", list(set(kept)))) < len(set(kept)):
+    if len(await ask(connection, f"{name}/keep", list(set(kept)))) < len(set(kept)):
         raise Unmergeable("the row that it would be merged into is out of reach")
-    pointed: dict[int, dict[str, list[int]]] = {}
-    for reference in known_references(resource):
-        folder = f"{resource}/{reference}"
+    pointed: dict[str, dict[str, list[str]]] = {}
+    for reference in resource.references:
+        folder = f"{name}/{reference}"
         # First the rows that would share a key when they point at one row: the guard, if it is on,
         # refuses to make them.
-        if f"{folder}/collisions" in QUERIES:
-            table = reference.partition(".")[0]
+        if child := children(resource).get(reference):
             rows = await ask(connection, f"{folder}/collisions", ids, kept)
             colliding = [(row["id"], row["kept"]) for row in rows]
-            await merge_rows(connection, table, colliding, tally)
+            await merge_rows(connection, child, colliding, tally)
         for row in await ask(connection, f"{folder}/repoint", ids, kept):
-            pointed.setdefault(row["id"], {})[reference] = row["moved"]
+            pointed.setdefault(as_text(row["id"]), {})[reference] = row["moved"]
         # A trigger or a policy may have kept a row where it was. A cascade would delete it.
         if await ask(connection, f"{folder}/left", ids):
             raise Unmergeable(f"{reference} still refers to it")
-    removed = await ask(connection, f"{resource}/remove", ids, kept, Jsonb(pointed))
+    removed = await ask(connection, f"{name}/remove", ids, kept, Jsonb(pointed))
     if len(removed) < len(ids):
         raise Unmergeable("a trigger, a rule or a policy kept a row from being deleted")
     if not all(row["whole"] for row in removed):
         raise Unmergeable("JSON does not hold all of a column's value")
-    tally.rows[resource] += len(removed)
+    tally.rows[name] += len(removed)
 
 
 async def restore(connection: Connection, items: list[Item]) -> Tally:
     """Put merged rows back, and let what pointed at them point at them again."""
     tally = Tally()
     for resource, id_ in items:
-        for row in await ask(connection, f"{resource}/restore", id_):
+        for row in await ask(connection, f"{resource}/restore", as_text(id_)):
             if row["changed"]:
                 raise Unmergeable(f"{', '.join(row['changed'])} would not be as before")
             tally.rows[resource] += 1
             for reference, ids in row["pointed"].items():
                 query = f"{resource}/{reference}/repoint_back"
-                back = await ask(connection, query, id_, row["kept"], ids)
+                if query not in QUERIES:
+                    raise Unmergeable(f"there is no {query}.sql")
+                texts = [as_text(each) for each in ids]
+                back = await ask(connection, query, as_text(id_), as_text(row["kept"]), texts)
                 if len(back) < len(ids):
                     tally.notes.append(
                         f"{resource} {id_} is back, but {len(ids) - len(back)} of the {len(ids)}"
@@ -79,7 +121,12 @@ async def restore(connection: Connection, items: list[Item]) -> Tally:
     return tally
 
 
+def as_text(id_: Id) -> str:
+    """Return an id as PostgreSQL writes it as text."""
+    return str(id_).lower() if isinstance(id_, bool) else str(id_)
+
+
 async def ask(connection: Connection, query: str, *parameters: object) -> list[Row]:
     """Run one SQL file and return its rows."""
-    cursor = await connection.execute(QUERIES[query], parameters)
+    cursor = await connection.execute(sql_of(query), parameters)
     return await cursor.fetchall() if cursor.description else []

@@ -10,13 +10,15 @@ from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.programs import BIN
-from db.resources import ROOT
+from db.queries import shown
+from db.resources import RESOURCES, ROOT
+from db.samples import sample
 
 # The first psql with \bind, which gives a file its parameters.
 BIND = 16
 
-HELP = r"""To run a file:             \i sql/inspect/duplicates.sql
-One with parameters:       \bind 1 'Ada' \i sql/employees/select.sql
+HELP = r"""To run a file:             \i sql/inspect/guard_and_constraint.sql
+One with parameters:       \bind {values} \i {file}
 To leave:                  \q"""
 
 
@@ -26,7 +28,7 @@ def psql(url: str) -> bool:
     # Others see a process's arguments, but not its environment. For a key's password it asks.
     known.pop("sslpassword", None)
     password = {"PGPASSWORD": str(known.pop("password"))} if "password" in known else {}
-    print(HELP, flush=True)
+    say_help()
     # Ctrl-C is psql's: it cancels a query.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -40,6 +42,16 @@ def psql(url: str) -> bool:
                 raise
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def say_help() -> None:
+    """Print how a file is run, by the lookup of a resource."""
+    file, values = "FILE", "VALUE..."
+    for resource in RESOURCES.values():
+        select = resource.files["select"]
+        file = shown(select.path)
+        values = " ".join(f"'{sample(field)}'" for field in select.parameters)
+    print(HELP.format(values=values, file=file), flush=True)
 
 
 def _program() -> Path | str:

@@ -1,6 +1,8 @@
 """The SQL files, and the one thing the service is about: get or create a row."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -9,7 +11,10 @@ import psycopg
 from db.engine import ENGINES
 from db.pool import Connection, Pool, Row
 from db.resources import RESOURCES, ROOT, SAMPLE
-from db.transaction import LateInsert, SettingsLost, read
+from db.samples import sample
+from db.transaction import LateInsert, SchemaMissing, SettingsLost, read
+
+Statement = tuple[bytes, Sequence[Any]]
 
 # The questions of db.inspection, which come and go while the service runs.
 INSPECT = ROOT / "sql" / "inspect"
@@ -93,16 +98,49 @@ async def look_up(pool: Pool, resource: str, id_: str, seconds: float) -> Row | 
     return None
 
 
-async def check_usable(connection: Connection, resources: Iterable[str]) -> None:
-    """Raise an error if the server is read-only, or a table cannot be read, or a setting is lost.
+def shown(path: Path) -> str:
+    """Return the path of a file as one sees it from the checkout."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
-    It is one of psycopg's, or SettingsLost.
+
+def explained(resource: str, file: str, form: bytes = b"") -> tuple[bytes, list[str]]:
+    """Return the statement that asks for a file's plan, and values of its parameters' types.
+
+    PostgreSQL looks at tables, columns, types and rights, and runs nothing.
     """
-    (answer,), *_ = await connection.rows_of_each(
-        (QUERIES["session"], ()),
-        *((QUERIES[f"{resource}/get"], [None]) for resource in resources),
-        (QUERIES["kept"], [None, None]),
-    )
+    values = [sample(each) for each in RESOURCES[resource].files[file].parameters]
+    return b"EXPLAIN " + form + b"\n" + QUERIES[f"{resource}/{file}"], values
+
+
+def one_line(sql: bytes) -> str:
+    """Return an SQL file's statement on one line, to paste."""
+    lines = sql.decode().splitlines()
+    return " ".join(line.strip() for line in lines if not line.startswith("--"))
+
+
+async def check_usable(connection: Connection, resources: Iterable[str]) -> None:
+    """Raise an error if a POST would not be served.
+
+    It is SchemaMissing, which names the resource, SettingsLost, or one of psycopg's.
+    """
+    needed: dict[str, list[Statement]] = {
+        resource: [explained(resource, "select"), explained(resource, "insert")]
+        for resource in resources
+    }
+    needed["merged"] = [(b"EXPLAIN " + QUERIES["kept"], ["", ""])]
+    try:
+        (answer,), *_ = await connection.rows_of_each(
+            (QUERIES["session"], ()), *chain(*needed.values())
+        )
+    except psycopg.ProgrammingError:
+        # Sent at once, they do not tell which one it was.
+        for resource, statements in needed.items():
+            try:
+                await connection.rows_of_each(*statements)
+            except psycopg.ProgrammingError as error:
+                Connection.paths.clear()  # the table may have moved
+                raise SchemaMissing(resource) from error
+        raise
     if answer["read_only"]:
         raise psycopg.errors.ReadOnlySqlTransaction
     if answer["unset"] and connection.engine.planner_settings and not connection.settings:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from db.lookup import JSON, build_lookup, is_served, scans
 from db.pool import Connection
-from db.queries import QUERIES
+from db.queries import QUERIES, explained
+from db.resources import RESOURCES
 
 # The first minor release of each major one that does not miss conflicts on an index that was empty
 # at the start (release notes of 2026-08-13).
@@ -23,13 +25,7 @@ def version_fault(number: int) -> str | None:
     return None
 
 
-def one_line(query: str) -> str:
-    """Return an SQL file's statement on one line, to paste."""
-    lines = QUERIES[query].decode().splitlines()
-    return " ".join(line.strip() for line in lines if not line.startswith("--"))
-
-
-async def shortcomings(connection: Connection, resources: Sequence[str]) -> list[str]:
+async def shortcomings(connection: Connection, names: Sequence[str]) -> list[str]:
     """Return a sentence for each, with what mends it. Raises psycopg.Error."""
     if connection.engine.folder:
         return []
@@ -37,13 +33,23 @@ async def shortcomings(connection: Connection, resources: Sequence[str]) -> list
     number = connection.info.server_version
     if fault := version_fault(number):
         found.append(f"PostgreSQL {number // 10_000}.{number % 10_000} {fault}")
-    names = {f"{resource}_lookup": resource for resource in resources}
-    rows = await connection.rows(QUERIES["lookups"], [list(names)])
-    valid = {row["name"]: row["valid"] for row in rows}
-    for name, resource in names.items():
-        build = one_line(f"{resource}/lookup")
-        if name not in valid:
-            found.append(f"Without {name} all creators of {resource} conflict: {build}")
-        elif not valid[name]:
-            found.append(f"{name} is INVALID: DROP INDEX CONCURRENTLY {name}; {build}")
+    resources = [RESOURCES[name] for name in names]
+    indexes = [f"{name}_lookup" for name in names]
+    parameters = [[each.table for each in resources], indexes]
+    # EXPLAIN does not look anything up: it tells by which index it would.
+    valid, *plans = await connection.rows_of_each(
+        (QUERIES["lookups"], parameters), *(explained(each, "select", JSON) for each in names)
+    )
+    there = {row["name"]: row["valid"] for row in valid}
+    for resource, index, plan in zip(resources, indexes, plans, strict=True):
+        build = build_lookup(resource)
+        if index not in there:
+            found.append(f"Without {index} all creators of {resource.name} conflict: {build}")
+        elif not there[index]:
+            found.append(f"{index} is INVALID: DROP INDEX CONCURRENTLY {index}; {build}")
+        elif (found_by := scans(plan)) and not any(map(is_served, found_by)):
+            found.append(
+                f"{index} does not serve the lookup, and all creators of {resource.name} conflict:"
+                " run `python -m db init`"
+            )
     return found

@@ -98,6 +98,10 @@ class ServerFault(Unavailable):
 class SchemaMissing(Unavailable):
     """The tables, or rights on them, are missing: run `python -m db init`."""
 
+    def __str__(self) -> str:
+        about = f" It is about {', '.join(self.args)}." if self.args else ""
+        return f"{super().__str__()}{about}"
+
 
 class LateInsert(Exception):
     """The transaction had become too old to insert, and did not."""

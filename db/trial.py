@@ -6,19 +6,19 @@ none, so that the next request with this key finds nothing and makes one more ro
 
 from collections.abc import Iterator
 from contextlib import suppress
-from secrets import token_hex
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors
 from psycopg.types.numeric import Int8Dumper
 
-from db.adoption import KEYS
-from db.change import Connection
+from db.change import Connection, ask
 from db.check import ADVICE, FAIL, OK, Check
 from db.pool import Row
 from db.queries import QUERIES
 from db.refusal import is_refusal
+from db.resources import RESOURCES, Resource, parents
+from db.samples import NONE, draw, kinds_of_keys
 from db.transaction import KeyNotStored, LateInsert, meaning_of
 
 # Seconds from a transaction's begin in which its insert must come: in insert.sql.
@@ -34,6 +34,8 @@ NOT_KEPT = "no row is stored: a trigger, a rule or a policy keeps it away"
 BEGIN = b"BEGIN ISOLATION LEVEL SERIALIZABLE"
 
 Statement = tuple[bytes, tuple[Any, ...]]
+
+AGE: Statement = (QUERIES["adoption/doctor/age"], ())
 
 
 class Tried(NamedTuple):
@@ -53,28 +55,16 @@ class Trouble(Exception):
         self.level = level
 
 
-def names() -> dict[str, str]:
-    """Return names that no row has and that are easily stored as others, by what is in them."""
-    mark = f"doctor {token_hex(4)}"
-    return {
-        "a plain name": mark,
-        "blanks around it": f" {mark}\t ",
-        "capitals": f"{mark} Ada",
-        "accents": f"{mark} é e\N{COMBINING ACUTE ACCENT}",  # composed, and decomposed
-        "255 characters": f"{mark} {'x' * 255}"[:255],
-    }
-
-
-def trial(connection: Connection, resource: str) -> Iterator[Check]:
-    """Try each name as, or as a part of, a key of the resource; yield what is to be said."""
-    subject = f"{resource} trial"
+def trial(connection: Connection, resource: Resource) -> Iterator[Check]:
+    """Insert keys of several kinds and look them up; yield what is to be said."""
+    subject = f"{resource.name} trial"
     connection.adapters.register_dumper(int, Int8Dumper)  # as the service's own
-    tried = names()
+    kinds = kinds_of_keys(resource)
     kept = 0
-    told: dict[tuple[str, str], list[str]] = {}  # the names by level and what is to be said
-    for what, name in tried.items():
+    told: dict[tuple[str, str], list[str]] = {}  # the kinds by level and what is to be said
+    for kind in kinds:
         try:
-            _try(connection, resource, name)
+            _try(connection, resource, kind)
             kept += 1
             continue
         except Trouble as trouble:
@@ -82,12 +72,12 @@ def trial(connection: Connection, resource: str) -> Iterator[Check]:
         except psycopg.Error as error:
             why = _primary(error)
             said = (ADVICE, f"refused with 422, {why}") if is_refusal(error) else (FAIL, why)
-        told.setdefault(said, []).append(what)
+        told.setdefault(said, []).append(kind)
     for (level, detail), which in told.items():
         yield Check(level, subject, f"{', '.join(which)}: {detail}")
     if kept:
         detail = (
-            f"{kept} of {len(tried)} keys, inserted and rolled back, were found again as they were"
+            f"{kept} of {len(kinds)} keys, inserted and rolled back, were found again as they were"
             " sent (triggers have seen them, and ids are used up)"
         )
         yield Check(OK, subject, detail)
@@ -97,11 +87,11 @@ def _primary(error: psycopg.Error) -> str:
     return error.diag.message_primary or str(error).partition("\n")[0]
 
 
-def _try(connection: Connection, resource: str, name: str) -> None:
+def _try(connection: Connection, resource: Resource, kind: str) -> None:
     """Insert one key and look it up. Raises Trouble, or an error of psycopg's."""
     for attempt in range(ATTEMPTS):
         try:
-            tried = _insert(connection, resource, name)
+            tried = _insert(connection, resource, kind)
         except (errors.SerializationFailure, errors.DeadlockDetected):
             if attempt + 1 == ATTEMPTS:
                 raise
@@ -112,17 +102,17 @@ def _try(connection: Connection, resource: str, name: str) -> None:
                 raise Trouble(STORED if meaning.field else NOT_KEPT) from None
             if not isinstance(meaning, LateInsert):
                 raise
-            if attempt + 1 == ATTEMPTS:
-                raise Trouble(LATE, ADVICE) from None
+            continue
+        except LateInsert:
             continue
         finally:
             connection.rollback()
-        if tried.inserted or tried.age < INSERT_AGE:
+        if tried.inserted or (tried.age < INSERT_AGE and not tried.found):
             break
+    else:
+        raise Trouble(LATE, ADVICE)
     inserted, found = tried.inserted, tried.found
     if not inserted:
-        if tried.age >= INSERT_AGE:
-            raise Trouble(LATE, ADVICE)
         raise Trouble(NOT_KEPT)
     if _differs(inserted, tried.key):
         raise Trouble(STORED)
@@ -135,31 +125,69 @@ def _try(connection: Connection, resource: str, name: str) -> None:
 
 
 def _differs(row: Row, key: Row) -> bool:
-    return any(row[column] != value for column, value in key.items())
+    return any(row.get(column, value) != value for column, value in key.items())
 
 
-def _insert(connection: Connection, resource: str, name: str) -> Tried:
+def _insert(connection: Connection, resource: Resource, kind: str) -> Tried:
     """Insert one key in a transaction, and look it up."""
-    begin: Statement = (BEGIN, ())
-    age: Statement = (QUERIES["adoption/doctor/age"], ())
-    key: Row = {"name": name}
-    if "department_id" in KEYS[resource]:
-        # One that is there, so that all can be sent at once, or one made for it.
-        (department,) = _send(connection, [(QUERIES["departments/list"], (-(2**63), 1, None))])
-        if not department:
-            make: Statement = (QUERIES["departments/insert"], (name,))
-            _, department, made = _send(connection, [begin, make, age])
-            begin = age
-            if not department:
-                return Tried(key, None, _age(made), None)
-        key = {"department_id": department["id"], **key}
-    insert, select = QUERIES[f"{resource}/insert"], QUERIES[f"{resource}/select"]
+    start = [(BEGIN, ())]
+    values = _values(connection, resource, kind, start)
+    key = values[: len(resource.key)]
+    insert, select = QUERIES[f"{resource.name}/insert"], QUERIES[f"{resource.name}/select"]
     immediate: Statement = (QUERIES["adoption/doctor/constraints_immediate"], ())
-    sent = tuple(key.values())
-    _, inserted, then, _, found = _send(
-        connection, [begin, (insert, sent), age, immediate, (select, sent)]
+    *_, inserted, then, _, found = _send(
+        connection, [*start, (insert, values), AGE, immediate, (select, key)]
     )
-    return Tried(key, inserted, _age(then), found)
+    names = [field.name for field in resource.key]
+    return Tried(dict(zip(names, key, strict=True)), inserted, _age(then), found)
+
+
+def _values(
+    connection: Connection, resource: Resource, kind: str, start: list[Statement]
+) -> tuple[Any, ...]:
+    """Return what insert.sql is given, with a key of this kind; may do `start`, and empty it.
+
+    An id of another table's is one that is there, or that of a row that is made for it. Raises
+    Trouble where there is none.
+    """
+    others = parents(RESOURCES, resource.name)
+    referring = ask(connection, "adoption/doctor/referring", resource.table)
+    values: list[Any] = []
+    for field in resource.fields:
+        is_key = field in resource.key
+        if field.optional and (kind == NONE or not is_key):
+            values.append(None)
+        elif others.get(field.name) not in (None, resource.name):
+            values.append(_parent(connection, RESOURCES[others[field.name]], start))
+        elif field.name in {row["name"] for row in referring}:
+            row = _first(connection, resource)
+            if row is None:
+                raise Trouble(f"not tried: no row has a {field.name} that could be taken", ADVICE)
+            values.append(row[field.name])
+        else:
+            drawn = draw(field)
+            values.append(drawn.get(kind, next(iter(drawn.values()))))
+    return tuple(values)
+
+
+def _parent(connection: Connection, resource: Resource, start: list[Statement]) -> Any:
+    """Return the id of a row, which is made in a transaction that is begun for it if it must be."""
+    row = _first(connection, resource)
+    if row is None:
+        values = _values(connection, resource, "", start)
+        make: Statement = (QUERIES[f"{resource.name}/insert"], values)
+        *_, row = _send(connection, [*start, make])
+        start.clear()
+        if row is None:
+            raise LateInsert
+    return row["id"]
+
+
+def _first(connection: Connection, resource: Resource) -> Row | None:
+    """Return the row with the lowest id."""
+    parameters = (None, 1, *(None for _ in resource.filters))
+    (row,) = _send(connection, [(QUERIES[f"{resource.name}/list"], parameters)])
+    return row
 
 
 def _age(row: Row | None) -> float:

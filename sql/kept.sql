@@ -1,17 +1,22 @@
--- The id that merge kept in the place of this one, itself not merged since: kept text. No row if this one was not merged.
+-- The id that merge kept in the place of this one, itself not merged since: kept. No row if this one was not merged.
 -- $1 resource text
 -- $2 id text
 WITH RECURSIVE chain AS (
-    SELECT kept::text
+    SELECT kept
     FROM merged
     WHERE resource = $1::text
-      AND id::text = $2::text
+      AND id = $2::text
     UNION
-    SELECT merged.kept::text
+    SELECT merged.kept
     FROM chain
-    INNER JOIN merged ON merged.resource = $1::text AND merged.id::text = chain.kept
+    INNER JOIN merged ON merged.resource = $1::text AND merged.id = chain.kept
 )
 SELECT kept
 FROM chain
-ORDER BY kept
+WHERE NOT EXISTS (
+    SELECT
+    FROM merged
+    WHERE merged.resource = $1::text
+      AND merged.id = chain.kept
+)
 LIMIT 1;

@@ -1,6 +1,8 @@
--- The indexes of the lookups that are there: name, valid (not if a CREATE INDEX CONCURRENTLY failed).
--- $1 names text[]
-SELECT name, indisvalid AS valid
-FROM pg_catalog.unnest($1::text[]) AS names (name)
-INNER JOIN pg_index ON indexrelid = to_regclass(quote_ident(name))::oid
+-- The indexes of the lookups that are there, each in the schema of its table: name, valid (not if a CREATE INDEX CONCURRENTLY failed).
+-- $1 tables text[]
+-- $2 names text[], an index of each
+SELECT relname::text AS name, indisvalid AS valid
+FROM unnest($1::text[], $2::text[]) AS wanted (table_name, index_name)
+INNER JOIN pg_index ON indrelid = to_regclass(table_name)::oid
+INNER JOIN pg_class ON pg_class.oid = indexrelid AND relname = index_name
 ORDER BY name;

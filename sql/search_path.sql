@@ -27,4 +27,9 @@ WHERE schema OPERATOR(pg_catalog.=) ANY (SELECT schema FROM wanted)
        FROM pg_catalog.pg_extension
        WHERE extname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])
    )
-   OR NOT EXISTS (SELECT FROM wanted);
+   -- A table whose name in the files has a schema may be in none of the path's.
+   OR NOT EXISTS (
+       SELECT
+       FROM wanted
+       INNER JOIN path AS has ON has.schema OPERATOR(pg_catalog.=) wanted.schema
+   );

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import core
 from psycopg.conninfo import make_conninfo
 
-from db.change import apply_schema
 from db.embedded import embedded_server, unwind_on_signals
 from db.engine import discover
 from db.pool import Pool, open_pool
+from db.schema import apply_schema
 from db.settings import Settings
 from tests import profiles as profiles  # loads one
 from tests.faults.server import Server

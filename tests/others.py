@@ -26,7 +26,7 @@ def make_others(database: str) -> None:
 def remembered(database: str) -> int:
     """How many serializable transactions the server has room for, as doctor says."""
     with change.connect(database, "test") as connection:
-        (server,) = change.ask(connection, "doctor/server")
+        (server,) = change.ask(connection, "adoption/doctor/server")
     return int(server["serializable"])
 
 

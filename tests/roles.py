@@ -7,7 +7,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import Literal
 
 from db.programs import BIN
-from db.queries import ROLES
+from db.roles import roles
 from tests.service import LIMIT, environment, sql
 
 SERVICE = "onerow_service"
@@ -17,10 +17,12 @@ OWNER = "onerow_owner"
 def make_roles(database: str) -> None:
     """Run the script, as its first lines say."""
     subprocess.run(
-        [BIN / "psql", "--no-psqlrc", "--quiet", "--file", ROLES, database],
+        [BIN / "psql", "--no-psqlrc", "--quiet", database],
+        input=roles(),
         env=environment(),
         timeout=LIMIT,
         check=True,
+        text=True,
     )
     for role in (SERVICE, OWNER):
         _let_in(database, role)

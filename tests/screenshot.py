@@ -10,8 +10,8 @@ from functools import partial
 from threading import Event
 from time import monotonic
 
-from db.change import apply_schema
 from db.embedded import embedded_server
+from db.schema import apply_schema
 from tests.browser import chromium
 from tests.legacy import fill
 from tests.service import ROOT, Service, serving, temporary_data_dir

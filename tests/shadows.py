@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 TYPES = [
     *("boolean", "name", "smallint", "integer", "bigint", "numeric"),
     *("text", "varchar", "oid", "regclass", "date", "timestamp", "timestamptz", "pg_lsn"),
-    *("jsonb", "text[]", "bigint[]", "public.departments", "public.employees"),
+    *("jsonb", "text[]", "bigint[]", "record", "public.departments", "public.employees"),
     *("anyelement", "anycompatible"),
 ]
 OPERANDS = [
@@ -43,7 +43,7 @@ BEGIN
     FOREACH one IN ARRAY %(types)s::text[] LOOP
         FOREACH name IN ARRAY %(names)s::text[] LOOP
             EXECUTE pg_catalog.format('CREATE FUNCTION public.%%I(%%s) %%s', name, one, body);
-            CONTINUE WHEN one LIKE 'any%%' OR one LIKE '%%[]';
+            CONTINUE WHEN one LIKE 'any%%' OR one LIKE '%%[]' OR one = 'record';
             EXECUTE pg_catalog.format(
                 'CREATE FUNCTION public.%%I(text, text, VARIADIC %%s[]) %%s', name, one, body);
         END LOOP;

@@ -165,7 +165,7 @@ def test_a_form_asks_and_keeps_what_was_typed(visitor: Visitor, service: Service
     page.get_by_label("name").fill("employee 0")
     page.get_by_role("button", name="Ask").click()
     answer = page.get_by_role("table")
-    expect(answer).to_contain_text("Index Cond: (hashtextextended(name, department_id)")
+    expect(answer).to_contain_text("Index Cond: (hash_record_extended(ROW(department_id, name)")
     expect(answer).to_contain_text("'employee 0'")
     expect(page.get_by_label("department_id")).to_have_value("1")
     expect(page.get_by_label("name")).to_have_value("employee 0")
@@ -392,7 +392,7 @@ def test_nothing_is_wider_than_a_phone(visitor: Visitor, service: Service) -> No
 
 
 def test_a_name_that_is_a_script_is_shown_as_text(visitor: Visitor, service: Service) -> None:
-    page = visitor.open(f"{service.url}/inspect/duplicates")
+    page = visitor.open(f"{service.url}/inspect/departments_duplicates")
     keys = page.locator("td:nth-child(3)").all_inner_texts()
     assert [json.loads(key)["name"] for key in keys[:2]] == [SCRIPT, SCRIPT]
     assert page.locator("script").count() == 0
@@ -489,7 +489,7 @@ def test_a_page_whose_name_was_rebound_reads_and_writes_nothing(
 ) -> None:
     page = browser.new_page()
     url = f"http://{REBOUND}:{service.port}"
-    page.goto(f"{url}/inspect/duplicates")
+    page.goto(f"{url}/inspect/departments_duplicates")
     assert page.evaluate(ATTACK, url) == [421] * 5
     page.context.close()
     assert_nothing_was_changed(service)

@@ -62,7 +62,7 @@ PATHS = [
     ("GET", "/departments"),
     ("POST", "/departments"),
     ("DELETE", "/departments/1"),
-    ("GET", "/inspect/duplicates.json"),
+    ("GET", "/inspect/departments_duplicates.json"),
     ("GET", "/openapi.json"),
     ("GET", "/metrics"),
     ("GET", "/live"),
@@ -260,7 +260,7 @@ ANSWERS = [
     ("GET", "/metrics", 200),
     ("GET", "/openapi.json", 200),
     ("GET", "/inspect", 200),
-    ("GET", "/inspect/duplicates.csv", 200),
+    ("GET", "/inspect/departments_duplicates.csv", 200),
     ("GET", "/inspect/traffic.json", 200),
     ("GET", "/inspect/unknown", 404),
 ]

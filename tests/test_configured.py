@@ -172,7 +172,13 @@ def test_the_contract_holds_whatever_the_role_is_configured_to(
             assert service.http.get(row.headers["location"]).json() == row.json()
         for query in ("/employees", f"/employees?department_id={department['id']}&name=Ada"):
             assert service.http.get(query).json()["items"] == [hired.json()]
-        for question in ("duplicates", "sizes", "connections", "merged", "employees_plan"):
+        for question in (
+            "employees_duplicates",
+            "sizes",
+            "connections",
+            "merged",
+            "employees_plan",
+        ):
             asked = service.http.get(f"/inspect/{question}.json")
             assert asked.status_code == 200, asked.text
         assert service.http.delete(hired.headers["location"]).status_code == 204

@@ -12,10 +12,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db import adoption, change, doctor
-from db.change import apply_schema
 from db.check import Check
 from db.embedded import embedded_server
 from db.programs import BIN
+from db.schema import apply_schema
 from db.settings import Settings
 from tests.others import make_others, others, remembered
 from tests.roles import make_role
@@ -37,9 +37,11 @@ TRIED = (
 NULLABLE = "may be NULL, and rows where it is have no key: ALTER TABLE"
 LOOKUP = {
     "departments": "CREATE INDEX CONCURRENTLY departments_lookup"
-    " ON departments USING hash (hashtextextended(name::text, 0::bigint)) WITH (fillfactor = 10);",
+    " ON departments USING hash (hash_record_extended(ROW(name::text), 0::bigint))"
+    " WITH (fillfactor = 10);",
     "employees": "CREATE INDEX CONCURRENTLY employees_lookup"
-    " ON employees USING hash (hashtextextended(name::text, department_id::bigint))"
+    " ON employees USING hash"
+    " (hash_record_extended(ROW(department_id::bigint, name::text), 0::bigint))"
     " WITH (fillfactor = 10);",
 }
 
@@ -445,7 +447,7 @@ def test_a_lookup_whose_index_is_another_one(patient: str) -> None:
     sql(patient, "DROP INDEX departments_lookup")
     sql(patient, "CREATE INDEX departments_lookup ON departments (name)")
     failure = "a Seq Scan locks all keys, so that all creators conflict"
-    remedy = "departments_lookup does not serve it, see schema.sql"
+    remedy = "departments_lookup does not serve it, see `python -m db init`"
     assert troubles(as_role(patient)) == [("FAIL", "departments lookup", f"{failure}: {remedy}")]
 
 

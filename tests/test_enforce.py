@@ -63,8 +63,9 @@ def test_it_refuses_while_there_are_duplicates_and_names_them(database: str) -> 
     status, _, errors = legacy.run(database, "enforce")
     assert status == 1
     assert '{"name": "Ada", "department_id": 1}' in errors
-    assert constraints(database) == []
-    assert legacy.run(database, "guard", "status")[0] == 0
+    # The other resource does not wait for this one, whose guard stays on.
+    assert constraints(database) == CONSTRAINTS[:1]
+    assert "employees: the guard is on." in legacy.run(database, "guard", "status")[1]
 
 
 def test_it_removes_what_a_failed_build_left(database: str) -> None:
@@ -131,10 +132,12 @@ def test_a_key_that_does_not_fit_an_index_is_an_error_and_nothing_is_left(databa
 
 def test_it_waits_for_another_enforce(database: str) -> None:
     with change.connect(database, "enforce") as first:
-        assert change.ask(first, "turn")[0]["mine"]
+        assert change.ask(first, "adoption/turn")[0]["mine"]
         with legacy.start(database, "enforce") as second:
             assert second.stdout is not None
-            assert second.stdout.readline() == "Waiting for another guard or enforce to end.\n"
+            assert (
+                second.stdout.readline() == "Waiting for another init, guard or enforce to end.\n"
+            )
             assert constraints(database) == []
             first.close()
             assert second.wait() == 0

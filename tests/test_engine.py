@@ -10,8 +10,8 @@ from time import monotonic
 
 import pytest
 
-from db.change import apply_schema
 from db.engine import ENGINES, discover, named
+from db.schema import apply_schema
 from db.session import conninfo
 from db.settings import Settings
 from tests import legacy

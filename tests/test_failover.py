@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from db.change import apply_schema
 from db.embedded import embedded_server
+from db.schema import apply_schema
 from tests.faults.server import Server
 from tests.service import serving, sql, temporary_data_dir, until
 from tests.standby import hosts, standby_of

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,9 +11,13 @@ import pytest
 from psycopg import RawCursor
 
 import db.merge
+import db.moves
 from db import adoption, change, doctor
 from db.check import Check
+from db.moves import Tally
 from db.queries import QUERIES
+from db.resources import RESOURCES, File, Resource
+from db.schema import apply_schema
 from db.settings import Settings
 from tests import legacy
 from tests.roles import SERVICE, as_role, make_roles
@@ -106,25 +110,41 @@ def state(database: str) -> list[tuple[object, ...]]:
     return rows
 
 
-def plan(database: str) -> None:
+ALL = tuple(RESOURCES)
+
+
+def plan(database: str, names: Iterable[str] = ALL) -> None:
     with change.connect(database, "merge") as connection:
-        db.merge.plan(connection)
+        db.merge.plan(connection, names)
 
 
-def guard(database: str, action: str = "on") -> None:
+def apply(database: str, names: Iterable[str] = ALL) -> None:
+    refuse(asyncio.run(db.merge.merge(database, None, names=names)))
+
+
+def undo(database: str, names: Iterable[str] = ALL) -> None:
+    refuse(asyncio.run(db.merge.undo(database, None, names=names)))
+
+
+def refuse(tally: Tally) -> None:
+    if tally.refused:
+        raise change.Refused("; ".join(tally.refused))
+
+
+def guard(database: str, names: Iterable[str] = ALL, action: str = "on") -> None:
     with change.connect(database, "guard") as connection:
-        adoption.guard(connection, action)
+        adoption.guard(connection, action, names)
 
 
-def enforce(database: str) -> None:
+def enforce(database: str, names: Iterable[str] = ALL) -> None:
     with change.connect(database, "enforce") as connection:
-        adoption.enforce(connection)
+        adoption.enforce(connection, names)
 
 
-COMMANDS: dict[str, Callable[[str], object]] = {
+COMMANDS: dict[str, Callable[..., object]] = {
     "merge": plan,
-    "merge --apply": lambda database: asyncio.run(db.merge.merge(database, None)),
-    "merge --undo": lambda database: asyncio.run(db.merge.undo(database, None)),
+    "merge --apply": apply,
+    "merge --undo": undo,
     "guard on": guard,
     "enforce": enforce,
 }
@@ -139,9 +159,10 @@ def test_it_is_refused_before_anything_is_touched(
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(statement.encode())
         before = state(database)
+        resource = told.partition(" ")[0] if told[0] != "(" else "employees"
         for command, run in COMMANDS.items():
             with pytest.raises(change.Refused) as refusal:
-                run(database)
+                run(database, [resource])
             assert told in str(refusal.value), command
         assert state(database) == before
 
@@ -149,19 +170,20 @@ def test_it_is_refused_before_anything_is_touched(
 def test_the_command_ends_with_status_1_and_says_why(duplicated: Callable[[], str]) -> None:
     database = duplicated()
     sql(database, FAMILIES["a child"][0])
-    status, output, errors = legacy.run(database, "merge", "--apply")
-    assert (status, output) == (1, "")
+    status, output, errors = legacy.run(database, "merge", "--apply", "employees")
+    assert (status, output) == (1, "employees: 0 rows merged.\n")
     assert errors == (
-        "merge: employees has children, whose rows are among its own (contractors): merge, guard"
-        " and enforce are right for ordinary tables alone, so nothing was changed\n"
+        "merge: employees: employees has children, whose rows are among its own (contractors):"
+        " merge, guard and enforce are right for ordinary tables alone, so nothing was changed"
+        " here\n"
     )
 
 
 def test_a_guard_that_was_on_before_the_child_came_can_be_turned_off(database: str) -> None:
     guard(database)
     sql(database, "CREATE TABLE contractors () INHERITS (employees)")
-    guard(database, "status")
-    guard(database, "off")
+    guard(database, action="status")
+    guard(database, action="off")
     assert sql(database, "SELECT FROM pg_proc WHERE proname ~ 'guard'") == []
 
 
@@ -170,7 +192,7 @@ def test_a_child_that_comes_while_it_runs_loses_nothing(
 ) -> None:
     database = duplicated()
     sql(database, FAMILIES["a child"][0])
-    monkeypatch.setattr(db.merge, "_check_tables", lambda _: None)  # it was not there then
+    monkeypatch.setattr(db.merge, "_check_tables", lambda *_: None)  # it was not there then
     tally = asyncio.run(db.merge.merge(database, None))
     assert [note.split(":")[0] for note in tally.notes] == ["employees 1 stays as it is"]
     assert sql(database, "SELECT name, rate FROM contractors") == [("Ada", 90)]
@@ -182,10 +204,15 @@ def test_a_child_that_comes_while_it_runs_loses_nothing(
 
 def teach(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give merge the files for badges.holder, as the README says."""
-    for file in ("repoint", "left", "repoint_back"):
-        query = QUERIES[f"departments/employees.department_id/{file}"]
-        taught = query.replace(b"employees", b"badges").replace(b"department_id", b"holder")
-        monkeypatch.setitem(QUERIES, f"employees/badges.holder/{file}", taught)
+    files = RESOURCES["employees"].files
+    for name in ("repoint", "left", "repoint_back"):
+        file = RESOURCES["departments"].files[f"employees.department_id/{name}"]
+        taught = file.text.replace("employees", "badges").replace("department_id", "holder")
+        monkeypatch.setitem(files, f"badges.holder/{name}", File(file.path, taught))
+        monkeypatch.setitem(QUERIES, f"employees/badges.holder/{name}", taught.encode())
+    resources = {**RESOURCES, "employees": Resource("employees", files)}  # which looks anew
+    for module in (adoption, db.merge, db.moves):
+        monkeypatch.setattr(module, "RESOURCES", resources, raising=False)
 
 
 def test_partitions_that_refer_are_repointed_and_back(
@@ -290,7 +317,8 @@ def test_a_child_is_read_by_the_lookup_and_needs_its_index(database: str) -> Non
     assert details(database, "employees lookup", "FAIL") == []
     sql(
         database,
-        "CREATE INDEX ON contractors USING hash (hashtextextended(name, department_id))",
+        "CREATE INDEX ON contractors"
+        " USING hash (hash_record_extended(ROW(department_id, name), 0))",
     )
     assert details(database, "employees lookup", "advice") == []
     assert len(details(database, "employees lookup", "ok")) == 1
@@ -331,7 +359,7 @@ def partitioned(database: str) -> str:
     """A database whose tables have partitions; init builds the indexes as for any other."""
     with change.connect(database, "test") as connection:
         connection.execute(PARTITIONED.encode())
-    change.apply_schema(database)
+    apply_schema(database)
     make_roles(database)
     return database
 

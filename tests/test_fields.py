@@ -167,7 +167,6 @@ def service(
 ) -> Iterator[Service]:
     database = new_database()
     sql(database, f"CREATE TYPE mood AS ENUM ({LISTED.replace('%', '%%')})")
-    sql(database, "ALTER TABLE merged ALTER id TYPE text, ALTER kept TYPE text")
     root = tmp_path_factory.mktemp("resources")
     kinds = dict(KINDS)
     try:
@@ -413,6 +412,19 @@ def test_whatever_comes_is_stored_or_refused(
         return
     if len(path) < 8000:
         assert service.http.get(f"/id_{name}/{path}").status_code in (200, 404, 422)
+
+
+@pytest.mark.parametrize("value", ["a", "a:b", '"k":', "\\\\", '\\\\":"'])
+def test_a_field_twice_is_refused_whatever_is_in_it(service: Service, value: str) -> None:
+    once = json.dumps({"k": value})
+    assert service.post("/key_text", k=value).status_code in (200, 201)
+    headers = {"Content-Type": "application/json"}
+    for body in (f"{once[:-1]}, {once[1:]}", f'{once[:-1]}, "\\u006b" \n: "b"}}'):
+        answer = service.http.post("/key_text", content=body, headers=headers)
+        assert (answer.status_code, answer.json()["errors"]) == (
+            422,
+            [{"pointer": "#", "detail": "has a field twice"}],
+        )
 
 
 def test_null_is_one_key(name: str, service: Service) -> None:

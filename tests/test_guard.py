@@ -404,10 +404,10 @@ def test_a_temporary_table_does_not_hide_the_rows(guarded: str) -> None:
 
 def test_a_function_of_the_same_name_is_not_called(guarded: str) -> None:
     sql(guarded, ADA)
-    for types in ("text, integer", "text, bigint"):
+    for types in ("record, integer", "record, bigint"):
         sql(
             guarded,
-            f"CREATE FUNCTION public.hashtextextended({types}) RETURNS bigint"
+            f"CREATE FUNCTION public.hash_record_extended({types}) RETURNS bigint"
             " IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RAISE 'called'; END $$",
         )
     for insert in (ADA, "INSERT INTO departments (name) VALUES ('Research')"):
@@ -484,7 +484,7 @@ def test_it_stands_beside_its_table_whoever_turns_it_on(database: str) -> None:
 
 def test_on_and_off_take_turns(database: str) -> None:
     with change.connect(database, "guard") as first:
-        assert change.ask(first, "turn")[0]["mine"]
+        assert change.ask(first, "adoption/turn")[0]["mine"]
         with legacy.start(database, "guard", "on") as second:
             assert second.stdout is not None
             assert second.stdout.readline().startswith("Waiting for")

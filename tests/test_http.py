@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import make_conninfo
 
-from db.change import apply_schema
 from db.embedded import embedded_server
+from db.schema import apply_schema
 from tests import legacy
 from tests.service import LIMIT, ROOT, Service, environment, serving, sql, temporary_data_dir, until
 from web.invisible import INVISIBLE

@@ -20,6 +20,7 @@ from markupsafe import escape
 
 from db.embedded import embedded_server
 from db.inspection import ROW_LIMIT, SIZE_LIMIT, questions
+from db.resources import RESOURCES
 from tests import legacy
 from tests.others import PROCEDURE, make_others, others, remembered
 from tests.service import ROOT, Service, serving, sql, temporary_data_dir, until
@@ -86,7 +87,8 @@ def test_the_index_lists_every_question_and_the_picture(service: Service) -> Non
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     listed = re.findall(r'href="/inspect/(\w+)"', page.text)
     files = [path.stem for path in (ROOT / "sql" / "inspect").glob("*.sql")]
-    assert sorted(listed) == sorted([*files, "departments_plan", "employees_plan", "traffic"])
+    own = [f"{name}_{page}" for name in RESOURCES for page in ("plan", "duplicates")]
+    assert sorted(listed) == sorted([*files, *own, "traffic"])
     assert len(page.content) < PAGE
 
 
@@ -119,7 +121,9 @@ def test_a_question_is_a_page_a_json_and_a_csv(name: str, service: Service) -> N
         assert all(f'<th scope="col">{column}</th>' in page.text for column in header)
 
 
-@pytest.mark.parametrize("path", ["/inspect", "/inspect/duplicates", "/inspect/traffic.json"])
+@pytest.mark.parametrize(
+    "path", ["/inspect", "/inspect/departments_duplicates", "/inspect/traffic.json"]
+)
 def test_a_page_may_load_nothing_from_elsewhere(path: str, service: Service) -> None:
     headers = service.http.get(path).headers
     policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
@@ -133,7 +137,7 @@ def test_a_page_may_load_nothing_from_elsewhere(path: str, service: Service) -> 
 
 
 @pytest.mark.parametrize(
-    "path", ["nope", "nope.json", "duplicates.xml", "..%2Fread_only", "%00", "traffic.xml", ".json"]
+    "path", ["nope", "nope.json", "merged.xml", "..%2Fread_only", "%00", "traffic.xml", ".json"]
 )
 def test_an_unknown_question_is_404(path: str, service: Service) -> None:
     answer = service.http.get(f"/inspect/{path}")
@@ -142,7 +146,7 @@ def test_an_unknown_question_is_404(path: str, service: Service) -> None:
 
 
 def test_a_page_is_only_read(service: Service) -> None:
-    answer = service.post("/inspect/duplicates")
+    answer = service.post("/inspect/departments_duplicates")
     assert answer.status_code == 405
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
@@ -552,8 +556,10 @@ def test_a_wrong_value_is_a_clear_error(
 
 
 def test_a_name_is_shown_as_text(service: Service) -> None:
-    assert "<script>alert(1)</script>" in service.http.get("/inspect/duplicates.csv").text
-    page = service.http.get("/inspect/duplicates").text
+    assert (
+        "<script>alert(1)</script>" in service.http.get("/inspect/departments_duplicates.csv").text
+    )
+    page = service.http.get("/inspect/departments_duplicates").text
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     page = service.http.get("/inspect/merged", params={"resource": '"><script>'}).text
@@ -564,14 +570,15 @@ def test_a_name_is_shown_as_text(service: Service) -> None:
 
 
 def test_duplicates(service: Service) -> None:
-    worst, *others = rows(service, "duplicates")
+    worst, *others = rows(service, "departments_duplicates")
     assert worst["resource"] == "departments"
     assert worst["key"] == {"name": "<script>alert(1)</script>"}
     assert worst["copies"] == 9
-    assert {row["resource"] for row in others} == {"departments", "employees"}
-    copies = [row["copies"] for row in others]
-    assert copies == sorted(copies, reverse=True)
-    assert copies[-1] == 2
+    for found in (others, rows(service, "employees_duplicates")):
+        copies = [row["copies"] for row in found]
+        assert copies == sorted(copies, reverse=True)
+        assert copies[-1] == 2
+    assert {row["resource"] for row in found} == {"employees"}
 
 
 def test_who_waits_for_whom(service: Service) -> None:
@@ -694,6 +701,7 @@ def test_guard_constraint_and_what_merge_removed(new_database: Callable[[], str]
 
         assert state() == {
             "resource": "departments",
+            "table_name": "departments",
             "guard": "off",
             "unique_constraint": None,
             "its_index": None,
@@ -848,7 +856,7 @@ def test_a_page_answers_while_the_services_connections_are_stuck(
 
 def test_without_a_database_a_page_says_so(tmp_path: Path) -> None:
     with serving(DATABASE_URL=f"postgresql://postgres@/postgres?host={tmp_path}") as service:
-        page = service.http.get("/inspect/duplicates")
+        page = service.http.get("/inspect/departments_duplicates")
         assert page.status_code == 503
         assert "No database connection could be had" in page.text
         assert service.http.get("/inspect").status_code == 200

@@ -310,7 +310,7 @@ def unreachable(request: pytest.FixtureRequest, server: str, locked: str) -> str
     [
         (WHY[0], ["/ready", "/departments"]),
         (WHY[1], ["/ready", "/departments"]),
-        (WHY[2], ["/inspect/duplicates.json"]),  # which waits for five seconds
+        (WHY[2], ["/inspect/departments_duplicates.json"]),  # which waits for five seconds
     ],
     indirect=["unreachable"],
 )

@@ -138,7 +138,7 @@ def provoke(service: Service) -> Iterator[httpx.Response]:
         for path in ("/live", "/ready", "/openapi.json", "/inspect"):
             yield call(method, path)
         for suffix in ("", ".json", ".csv"):
-            for name in ("traffic", "duplicates"):
+            for name in ("traffic", "departments_duplicates"):
                 for query in ("", "?a=b", "?a=%ff"):
                     yield call(method, f"/inspect/{name}{suffix}{query}")
             # A parameter twice is no answer to show on a page.
@@ -151,7 +151,7 @@ def foreign(service: Service, paths: dict[str, Any]) -> Iterator[httpx.Response]
     """Yield the answers to another site's pages."""
     for path, item in paths.items():
         for method in item:
-            target = path.format(id=1, name="duplicates")
+            target = path.format(id=1, name="departments_duplicates")
             yield service.http.request(method, target, headers={"Host": "evil.example"})
             if method not in ("get", "head"):
                 origin = {"Origin": "https://evil.example"}
@@ -162,12 +162,12 @@ def refusals(service: Service, paths: dict[str, Any]) -> Iterator[httpx.Response
     """Yield the answers without a token, without a database, and to half a body."""
     for path, item in paths.items():
         for method in item:
-            target = path.format(id=1, name="duplicates")
+            target = path.format(id=1, name="departments_duplicates")
             yield service.http.request(method, target)
             yield service.http.request(method, target, headers={"X": "x" * 40_000})
 
     def ask(path: str, method: str) -> httpx.Response:
-        target = path.format(id=1, name="duplicates")
+        target = path.format(id=1, name="departments_duplicates")
         body = {"name": "Ada", "department_id": 1} if path == "/employees" else {"name": "Ada"}
         return service.http.request(
             method, target, json=body if method == "post" else None, headers=AUTHORIZED

@@ -74,7 +74,6 @@ def make_tables(database: str, root: Path) -> None:
     columns = ", ".join(f"{quoted(name)} text" for name in NAMES).replace("%", "%%")
     sql(database, TABLES)
     sql(database, f"CREATE TABLE names ({NUMBER}, {columns})")
-    sql(database, "ALTER TABLE merged ALTER id TYPE text, ALTER kept TYPE text")
     for lookup in root.glob("*/lookup.sql"):
         statement = re.sub("^--.*\n", "", lookup.read_text(), flags=re.MULTILINE)
         sql(database, statement.replace("%", "%%"))

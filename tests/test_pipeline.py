@@ -94,6 +94,12 @@ async def test_it_creates_then_finds(pool: Pool, database: str) -> None:
     assert (await run(pool, "Ada")).copies == 2
 
 
+async def test_a_text_is_not_cut_at_nul(pool: Pool, database: str) -> None:
+    with pytest.raises(psycopg.DataError):
+        await run(pool, "Ada\0Lovelace")
+    assert sql(database, "SELECT count(*) FROM departments") == [(0,)]
+
+
 async def test_a_request_that_hangs_in_a_failed_transaction_is_ended_by_the_server(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,9 +8,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from db import doctor
-from db.change import apply_schema
 from db.embedded import embedded_server
 from db.inspection import questions
+from db.schema import apply_schema
 from db.settings import Settings
 from tests import legacy
 from tests.roles import OWNER, SERVICE, as_role, make_roles

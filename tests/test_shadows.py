@@ -11,9 +11,10 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from db.adoption import GUARD_ON
-from db.change import apply_schema
 from db.programs import BIN
-from db.queries import QUERIES, ROLES, SCRIPTS
+from db.queries import QUERIES, SCRIPTS
+from db.roles import roles
+from db.schema import apply_schema
 from db.session import MEANING, TABLES, pin
 from tests import legacy
 from tests.service import LIMIT, ROOT, environment, serving, sql
@@ -122,7 +123,7 @@ def test_no_file_chooses_one(file: Path, watched: Watched) -> None:
 
 def test_the_test_would_see_one(watched: Watched) -> None:
     for statement in (
-        b"SELECT FROM departments WHERE hashtextextended(name, 0) = 0::bigint",
+        b"SELECT FROM departments WHERE hash_record_extended(ROW(name), 0) = 0::bigint",
         b"SELECT FROM pg_trigger WHERE tgfoid = 'now()'::regprocedure",
         b"SELECT 100.0 * 2::bigint",
     ):
@@ -167,7 +168,7 @@ def test_the_script_of_the_roles_where_they_come_before(preceded: str, tmp_path:
 def run_roles(database: str, tmp_path: Path) -> None:
     # It has the server say less; here it must say more.
     script = tmp_path / "roles.sql"
-    text = ROLES.read_text()
+    text = roles()
     assert "SET client_min_messages = warning;\n" in text
     script.write_text(text.replace("SET client_min_messages = warning;\n", ""))
     options = "-c debug_print_parse=on -c client_min_messages=log"
@@ -194,7 +195,7 @@ def test_service_and_commands_run_among_them(shadowed: str) -> None:
         hired = service.post("/employees", **employee)
         assert (hired.status_code, service.post("/employees", **employee).status_code) == (201, 200)
         assert service.http.get("/employees", params=employee).json()["items"] == [hired.json()]
-        for question in ("duplicates", "sizes", "waiting", "transactions"):
+        for question in ("departments_duplicates", "sizes", "waiting", "transactions"):
             assert service.http.get(f"/inspect/{question}").status_code == 200
         calm = unshadowed(shadowed)
         sql(calm, "INSERT INTO public.departments (name) VALUES ('Research')")

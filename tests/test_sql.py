@@ -63,32 +63,17 @@ def test_schema_has_no_unique_constraint_on_a_key(schema: str) -> None:
     assert sql(schema, unique + ours) == [("departments_pkey",), ("employees_pkey",)]
 
 
-# What departments and employees say differently, in the files that are the same but for the table.
-SAME_BUT_FOR = {
-    "employees": "departments",
-    "an employee": "a department",
-    "department_id::bigint": "0::bigint",
-    "NEW.0::bigint": "0::bigint",
-    "          AND 0::bigint IS NOT DISTINCT FROM 0::bigint\n": "",
-    "\n                'Key": "'Key",
-    "(department_id, name)=(%s, %s)": "(name)=(%s)",
-    "NEW.department_id, NEW.name\n            ": "NEW.name",
-}
-
-
-def test_the_files_of_the_two_resources_do_the_same() -> None:
-    for file in ("guard", "guard_always", "guard_locks", "guard_off", "remove", "restore"):
-        text = QUERIES[f"employees/{file}"].decode()
-        for employees, departments in SAME_BUT_FOR.items():
-            text = text.replace(employees, departments)
-        assert text == QUERIES[f"departments/{file}"].decode(), file
-
-
 def test_the_lookups_index_is_that_of_the_schema() -> None:
     schema = (ROOT / "schema.sql").read_text().replace("IF NOT EXISTS", "CONCURRENTLY")
     for resource in KEYS:
-        _, statement = QUERIES[f"{resource}/lookup"].decode().split("\n", 1)
+        lines = QUERIES[f"{resource}/lookup"].decode().splitlines(keepends=True)
+        statement = "".join(line for line in lines if not line.startswith("--"))
         assert statement in schema
+
+
+def test_the_table_merged_is_that_of_the_schema() -> None:
+    _, statement = QUERIES["adoption/merged"].decode().split("CREATE TABLE", 1)
+    assert statement in (ROOT / "schema.sql").read_text()
 
 
 KEYS: dict[str, list[object]] = {"departments": ["no such name"], "employees": [1, "no such name"]}
@@ -127,28 +112,6 @@ async def test_a_lookup_that_misses_locks_one_page_of_its_index(
                 ]
 
 
-# As earlier versions of schema.sql have made them.
-EARLIER = (
-    "DROP INDEX departments_lookup, employees_lookup",
-    "CREATE INDEX departments_lookup ON departments"
-    " USING hash (hashtextextended(name, 0)) WITH (fillfactor = 10)",
-    "CREATE INDEX employees_lookup ON employees"
-    " USING hash (hashtextextended(name, department_id)) WITH (fillfactor = 10)",
-)
-
-
-@pytest.mark.anyio
-async def test_an_earlier_index_serves_the_lookup(database: str) -> None:
-    for statement in EARLIER:
-        sql(database, statement)
-    async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
-        for resource, key in KEYS.items():
-            async with pool.connection() as connection, connection.transaction():
-                assert await predicate_locks(connection, resource, key) == [
-                    {"locktype": "page", "relation": f"{resource}_lookup"}
-                ]
-
-
 async def predicate_locks(
     connection: AsyncConnection[dict[str, object]], resource: str, key: list[object]
 ) -> list[dict[str, object]]:
@@ -169,6 +132,7 @@ BY_ID: dict[str, list[object]] = {
     **{f"{resource}/keep": [[7]] for resource in KEYS},
     "departments/employees.department_id/left": [[7]],
     "departments/employees.department_id/repoint": [[7], [8]],
+    "departments/employees.department_id/repoint_back": ["7", "8", ["7"]],
     "departments/remove": [[7], [8], "{}"],
 }
 
@@ -201,8 +165,8 @@ def test_a_hash_collision_is_not_a_duplicate(database: str) -> None:
     sql(database, "CREATE SCHEMA fake")
     sql(
         database,
-        "CREATE FUNCTION fake.hashtextextended(text, bigint) RETURNS bigint"
-        " IMMUTABLE LANGUAGE sql RETURN 0",
+        "CREATE FUNCTION fake.hash_record_extended(record, bigint) RETURNS bigint"
+        " IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN 0; END'",
     )
     sql(database, "INSERT INTO departments (name) VALUES ('one'), ('other')")
     sql(

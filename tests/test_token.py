@@ -30,7 +30,7 @@ PATHS = [
     ("GET", "/departments"),
     ("DELETE", "/departments/1"),
     ("GET", "/inspect"),
-    ("GET", "/inspect/duplicates"),
+    ("GET", "/inspect/departments_duplicates"),
     ("GET", "/inspect/traffic.json"),
     ("GET", "/no/such/path"),
 ]
@@ -78,7 +78,7 @@ def test_each_token_opens_everything(token: str, service: Service) -> None:
 
 def test_a_browser_may_give_it_as_a_password_and_only_to_the_pages(service: Service) -> None:
     headers = {"Authorization": basic("anyone", NEW)}
-    assert service.http.get("/inspect/duplicates", headers=headers).status_code == 200
+    assert service.http.get("/inspect/departments_duplicates", headers=headers).status_code == 200
     assert service.http.get("/departments", headers=headers).status_code == 401
     assert service.http.get("/inspections", headers=headers).status_code == 401
 

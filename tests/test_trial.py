@@ -4,10 +4,10 @@ import psycopg
 import pytest
 
 from db import doctor
-from db.adoption import KEYS
 from db.change import connect
 from db.check import Check
 from db.queries import QUERIES
+from db.resources import RESOURCES
 from db.settings import Settings
 from db.trial import INSERT_AGE
 from tests.service import sql
@@ -222,5 +222,5 @@ def test_what_fails_already_is_not_tried(database: str) -> None:
 
 def test_the_age_is_that_of_the_sql() -> None:
     age = f"interval '{INSERT_AGE * 1000:.0f} milliseconds'"
-    for resource in KEYS:
+    for resource in RESOURCES:
         assert QUERIES[f"{resource}/insert"].decode().count(age) == 2

@@ -171,8 +171,8 @@ def answer_before_commit() -> None:
 def lookup_without_the_department() -> None:
     """A namesake elsewhere is taken for the employee."""
     QUERIES["employees/select"] = QUERIES["employees/select"].replace(
-        b"WHERE hashtextextended(name::text, department_id::bigint)\n"
-        b"          = hashtextextended($2::text, $1::bigint)\n"
+        b"WHERE hash_record_extended(ROW(department_id::bigint, name::text), 0::bigint)\n"
+        b"          = hash_record_extended(ROW($1::bigint, $2::text), 0::bigint)\n"
         b"      AND department_id::bigint IS NOT DISTINCT FROM $1::bigint\n",
         b"WHERE $1::bigint IS NOT NULL\n",
     )

@@ -1,5 +1,6 @@
 -- The guard of a table: "on", "off", or "incomplete" where something has disabled or removed a part of it: status.
--- $1 resource text
+-- $1 table text
+-- $2 resource text, after which the triggers are called
 SELECT
     CASE count(*) FILTER (WHERE tgenabled = 'A')
         WHEN 2 THEN 'on'
@@ -7,4 +8,4 @@ SELECT
     END AS status
 FROM pg_trigger
 WHERE tgrelid = to_regclass($1::text)::oid
-  AND tgname IN ($1::text || '_guard_insert', $1::text || '_guard_update');
+  AND tgname IN ($2::text || '_guard_insert', $2::text || '_guard_update');

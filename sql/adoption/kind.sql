@@ -1,6 +1,7 @@
--- What a table is and what it inherits from or to: kind ("r" for an ordinary table, as in pg_class), parents, children (partitions, too). No row if there is no such table.
--- $1 resource text
+-- What a table is and what it inherits from or to: name (without its schema), kind ("r" for an ordinary table, as in pg_class), parents, children (partitions, too). No row if there is no such table.
+-- $1 table text
 SELECT
+    relname::text AS name,
     relkind::text AS kind,
     ARRAY(
         SELECT inhparent::regclass::text

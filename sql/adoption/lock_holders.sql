@@ -1,5 +1,5 @@
--- Who has a lock on a table: description.
--- $1 resource text
+-- Who has a lock on one of these tables: description.
+-- $1 tables text[]
 SELECT DISTINCT
     CASE
         WHEN pg_locks.pid IS NULL THEN 'a prepared transaction, see pg_prepared_xacts'
@@ -8,7 +8,7 @@ SELECT DISTINCT
 FROM pg_locks
 LEFT JOIN pg_stat_activity ON pg_stat_activity.pid = pg_locks.pid
 WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND relation = to_regclass($1::text)::oid
+  AND relation IN (SELECT to_regclass(name)::oid FROM pg_catalog.unnest($1::text[]) AS tables (name))
   AND granted
   AND pg_locks.pid IS DISTINCT FROM pg_backend_pid()
 ORDER BY description

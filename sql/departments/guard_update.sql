@@ -1,8 +1,8 @@
--- The guard's trigger for departments that get another key. No row.
+-- The guard's trigger for rows of departments that get another key. No row.
 -- Not UPDATE OF: that would miss a key changed by a BEFORE trigger.
 CREATE TRIGGER departments_guard_update
 AFTER UPDATE ON departments
 FOR EACH ROW
 WHEN (NEW.name IS NOT NULL
-      AND NEW.name::text IS DISTINCT FROM OLD.name::text)
+      AND (NEW.name::text IS DISTINCT FROM OLD.name::text))
 EXECUTE FUNCTION departments_guard();

@@ -1,4 +1,4 @@
--- The new department: id bigint, name text, created_at timestamp with time zone. No row if the key has one, or if the transaction is too old to insert.
+-- The new row of departments: id bigint, name text, created_at timestamp with time zone. No row if the key has one, or if the transaction is too old to insert.
 -- $1 name text
 -- An insert must come within 50 ms of its transaction's begin. PostgreSQL remembers a committed
 -- serializable transaction, and with it the conflict with what it has read, for as long as its pool
@@ -11,7 +11,8 @@ WITH missing AS MATERIALIZED (
     WHERE NOT EXISTS (
         SELECT
         FROM departments
-        WHERE hashtextextended(name::text, 0::bigint) = hashtextextended($1::text, 0::bigint)
+        WHERE hash_record_extended(ROW(name::text), 0::bigint)
+              = hash_record_extended(ROW($1::text), 0::bigint)
           AND name::text IS NOT DISTINCT FROM $1::text
     )
       AND clock_timestamp() < transaction_timestamp() + interval '50 milliseconds'
@@ -28,8 +29,8 @@ LEFT JOIN inserted ON TRUE
 WHERE CASE
     WHEN inserted.tableoid IS NULL THEN 'the table kept no row'
     WHEN inserted.name::text IS DISTINCT FROM $1::text THEN 'the table stored another name'
-    WHEN hashtextextended(inserted.name::text, 0::bigint)
-         <> hashtextextended($1::text, 0::bigint) THEN 'the table would not find this name'
+    WHEN hash_record_extended(ROW(inserted.name::text), 0::bigint)
+         <> hash_record_extended(ROW($1::text), 0::bigint) THEN 'the table would not find this name'
     WHEN clock_timestamp() > transaction_timestamp() + interval '50 milliseconds' THEN 'the insert came too late'
     ELSE 'true'
 END::boolean;

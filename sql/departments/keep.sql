@@ -1,4 +1,4 @@
--- Keeps departments as they are until the transaction ends: id, of each.
+-- Keeps rows of departments as they are until the transaction ends: id, of each.
 -- $1 ids bigint[]
 -- Fails with 40001 where one was changed or deleted since the snapshot. SHARE lets others refer to it.
 SELECT id

@@ -1,13 +1,14 @@
--- The departments after an id, by id, one more than the limit if there are more: id bigint, name text, created_at timestamp with time zone.
+-- The rows of departments after an id, by id, one more than the limit if there are more: id bigint, name text, created_at timestamp with time zone.
 -- $1 after bigint, or NULL for the start
 -- $2 limit bigint
 -- $3 name text, or NULL for any
--- With a name, the hash condition lets departments_lookup find the row.
+-- With the whole key, the hash condition lets departments_lookup find the row.
 SELECT id, name, created_at
 FROM departments
 WHERE ($1::bigint IS NULL OR id OPERATOR(pg_catalog.>) $1::bigint)
   AND ($3::text IS NULL OR name::text = $3::text)
   AND ($3::text IS NULL
-       OR hashtextextended(name::text, 0::bigint) = hashtextextended($3::text, 0::bigint))
+       OR hash_record_extended(ROW(name::text), 0::bigint)
+          = hash_record_extended(ROW($3::text), 0::bigint))
 ORDER BY id
 LIMIT $2::bigint + 1;

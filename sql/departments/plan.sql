@@ -1,8 +1,10 @@
--- What merge would do to departments: keys, removed, referring (employees of those removed).
+-- What merge would do to departments: keys, removed, referring (rows that refer to those removed).
 WITH ranked AS (
-    SELECT id, pg_catalog.min(id) OVER (PARTITION BY name) AS kept
+    SELECT
+        departments.id,
+        pg_catalog.first_value(departments.id) OVER (PARTITION BY departments.name ORDER BY departments.id) AS kept
     FROM departments
-    WHERE name IS NOT NULL
+    WHERE departments.name IS NOT NULL
 ),
 surplus AS (
     SELECT id, kept
@@ -12,5 +14,9 @@ surplus AS (
 SELECT
     pg_catalog.count(DISTINCT kept) AS keys,
     count(*) AS removed,
-    (SELECT count(*) FROM employees INNER JOIN surplus ON surplus.id OPERATOR(pg_catalog.=) department_id) AS referring
+    (
+        SELECT count(*)
+        FROM employees
+        INNER JOIN surplus ON surplus.id OPERATOR(pg_catalog.=) employees.department_id
+    ) AS referring
 FROM surplus;

@@ -1,7 +1,7 @@
--- Moves departments into merged: id, whole (whether the JSON holds all of the row), of each.
+-- Moves rows of departments into merged: id, whole (whether the JSON holds all of the row), of each.
 -- $1 ids bigint[]
 -- $2 kept bigint[], for each of them the one that stays
--- $3 pointed jsonb, by id, what pointed at it: {"7": {"table.column": [1, 2]}}
+-- $3 pointed jsonb, by id, what pointed at it: {"7": {"table.column": ["1", "2"]}}
 -- ONLY: a row of a child has columns that are not in the JSON.
 -- departments.*, not departments: a column may have that name.
 WITH pairs AS (
@@ -23,7 +23,7 @@ removed AS (
 ),
 moved AS (
     INSERT INTO merged (resource, id, kept, content, pointed)
-    SELECT 'departments', id, kept, content, coalesce($3::jsonb -> id::text, '{}')
+    SELECT 'departments', id::text, kept::text, content, coalesce($3::jsonb -> id::text, '{}')
     FROM removed
 )
 SELECT id, whole

@@ -1,9 +1,9 @@
 -- Puts a row of departments back, all of its columns, and takes it out of merged: kept, pointed, changed (the columns that are not as they were).
--- $1 id bigint
+-- $1 id text
 WITH taken AS (
     DELETE FROM merged
     WHERE resource = 'departments'
-      AND id = $1::bigint
+      AND id = $1::text
     RETURNING kept, content, pointed
 ),
 restored AS (

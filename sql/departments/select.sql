@@ -1,4 +1,4 @@
--- The department of this name, the lowest id where several share it, and how many do: id bigint, name text, created_at timestamp with time zone, copies bigint. No row if there is none.
+-- The row of departments with this key, the lowest id where several share it, and how many do: id bigint, name text, created_at timestamp with time zone, copies bigint. No row if there is none.
 -- $1 name text
 -- Exact types leave PostgreSQL no choice of operators and functions but its own, whatever others made.
 -- Only departments_lookup can serve the hash condition: no index serves IS NOT DISTINCT FROM, and
@@ -6,7 +6,8 @@
 WITH same_key AS MATERIALIZED (
     SELECT id, name, created_at
     FROM departments
-    WHERE hashtextextended(name::text, 0::bigint) = hashtextextended($1::text, 0::bigint)
+    WHERE hash_record_extended(ROW(name::text), 0::bigint)
+          = hash_record_extended(ROW($1::text), 0::bigint)
       AND name::text IS NOT DISTINCT FROM $1::text
 )
 SELECT id, name, created_at, count(*) OVER () AS copies

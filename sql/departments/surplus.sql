@@ -1,4 +1,4 @@
--- The departments that share a key with one of these and are not the lowest of their key: id, kept.
+-- The rows of departments that share a key with one of these and are not the lowest of their key: id, kept.
 -- $1 ids bigint[]
 -- Found by the hash, as in select.sql, so that the predicate locks are a page for each key.
 WITH keys AS MATERIALIZED (
@@ -7,15 +7,15 @@ WITH keys AS MATERIALIZED (
     WHERE id OPERATOR(pg_catalog.=) ANY ($1::bigint[])
 ),
 same_key AS MATERIALIZED (
-    SELECT departments.id, departments.name
+    SELECT departments.id, keys.name
     FROM keys
     INNER JOIN departments
-        ON hashtextextended(departments.name::text, 0::bigint)
-           = hashtextextended(keys.name::text, 0::bigint)
+        ON hash_record_extended(ROW(departments.name::text), 0::bigint)
+           = hash_record_extended(ROW(keys.name::text), 0::bigint)
        AND departments.name::text IS NOT DISTINCT FROM keys.name::text
 ),
 ranked AS (
-    SELECT id, pg_catalog.min(id) OVER (PARTITION BY name) AS kept
+    SELECT id, pg_catalog.first_value(id) OVER (PARTITION BY name ORDER BY id) AS kept
     FROM same_key
 )
 SELECT id, kept

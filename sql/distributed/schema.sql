@@ -33,8 +33,8 @@ CREATE INDEX IF NOT EXISTS employees_department
 CREATE TABLE IF NOT EXISTS merged (
     step bigint GENERATED ALWAYS AS IDENTITY,
     resource text NOT NULL,
-    id bigint NOT NULL,
-    kept bigint NOT NULL,
+    id text NOT NULL,
+    kept text NOT NULL,
     content jsonb NOT NULL,
     pointed jsonb NOT NULL,
     merged_at timestamptz NOT NULL DEFAULT now(),

@@ -1,4 +1,4 @@
--- The employee just deleted: id bigint. No row if there was none.
+-- The row of employees just deleted: id bigint. No row if there was none.
 -- $1 id bigint
 DELETE FROM employees
 WHERE id OPERATOR(pg_catalog.=) $1::bigint

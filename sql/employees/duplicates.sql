@@ -1,7 +1,7 @@
--- The keys that several employees share, the worst first: resource, id (the lowest), key, copies, first_created_at, last_created_at, referring (nothing does), total (how many keys), surplus (rows in all but one of each).
+-- The keys that several rows of employees share, the worst first: resource, id (the lowest), key, copies, first_created_at, last_created_at, referring (rows that refer to one of them), total (how many keys), surplus (rows in all but one of each).
 SELECT
     'employees' AS resource,
-    pg_catalog.min(id) AS id,
+    (pg_catalog.array_agg(id ORDER BY id))[1] AS id,
     pg_catalog.jsonb_build_object('department_id', department_id, 'name', name) AS key,
     count(*) AS copies,
     pg_catalog.min(created_at) AS first_created_at,
@@ -14,4 +14,4 @@ WHERE department_id IS NOT NULL
   AND name IS NOT NULL
 GROUP BY department_id, name
 HAVING count(*) > 1
-ORDER BY count(*) DESC, pg_catalog.min(id);
+ORDER BY count(*) DESC, id;

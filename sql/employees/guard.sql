@@ -1,8 +1,9 @@
--- The guard: refuses an employee whose key another one has, as a unique constraint would, whatever rows were there before. No row.
+-- The guard: refuses a row of employees whose key another one has, as a unique constraint would, whatever rows were there before. No row.
 -- SECURITY DEFINER, so that writers need no right on its locks; and, since it runs as its owner, with a
 -- search_path of the owner's choosing, functions by their schema, and types that leave no choice.
 -- row_security off: where a policy would hide rows from it, it fails. jit off: without sequential scans a
 -- plan that has to do one is dear enough to be compiled, for a tenth of a second.
+-- use_column: a name that the table's columns and the function's variables share is the column's.
 CREATE FUNCTION employees_guard() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT
@@ -10,6 +11,7 @@ SET row_security = off
 SET enable_seqscan = off
 SET jit = off
 AS $$
+#variable_conflict use_column
 DECLARE
     other bigint;
 BEGIN
@@ -30,28 +32,28 @@ BEGIN
     -- Waits for whoever writes this key. Then READ COMMITTED sees, in the next statement, what they
     -- committed; a transaction whose snapshot is older than that commit fails here, with 40001.
     INSERT INTO employees_guard_locks (hash)
-    VALUES (pg_catalog.hashtextextended(NEW.name::text, NEW.department_id::bigint))
+    VALUES (pg_catalog.hash_record_extended(ROW(NEW.department_id::bigint, NEW.name::text), 0::bigint))
     ON CONFLICT (hash) DO UPDATE SET hash = EXCLUDED.hash;
 
     WITH same_key AS MATERIALIZED (
         SELECT id
         FROM employees
-        WHERE pg_catalog.hashtextextended(name::text, department_id::bigint)
-              = pg_catalog.hashtextextended(NEW.name::text, NEW.department_id::bigint)
+        WHERE pg_catalog.hash_record_extended(ROW(department_id::bigint, name::text), 0::bigint)
+              = pg_catalog.hash_record_extended(ROW(NEW.department_id::bigint, NEW.name::text), 0::bigint)
           AND department_id::bigint IS NOT DISTINCT FROM NEW.department_id::bigint
           AND name::text IS NOT DISTINCT FROM NEW.name::text
     )
-    SELECT pg_catalog.min(id)
+    SELECT id
     INTO other
     FROM same_key
-    WHERE id OPERATOR(pg_catalog.<>) NEW.id;
+    WHERE id OPERATOR(pg_catalog.<>) NEW.id
+    ORDER BY id
+    LIMIT 1;
 
     IF other IS NOT NULL THEN
         RAISE unique_violation USING
             MESSAGE = 'duplicate key value violates the guard of employees',
-            DETAIL = pg_catalog.format(
-                'Key (department_id, name)=(%s, %s) already exists.', NEW.department_id, NEW.name
-            ),
+            DETAIL = pg_catalog.format('Key (department_id, name)=(%s, %s) already exists.', NEW.department_id, NEW.name),
             HINT = pg_catalog.format('Use the row with id %s, which has this key.', other),
             SCHEMA = TG_TABLE_SCHEMA,
             TABLE = TG_TABLE_NAME,

@@ -1,4 +1,4 @@
--- The guard's trigger for new employees. No row.
+-- The guard's trigger for new rows of employees. No row.
 -- AFTER, because a BEFORE trigger that comes later could still change the key.
 CREATE TRIGGER employees_guard_insert
 AFTER INSERT ON employees

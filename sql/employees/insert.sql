@@ -1,4 +1,4 @@
--- The new employee: id bigint, department_id bigint, name text, created_at timestamp with time zone. No row if the key has one, or if the transaction is too old to insert.
+-- The new row of employees: id bigint, department_id bigint, name text, created_at timestamp with time zone. No row if the key has one, or if the transaction is too old to insert.
 -- $1 department_id bigint
 -- $2 name text
 -- An insert must come within 50 ms of its transaction's begin. PostgreSQL remembers a committed
@@ -12,8 +12,8 @@ WITH missing AS MATERIALIZED (
     WHERE NOT EXISTS (
         SELECT
         FROM employees
-        WHERE hashtextextended(name::text, department_id::bigint)
-              = hashtextextended($2::text, $1::bigint)
+        WHERE hash_record_extended(ROW(department_id::bigint, name::text), 0::bigint)
+              = hash_record_extended(ROW($1::bigint, $2::text), 0::bigint)
           AND department_id::bigint IS NOT DISTINCT FROM $1::bigint
           AND name::text IS NOT DISTINCT FROM $2::text
     )
@@ -32,8 +32,8 @@ WHERE CASE
     WHEN inserted.tableoid IS NULL THEN 'the table kept no row'
     WHEN inserted.department_id::bigint IS DISTINCT FROM $1::bigint THEN 'the table stored another department_id'
     WHEN inserted.name::text IS DISTINCT FROM $2::text THEN 'the table stored another name'
-    WHEN hashtextextended(inserted.name::text, inserted.department_id::bigint)
-         <> hashtextextended($2::text, $1::bigint) THEN 'the table would not find this name'
+    WHEN hash_record_extended(ROW(inserted.name::text), 0::bigint)
+         <> hash_record_extended(ROW($2::text), 0::bigint) THEN 'the table would not find this name'
     WHEN clock_timestamp() > transaction_timestamp() + interval '50 milliseconds' THEN 'the insert came too late'
     ELSE 'true'
 END::boolean;

@@ -1,16 +1,24 @@
--- What merge would do to employees, their departments merged before: keys, removed, referring (nothing does).
-WITH department AS (
-    SELECT id, pg_catalog.min(id) OVER (PARTITION BY name, CASE WHEN name IS NULL THEN id END) AS kept
+-- What merge would do to employees, the rows that they refer to merged before: keys, removed, referring (rows that refer to those removed).
+WITH departments_kept AS (
+    SELECT id, pg_catalog.first_value(id) OVER (PARTITION BY name, CASE WHEN (name IS NOT NULL) IS NOT TRUE THEN id END ORDER BY id) AS kept
     FROM departments
 ),
 ranked AS (
     SELECT
         employees.id,
-        pg_catalog.min(employees.id) OVER (PARTITION BY department.kept, employees.name) AS kept
+        pg_catalog.first_value(employees.id) OVER (PARTITION BY departments_kept.kept, employees.name ORDER BY employees.id) AS kept
     FROM employees
-    INNER JOIN department ON department.id OPERATOR(pg_catalog.=) employees.department_id
-    WHERE employees.name IS NOT NULL
+    INNER JOIN departments_kept ON departments_kept.id OPERATOR(pg_catalog.=) employees.department_id
+    WHERE employees.department_id IS NOT NULL
+      AND employees.name IS NOT NULL
+),
+surplus AS (
+    SELECT id, kept
+    FROM ranked
+    WHERE id OPERATOR(pg_catalog.<>) kept
 )
-SELECT pg_catalog.count(DISTINCT kept) AS keys, count(*) AS removed, 0::bigint AS referring
-FROM ranked
-WHERE id OPERATOR(pg_catalog.<>) kept;
+SELECT
+    pg_catalog.count(DISTINCT kept) AS keys,
+    count(*) AS removed,
+    0::bigint AS referring
+FROM surplus;

@@ -1,7 +1,7 @@
--- Moves employees into merged: id, whole (whether the JSON holds all of the row), of each.
+-- Moves rows of employees into merged: id, whole (whether the JSON holds all of the row), of each.
 -- $1 ids bigint[]
 -- $2 kept bigint[], for each of them the one that stays
--- $3 pointed jsonb, by id, what pointed at it: {"7": {"table.column": [1, 2]}}
+-- $3 pointed jsonb, by id, what pointed at it: {"7": {"table.column": ["1", "2"]}}
 -- ONLY: a row of a child has columns that are not in the JSON.
 -- employees.*, not employees: a column may have that name.
 WITH pairs AS (
@@ -23,7 +23,7 @@ removed AS (
 ),
 moved AS (
     INSERT INTO merged (resource, id, kept, content, pointed)
-    SELECT 'employees', id, kept, content, coalesce($3::jsonb -> id::text, '{}')
+    SELECT 'employees', id::text, kept::text, content, coalesce($3::jsonb -> id::text, '{}')
     FROM removed
 )
 SELECT id, whole

@@ -1,4 +1,4 @@
--- The employee of this key, the lowest id where several share it, and how many do: id bigint, department_id bigint, name text, created_at timestamp with time zone, copies bigint. No row if there is none.
+-- The row of employees with this key, the lowest id where several share it, and how many do: id bigint, department_id bigint, name text, created_at timestamp with time zone, copies bigint. No row if there is none.
 -- $1 department_id bigint
 -- $2 name text
 -- Exact types leave PostgreSQL no choice of operators and functions but its own, whatever others made.
@@ -7,8 +7,8 @@
 WITH same_key AS MATERIALIZED (
     SELECT id, department_id, name, created_at
     FROM employees
-    WHERE hashtextextended(name::text, department_id::bigint)
-          = hashtextextended($2::text, $1::bigint)
+    WHERE hash_record_extended(ROW(department_id::bigint, name::text), 0::bigint)
+          = hash_record_extended(ROW($1::bigint, $2::text), 0::bigint)
       AND department_id::bigint IS NOT DISTINCT FROM $1::bigint
       AND name::text IS NOT DISTINCT FROM $2::text
 )

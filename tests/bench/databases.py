@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from db.change import apply_schema
 from db.embedded import embedded_server
+from db.schema import apply_schema
 from tests.bench.keys import DEPARTMENTS, OLD_ROWS
 from tests.service import temporary_data_dir
 

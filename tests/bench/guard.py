@@ -14,10 +14,11 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.adoption import GUARD_ON
-from db.change import Connection, apply_schema, change, connect
+from db.change import Connection, change, connect
 from db.embedded import embedded_server
 from db.programs import BIN
 from db.queries import QUERIES
+from db.schema import apply_schema
 from tests.service import temporary_data_dir
 
 ROUNDS = 5
@@ -54,7 +55,7 @@ def with_lock(lock: bytes) -> bytes:
 
 
 def guard(connection: Connection) -> None:
-    change(connection, "employees", [QUERIES[f"employees/{file}"] for file in GUARD_ON])
+    change(connection, ["employees"], [QUERIES[f"employees/{file}"] for file in GUARD_ON])
 
 
 def advisory_guard(connection: Connection) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from db.change import apply_schema
+from db.schema import apply_schema
 from tests.cluster.network import Host, Network
 from tests.cluster.postgres import Node
 from tests.haproxy import HAProxy, balancing

@@ -11,8 +11,8 @@ import psutil
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from db.change import apply_schema
 from db.embedded import embedded_server
+from db.schema import apply_schema
 from tests.linearizability import Row
 from tests.service import sql, temporary_data_dir, until
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
 
-from db.change import apply_schema
 from db.embedded import embedded_server, unwind_on_signals
+from db.schema import apply_schema
 from tests import legacy
 from tests.service import serving, sql, temporary_data_dir
 

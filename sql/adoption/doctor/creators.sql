@@ -13,7 +13,7 @@ WHERE (nspname = 'public' OR nspname = ANY (current_schemas(FALSE)))
   AND grantee NOT IN (
       SELECT relowner
       FROM pg_catalog.unnest($1::text[]) AS names (name)
-      INNER JOIN pg_class ON pg_class.oid = to_regclass(quote_ident(name))::oid
+      INNER JOIN pg_class ON pg_class.oid = to_regclass(name)::oid
   )
 GROUP BY nspname
 ORDER BY nspname;

@@ -1,5 +1,5 @@
 -- The columns of a table's key whose types store or compare other than what they are sent: name, type, trouble.
--- $1 resource text
+-- $1 table text
 -- $2 key_columns text[]
 WITH RECURSIVE named AS (
     SELECT attnum, attname, atttypid AS type, atttypmod AS modifier

@@ -1,5 +1,5 @@
 -- The triggers of a table that fire once for each INSERT, whether it makes a row or not: name.
--- $1 resource text
+-- $1 table text
 SELECT tgname::text AS name
 FROM pg_trigger
 WHERE tgrelid = to_regclass($1::text)::oid

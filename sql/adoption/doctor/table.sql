@@ -1,5 +1,5 @@
 -- A table as the session's role has it: table_name, unlogged, owned, row_security, missing (the rights of $2 it lacks), surplus (those of $3 it has), nullable (of the columns of $4). No row if there is no such table.
--- $1 resource text
+-- $1 table text
 -- $2 needed text[]
 -- $3 needless text[]
 -- $4 key_columns text[]

@@ -1,5 +1,5 @@
--- The employees that will share a key when their departments are one, but for the lowest of each key: id, kept.
--- $1 ids bigint[], departments that go
+-- The rows of employees that will share a key when the rows of departments they refer to are one, but for the lowest of each key: id, kept.
+-- $1 ids bigint[], rows that go
 -- $2 kept bigint[], for each of them the one that stays
 -- Those that stay are found by the hash, as in select.sql: no other index serves the condition.
 WITH pairs AS (
@@ -13,11 +13,11 @@ moving AS MATERIALIZED (
     WHERE employees.name IS NOT NULL
 ),
 staying AS (
-    SELECT employees.id, employees.department_id, employees.name
+    SELECT employees.id, keys.department_id, keys.name
     FROM (SELECT DISTINCT department_id, name FROM moving) AS keys
     INNER JOIN employees
-        ON hashtextextended(employees.name::text, employees.department_id::bigint)
-           = hashtextextended(keys.name::text, keys.department_id::bigint)
+        ON hash_record_extended(ROW(employees.department_id::bigint, employees.name::text), 0::bigint)
+           = hash_record_extended(ROW(keys.department_id::bigint, keys.name::text), 0::bigint)
        AND employees.department_id::bigint IS NOT DISTINCT FROM keys.department_id::bigint
        AND employees.name::text IS NOT DISTINCT FROM keys.name::text
 ),
@@ -29,7 +29,7 @@ together AS (
     FROM staying
 ),
 ranked AS (
-    SELECT id, pg_catalog.min(id) OVER (PARTITION BY department_id, name) AS kept
+    SELECT id, pg_catalog.first_value(id) OVER (PARTITION BY department_id, name ORDER BY id) AS kept
     FROM together
 )
 SELECT id, kept

@@ -1,5 +1,5 @@
--- Moves the employees of departments that go to those that stay: id (the department's that goes), moved (the employees' ids).
--- $1 ids bigint[], departments that go
+-- Moves what refers to rows of departments that go to those that stay: id (of the one that goes), moved (which rows of employees).
+-- $1 ids bigint[], rows that go
 -- $2 kept bigint[], for each of them the one that stays
 WITH pairs AS (
     SELECT id, kept
@@ -12,6 +12,6 @@ moved AS (
     WHERE employees.department_id OPERATOR(pg_catalog.=) pairs.id
     RETURNING employees.id, pairs.id AS was
 )
-SELECT was AS id, pg_catalog.array_agg(id ORDER BY id) AS moved
+SELECT was AS id, pg_catalog.array_agg(id::text ORDER BY id) AS moved
 FROM moved
 GROUP BY was;

@@ -1,9 +1,9 @@
--- Moves employees back to the department they came from, where they still are in the one that was kept: id, of each.
--- $1 department_id bigint
--- $2 kept bigint
--- $3 ids bigint[]
+-- Moves rows of employees back to the one of departments they referred to, where they still refer to the one that was kept: id, of each.
+-- $1 id text
+-- $2 kept text
+-- $3 ids text[], of the rows to move
 UPDATE employees
-SET department_id = $1::bigint
-WHERE id OPERATOR(pg_catalog.=) ANY ($3::bigint[])
-  AND department_id OPERATOR(pg_catalog.=) $2::bigint
+SET department_id = $1::text::bigint
+WHERE id OPERATOR(pg_catalog.=) ANY ($3::text[]::bigint[])
+  AND department_id OPERATOR(pg_catalog.=) $2::text::bigint
 RETURNING id;

@@ -1,4 +1,4 @@
--- The new department: id, name, created_at. No row if the key has one.
+-- The new row of departments: id bigint, name text, created_at timestamp with time zone. No row if the key has one.
 -- $1 name text
 -- Engines that keep the locks of what a transaction has read need no limit to its age.
 -- The end fails, and so the transaction, with what it says as an invalid boolean: after triggers and

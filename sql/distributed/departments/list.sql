@@ -1,4 +1,4 @@
--- The departments after an id, by id, one more than the limit if there are more: id, name, created_at.
+-- The rows of departments after an id, by id, one more than the limit if there are more: id bigint, name text, created_at timestamp with time zone.
 -- $1 after bigint, or NULL for the start
 -- $2 limit bigint
 -- $3 name text, or NULL for any

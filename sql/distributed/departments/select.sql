@@ -1,4 +1,4 @@
--- The department of this name, the lowest id where several share it, and how many do: id, name, created_at, copies. No row if there is none.
+-- The row of departments with this key, the lowest id where several share it, and how many do: id bigint, name text, created_at timestamp with time zone, copies bigint. No row if there is none.
 -- $1 name text
 -- Engines that lock the keys they have looked at, and not pages of an index, need no hash of them.
 SELECT id, name, created_at, count(*) OVER () AS copies

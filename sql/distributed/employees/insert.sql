@@ -1,4 +1,4 @@
--- The new employee: id, department_id, name, created_at. No row if the key has one.
+-- The new row of employees: id bigint, department_id bigint, name text, created_at timestamp with time zone. No row if the key has one.
 -- $1 department_id bigint
 -- $2 name text
 -- Engines that keep the locks of what a transaction has read need no limit to its age.

@@ -1,4 +1,4 @@
--- The employees after an id, by id, one more than the limit if there are more: id, department_id, name, created_at.
+-- The rows of employees after an id, by id, one more than the limit if there are more: id bigint, department_id bigint, name text, created_at timestamp with time zone.
 -- $1 after bigint, or NULL for the start
 -- $2 limit bigint
 -- $3 department_id bigint, or NULL for any

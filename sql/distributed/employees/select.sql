@@ -1,4 +1,4 @@
--- The employee of this key, the lowest id where several share it, and how many do: id, department_id, name, created_at, copies. No row if there is none.
+-- The row of employees with this key, the lowest id where several share it, and how many do: id bigint, department_id bigint, name text, created_at timestamp with time zone, copies bigint. No row if there is none.
 -- $1 department_id bigint
 -- $2 name text
 -- Engines that lock the keys they have looked at, and not pages of an index, need no hash of them.

@@ -1,0 +1,211 @@
+"""The files of a resource, from the templates."""
+
+from itertools import count
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from db.adopt_table import Part, Table, literal
+from db.resources import ROOT, quoted
+
+TEMPLATES = ROOT / "db" / "templates"
+
+# The first version that can take two NULLs for equal in a unique index.
+NULLS_NOT_DISTINCT = 150_000
+
+# What list.sql takes beside its filters.
+PAGE = {"after", "limit"}
+
+
+def render(table: Table, tables: list[Table], *, distributed: bool = False) -> dict[str, str]:
+    """Return the files of its folder, by path, from the templates."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+        autoescape=False,
+    )
+    environment.globals.update(literal=literal, quoted=quoted, hash=_hash)
+    given = _given(table, tables)
+    names = [path.relative_to(TEMPLATES).as_posix() for path in sorted(TEMPLATES.glob("*.sql"))]
+    if distributed:
+        # The others are about what only PostgreSQL has: its guard, its locks.
+        instead = {path.name for path in (TEMPLATES / "distributed").glob("*.sql")}
+        names = [f"distributed/{name}" for name in instead] + ["get.sql", "delete.sql"]
+    files = {
+        name.removeprefix("distributed/"): environment.get_template(name).render(given)
+        for name in names
+        if name != "constraint.sql" or given["constraint"]
+    }
+    for reference in [] if distributed else table.references:
+        # A resource whose key holds the column: to merge gives its rows other keys.
+        held = (each for each in tables if each.oid == reference.oid and each.holds(reference))
+        child = next(held, None)
+        for path in sorted((TEMPLATES / "reference").glob("*.sql")):
+            if path.name == "collisions.sql" and child is None:
+                continue
+            template = environment.get_template(f"reference/{path.name}")
+            files[f"{reference.folder}/{path.name}"] = template.render(
+                given, reference=reference, child=child
+            )
+    return files
+
+
+def _hash(parts: list[str]) -> str:
+    return f"hash_record_extended(ROW({', '.join(parts)}), 0::bigint)"
+
+
+def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
+    """Return what the templates speak of."""
+    key, id_ = table.key, table.id
+    answered = table.answered
+    listed = ", ".join([id_.as_id, *(each.sql for each in answered)])
+    names = ["id", *(each.sql for each in answered)]
+    arrays = table.version < NULLS_NOT_DISTINCT and not all(part.never_null for part in key)
+    expressions = not all(part.is_column for part in key)
+    filters = _filters(table)
+    created_at = next((each for each in answered if each.name == "created_at"), None)
+    if created_at and created_at.bare not in ("timestamptz", "timestamp", "date"):
+        created_at = None
+    given = {
+        **{name: getattr(table, name) for name in dir(table) if not name.startswith("_")},
+        "listed": listed,
+        "names": ", ".join(names),
+        "names_of": lambda prefix: ", ".join(f"{prefix}{name}" for name in names),
+        "answered": ", ".join(
+            [f"id {id_.type}", *(f"{each.sql} {each.type}" for each in answered)]
+        ),
+        "key_parameters": [part.column.header(optional=part.column.optional) for part in key],
+        "parameters": [
+            *(part.column.header(optional=part.column.optional) for part in key),
+            *(
+                each.header(optional=each.optional or each.default is not None)
+                for each in table.attributes
+            ),
+        ],
+        "given": [
+            *(f"${part.number}::{part.column.bare} AS {part.column.sql}" for part in key),
+            *(
+                f"{each.given(number)} AS {each.sql}"
+                for number, each in enumerate(table.attributes, len(key) + 1)
+            ),
+        ],
+        "set_names": ", ".join(
+            [*(part.column.sql for part in key), *(each.sql for each in table.attributes)]
+        ),
+        "sent": [part.sent for part in key],
+        "equal": [_equal(part, part.number) for part in key],
+        "filters": filters,
+        "hashed": len(filters) == len(key),
+        "filtered": [part.of_parameter(number) for number, part in enumerate(key, 3)],
+        "created_at": created_at
+        and created_at.sql + ("" if created_at.bare == "timestamptz" else "::timestamptz"),
+        "arrays": arrays,
+        "nulls_not_distinct": not arrays and not all(part.never_null for part in key),
+        "unique": [_unique(part, arrays) for part in key],
+        "constraint": not (table.where or arrays or expressions),
+        "prefix": "" if table.table_is_bare else f"{table.schema}.",
+        "stored_columns": [each.sql for each in table.columns if not each.generated]
+        if any(each.generated for each in table.columns)
+        else [],
+        "guard_detail": "Key ({})=({}) already exists.".format(
+            ", ".join(part.value for part in key).replace("%", "%%"),
+            ", ".join("%s" for _ in key),
+        ),
+        "guard_values": [
+            part.stored("NEW.") if part.expression else f"NEW.{part.column.sql}" for part in key
+        ],
+        "tag": _tag(table),
+    }
+    return {**given, **_parents(table, tables)}
+
+
+def _filters(table: Table) -> list[dict[str, str]]:
+    """Return the filters of a list, which an index serves: by itself, or by the whole key."""
+    filters: list[dict[str, str]] = []
+    for part in table.key:
+        column = part.column
+        free = column.indexed and not part.expression and len(table.key) > 1
+        others = [each.column for each in table.key if each is not part]
+        if column.name in PAGE or (not free and PAGE & {each.name for each in others}):
+            table.notes.append(
+                f"a list cannot be filtered by {column.name}, for it has after and limit already"
+            )
+            continue
+        number = len(filters) + 3
+        parameter = part.of_parameter(number)
+        needs = "" if free else " and ".join(each.sql for each in others)
+        filters.append(
+            {
+                "header": column.header(optional=True)
+                + " for any"
+                + (f", needs {needs}" if needs else ""),
+                "bare": column.bare,
+                "condition": _equal(part, number, null=False)
+                if free
+                else f"{part.stored()} = {parameter}",
+                "equal": _equal(part, number, null=False),
+            }
+        )
+    return filters
+
+
+def _equal(part: Part, number: int, *, null: bool = True) -> str:
+    """Return that a part of the key is a parameter, or both NULL, as a btree serves it."""
+    if part.expression:
+        stored, sent = part.stored(), part.of_parameter(number)
+    else:
+        stored, sent = part.column.sql, part.column.sent(number)
+    equal = f"{stored} OPERATOR(pg_catalog.=) {sent}"
+    if part.never_null or not null:
+        return equal
+    return f"({equal} OR {stored} IS NULL AND {sent} IS NULL)"
+
+
+def _unique(part: Part, arrays: bool) -> str:
+    if arrays and not part.never_null:
+        return f"(ARRAY[{part.stored()}])"
+    return part.column.sql if part.is_column else f"({part.stored()})"
+
+
+def _tag(table: Table) -> str:
+    """Return dollar quotes for the guard's body that end at none of its names."""
+    texts = "".join(
+        [*table.stored(), table.where() if table.where else "", table.table, table.id.sql]
+    )
+    tags = ("$guard$" if not n else f"$guard_{n}$" for n in count())
+    return "$$" if "$" not in texts else next(tag for tag in tags if tag not in texts)
+
+
+def _parents(table: Table, tables: list[Table]) -> dict[str, Any]:
+    """Return the resources that the key refers to, whose merge gives rows other keys."""
+    parents: list[dict[str, Any]] = []
+    kept_key: list[str] = []
+    for part in table.key:
+        kept = part.value_of(f"{table.table}.")
+        for parent in tables:
+            if parent is table or not parent.is_referred_to(table, part):
+                continue
+            again = f"_{len(parents)}" if parent.name in {each["name"] for each in parents} else ""
+            alias = quoted(f"{parent.name}{again}_kept")
+            partition = [each.value for each in parent.key]
+            if has_key := parent.in_key():  # or it is merged with none
+                without = f"({' AND '.join(has_key)}) IS NOT TRUE"
+                partition.append(f"CASE WHEN {without} THEN {parent.id.sql} END")
+            parents.append(
+                {
+                    "name": parent.name,
+                    "alias": alias,
+                    "id": parent.id,
+                    "table": parent.table,
+                    "partition": partition,
+                    "column": part.column.sql,
+                    "optional": part.column.optional,
+                }
+            )
+            kept = f"{alias}.kept"
+            break
+        kept_key.append(kept)
+    return {"parents": parents, "kept_key": kept_key}

@@ -1,0 +1,70 @@
+"""A resource's files held against the database: PostgreSQL takes them, and headers are true."""
+
+from collections.abc import Iterator
+
+from psycopg import pq
+
+from db.change import Connection, ask
+from db.check import ADVICE, FAIL, Check
+from db.queries import shown
+from db.resources import REQUESTS, Field, File, Resource
+
+STATEMENT = b""  # the unnamed one, which the next replaces
+
+
+def checks(connection: Connection, resource: Resource) -> Iterator[Check]:
+    """Yield what is wrong with the files of requests, with the path, and the line of a header."""
+    for name in sorted(REQUESTS):
+        file = resource.files[name]
+        if message := refusal(connection, file.text.encode()):
+            yield Check(FAIL, resource.name, f"{shown(file.path)}: {message}")
+        else:
+            yield from _header(connection, resource.name, file)
+
+
+def way_out(connection: Connection, resource: Resource) -> Iterator[Check]:
+    """Yield what is wrong with the other files."""
+    for name, file in resource.files.items():
+        if name not in REQUESTS and (message := refusal(connection, file.text.encode())):
+            yield Check(ADVICE, f"{resource.name} way out", f"{shown(file.path)}: {message}")
+
+
+def refusal(connection: Connection, statement: bytes) -> str | None:
+    """Return why PostgreSQL does not take a statement, or None."""
+    result = connection.pgconn.prepare(STATEMENT, statement)
+    message = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY)
+    return message.decode() if message else None
+
+
+def _header(connection: Connection, subject: str, file: File) -> Iterator[Check]:
+    """Yield where the header of the statement just prepared does not say what it is."""
+    prepared = connection.pgconn.describe_prepared(STATEMENT)
+    if prepared.nparams != len(file.parameters):
+        detail = (
+            f"names {len(file.parameters)} parameters, and the statement has {prepared.nparams}"
+        )
+        yield Check(FAIL, subject, f"{shown(file.path)}:1: {detail}")
+        return
+    lines = file.text.splitlines()
+    types = [prepared.param_type(number) for number in range(prepared.nparams)]
+    for number, type_ in _others(connection, file.parameters, types):
+        line = next(at for at, text in enumerate(lines, 1) if text.startswith(f"-- ${number} "))
+        detail = f"{shown(file.path)}:{line}: {file.parameters[number - 1].name} is {type_}"
+        yield Check(FAIL, subject, detail)
+    columns = [(prepared.fname(number) or b"").decode() for number in range(prepared.nfields)]
+    if columns != [each.name for each in file.columns]:
+        yield Check(FAIL, subject, f"{shown(file.path)}:1: the columns are {', '.join(columns)}")
+        return
+    types = [prepared.ftype(number) for number in range(prepared.nfields)]
+    for number, type_ in _others(connection, file.columns, types):
+        # It is served as it is: what is wrong is what /openapi.json says of it.
+        detail = f"{shown(file.path)}:1: {file.columns[number - 1].name} is {type_}"
+        yield Check(ADVICE, subject, detail)
+
+
+def _others(
+    connection: Connection, fields: tuple[Field, ...], types: list[int]
+) -> list[tuple[int, str]]:
+    """Return the number, from 1, and the type of those that have another type than is said."""
+    rows = ask(connection, "adoption/doctor/types", types, [field.type for field in fields])
+    return [(row["number"], row["type"]) for row in rows]

@@ -1,0 +1,97 @@
+"""Values of each type that a request takes: one for a plan, and some that a table may change."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from secrets import token_hex
+from typing import Any
+from uuid import uuid4
+
+from db.resources import Field, Resource
+
+# As PostgreSQL reads them.
+SAMPLES = {
+    "integer": "0",
+    "text": "",
+    "boolean": "false",
+    "numeric": "0",
+    "uuid": "00000000-0000-0000-0000-000000000000",
+    "date": "2000-01-01",
+    "time": "00:00",
+    "timestamp": "2000-01-01 00:00",
+    "timestamptz": "2000-01-01 00:00Z",
+}
+
+# The kind of a key that has NULL where it may.
+NONE = "no value"
+
+# Characters of a text in a key.
+KEY_LENGTH = 255
+
+# The numbers that each type of integer has.
+INTEGERS = {"smallint": 2**15, "integer": 2**31, "bigint": 2**63}
+
+# A second's fraction with all the digits that PostgreSQL keeps.
+FRACTION = timedelta(microseconds=123_456)
+
+
+def sample(field: Field) -> str:
+    """Return a value that fits a parameter."""
+    return field.labels[0] if field.labels else SAMPLES[field.kind or "text"]
+
+
+def draw(field: Field) -> dict[str, Any]:
+    """Return values that seldom are there already, by what is in them, the plainest first."""
+    match field.kind:
+        case "text":
+            return _texts(min((*field.limits, KEY_LENGTH)))
+        case "numeric":
+            return _numbers(field)
+        case "integer":
+            return {"a plain number": random.randrange(INTEGERS[field.type])}
+        case "boolean":
+            return {"a plain value": random.choice([True, False])}
+        case "uuid":
+            return {"a UUID": uuid4()}
+        case "enum":
+            return {"a label": random.choice(field.labels)}
+    moment = datetime(1970, 1, 1) + timedelta(seconds=random.randrange(2**31))
+    match field.kind:
+        case "date":
+            return {"a date": moment.date()}
+        case "time":
+            return {"a time": moment.time(), "fractions of a second": (moment + FRACTION).time()}
+        case "timestamptz":
+            moment = moment.replace(tzinfo=UTC)
+    return {"a time": moment, "fractions of a second": moment + FRACTION}
+
+
+def _texts(most: int) -> dict[str, str]:
+    """Return names that no row has and that are easily stored as others."""
+    mark = f"doctor {token_hex(4)}" if most > 30 else token_hex(4)[: max(most - 4, 1)]
+    names = {
+        "a plain name": mark,
+        "blanks around it": f" {mark}\t ",
+        "capitals": f"{mark} Ada",
+        "accents": f"{mark} é e\N{COMBINING ACUTE ACCENT}",  # composed, and decomposed
+        f"{most} characters": f"{mark} {'x' * most}",
+    }
+    return {kind: name[:most] for kind, name in names.items()}
+
+
+def _numbers(field: Field) -> dict[str, Decimal]:
+    digits, behind = (*field.limits, 0)[:2] if field.limits else (9, 3)
+    whole = Decimal(random.randrange(10 ** min(max(digits - behind, 0), 9)))
+    # An odd last digit: 1 would be nothing once it is rounded, 9 another number.
+    return {"a plain number": whole} | (
+        {"digits behind the point": whole + Decimal(9).scaleb(-behind)} if behind else {}
+    )
+
+
+def kinds_of_keys(resource: Resource) -> list[str]:
+    """Return what may be in a key of the resource, the plainest first."""
+    drawn = [list(draw(field)) for field in resource.key]
+    named = next((each for each in drawn if "a plain name" in each), drawn[0])
+    others = [kind for each in drawn for kind in each[1:] if kind not in named]
+    optional = [NONE] if any(field.optional for field in resource.key) else []
+    return [*named, *dict.fromkeys(others), *optional]

@@ -1,0 +1,131 @@
+"""What the service needs in a database: the table merged, and each lookup's index.
+
+And, where the sample is served, its tables.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+
+from db.change import (
+    Connection,
+    Refused,
+    ask,
+    change,
+    composed,
+    connect,
+    for_each,
+    sql_of,
+    wait_for_turn,
+)
+from db.definition import indexes, made_by
+from db.engine import ENGINES, POSTGRESQL, Engine, discover
+from db.kind import why_not_ordinary
+from db.pool import Row
+from db.queries import QUERIES, one_line
+from db.resources import FOLDER, RESOURCES, ROOT, Resource
+from db.texts import say
+
+
+def is_sample() -> bool:
+    """Tell whether the sample's resources are those that are served."""
+    return FOLDER.resolve() == (ROOT / "sql").resolve()
+
+
+def apply_schema(url: str, engine_name: str | None = None) -> None:
+    """Make what is missing; leave alone the lookups of tables that are not there yet.
+
+    Raises Refused if a table stays locked, or psycopg.Error if the database cannot be reached or
+    the role lacks the rights.
+    """
+    engine = ENGINES[engine_name or discover(url)]
+    with connect(url, "init") as connection:
+        _make_tables(connection, engine)
+        if engine is POSTGRESQL:
+            there = [
+                name
+                for name, resource in RESOURCES.items()
+                if ask(connection, "adoption/kind", resource.table)
+            ]
+            for_each(connection, there, partial(_make_lookup, connection))
+
+
+def init(url: str, names: Iterable[str], engine_name: str | None = None) -> None:
+    """Make what is missing for these resources. Raises Refused, which names what is in the way."""
+    engine = ENGINES[engine_name or discover(url)]
+    with connect(url, "init") as connection:
+        _make_tables(connection, engine)
+        if engine is POSTGRESQL:
+            for_each(connection, names, partial(_make_lookup, connection))
+
+
+def _make_tables(connection: Connection, engine: Engine) -> None:
+    """Make the table merged, and the sample's where that is served."""
+    if not is_sample():
+        if engine.folder:
+            raise Refused(f"on {engine.name} only the sample is served")
+    elif engine.folder:
+        connection.execute(engine.schema.read_bytes())
+        return
+    else:
+        _make(connection, [each.table for each in RESOURCES.values()], engine.schema.read_bytes())
+    _make(connection, ["merged"], sql_of("adoption/merged"))
+    if ask(connection, "adoption/merged_ids"):
+        change(connection, ["merged"], [sql_of("adoption/merged_as_text")])
+
+
+def _make(connection: Connection, tables: list[str], statements: bytes) -> None:
+    # Two starts at once would trip over each other's CREATE TABLE IF NOT EXISTS. And CREATE INDEX
+    # IF NOT EXISTS locks the table even where it has nothing to do.
+    change(connection, tables, [sql_of("adoption/schema_turn"), statements])
+
+
+def _make_lookup(connection: Connection, name: str) -> None:
+    """Build the lookup's index while writers go on, unless it is there as lookup.sql has it.
+
+    One that is another serves under another name until this one is built.
+    """
+    resource = RESOURCES[name]
+    before = f"{name}_lookup_before"
+    wanted = made_by(connection, resource, "lookup")["definition"]
+
+    def there() -> bool:
+        index, others = indexes(connection, resource, "lookup")
+        replaced = any(each["name"] == before for each in others)
+        return index is not None and _serves(index, wanted) and not replaced
+
+    if there():
+        return
+    for kind in ask(connection, "adoption/kind", resource.table):
+        if kind["kind"] != "r":
+            build = one_line(QUERIES[f"{name}/lookup"]).replace(" CONCURRENTLY", "")
+            what = why_not_ordinary(resource.table, kind)
+            raise Refused(f"{what}, which takes no index CONCURRENTLY, so do it yourself: {build}")
+    wait_for_turn(connection)
+    if there():
+        return
+    index, _ = indexes(connection, resource, "lookup")
+    if index and not index["mine"]:
+        raise Refused(f"{index['sql_name']} is an index of another table: rename it first")
+    if index and not index["valid"]:
+        _drop(connection, resource, index["name"])
+        index = None
+    if index and not _serves(index, wanted):
+        say(f"{name}: {index['name']} is not as lookup.sql has it, and is replaced.")
+        # One that is there, from a run that was killed, serves no more than this one does.
+        _drop(connection, resource, before)
+        parameters = (resource.table, index["name"], before)
+        rename = composed(connection, "adoption/rename_index", *parameters)
+        change(connection, [resource.table], [rename] if rename else [])
+        index = None
+    if index is None:
+        ask(connection, f"{name}/lookup")
+    _drop(connection, resource, before)
+
+
+def _serves(index: Row, wanted: str) -> bool:
+    return bool(index["mine"] and index["valid"] and index["definition"] == wanted)
+
+
+def _drop(connection: Connection, resource: Resource, name: str) -> None:
+    if drop := composed(connection, "adoption/drop_index", resource.table, name):
+        connection.execute(drop)

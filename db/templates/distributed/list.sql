@@ -1,0 +1,17 @@
+-- The rows of {{ name }} after an id, by id, one more than the limit if there are more: {{ answered }}.
+-- $1 after {{ id.type }}, or NULL for the start
+-- $2 limit bigint
+{% for each in filters %}
+-- ${{ loop.index + 2 }} {{ each.header }}
+{% endfor %}
+SELECT {{ listed }}
+FROM {{ table }}
+WHERE ($1::{{ id.bare }} IS NULL OR {{ id.sql }} {{ id.operator(">") }} $1::{{ id.bare }})
+{% for each in filters %}
+  AND (${{ loop.index + 2 }}::{{ each.bare }} IS NULL OR {{ each.equal }})
+{% endfor %}
+{% if where %}
+  AND {{ where() }}
+{% endif %}
+ORDER BY {{ id.sql }}
+LIMIT $2::bigint + 1;

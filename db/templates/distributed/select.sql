@@ -1,0 +1,12 @@
+-- The row of {{ name }} with this key, the lowest id where several share it, and how many do: {{ answered }}, copies bigint. No row if there is none.
+{% for each in key_parameters %}
+-- ${{ loop.index }} {{ each }}
+{% endfor %}
+-- Engines that lock the keys they have looked at, and not pages of an index, need no hash of them.
+SELECT {{ listed }}, count(*) OVER () AS copies
+FROM {{ table }}
+{% for condition in equal %}
+{{ "WHERE" if loop.first else "  AND" }} {{ condition }}
+{% endfor %}
+ORDER BY {{ id.sql }}
+LIMIT 1;

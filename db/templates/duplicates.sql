@@ -1,0 +1,27 @@
+-- The keys that several rows of {{ name }} share, the worst first: resource, id (the lowest), key, copies, first_created_at, last_created_at, referring (rows that refer to one of them), total (how many keys), surplus (rows in all but one of each).
+SELECT
+    '{{ name }}' AS resource,
+    (pg_catalog.array_agg({{ id.sql }} ORDER BY {{ id.sql }}))[1] AS id,
+    pg_catalog.jsonb_build_object({% for part in key %}{{ literal(part.column.name) }}, {{ part.value }}{{ ", " if not loop.last }}{% endfor %}) AS key,
+    count(*) AS copies,
+    {{ "pg_catalog.min(" ~ created_at ~ ")" if created_at else "NULL::timestamptz" }} AS first_created_at,
+    {{ "pg_catalog.max(" ~ created_at ~ ")" if created_at else "NULL::timestamptz" }} AS last_created_at,
+{% for reference in references %}
+    {{ "+ " if not loop.first }}(
+        SELECT count(*)
+        FROM {{ reference.table }}
+        WHERE {{ reference.column }} {{ id.operator("=") }} ANY (pg_catalog.array_agg({{ table }}.{{ id.sql }}))
+    ){{ " AS referring," if loop.last }}
+{% else %}
+    0::bigint AS referring,
+{% endfor %}
+    count(*) OVER () AS total,
+    sum(count(*) - 1) OVER ()::bigint AS surplus
+FROM {{ table }}
+{% for condition in in_key() %}
+{{ "WHERE" if loop.first else "  AND" }} {{ condition }}
+{% endfor %}
+GROUP BY {% for part in key %}{{ part.value }}{{ ", " if not loop.last }}{% endfor %}
+
+HAVING count(*) > 1
+ORDER BY count(*) DESC, id;

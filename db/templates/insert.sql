@@ -1,0 +1,55 @@
+-- The new row of {{ name }}: {{ answered }}. No row if the key has one, or if the transaction is too old to insert.
+{% for each in parameters %}
+-- ${{ loop.index }} {{ each }}
+{% endfor %}
+{% if attributes | selectattr("default") | list %}
+-- Where a parameter with a default is NULL, PostgreSQL evaluates the default of its column.
+{% endif %}
+-- An insert must come within 50 ms of its transaction's begin. PostgreSQL remembers a committed
+-- serializable transaction, and with it the conflict with what it has read, for as long as its pool
+-- has room: for the next 1,360 transactions by default. In 50 ms that is 27,000 a second.
+-- The end fails, and so the transaction, with what it says as an invalid boolean: after triggers and
+-- the columns' types have had their way, the row must be there, in time, with the key that was sent
+-- and with its hash, which a column's own collation may make another.
+WITH missing AS MATERIALIZED (
+    SELECT {{ given | join(", ") }}
+    WHERE NOT EXISTS (
+        SELECT
+        FROM {{ table }}
+        WHERE {{ hash(stored()) }}
+              = {{ hash(sent) }}
+{% for part in key %}
+          AND {{ part.stored() }} IS NOT DISTINCT FROM {{ part.sent }}
+{% endfor %}
+{% if where %}
+          AND {{ where.fenced() }}
+{% endif %}
+    )
+      AND clock_timestamp() < transaction_timestamp() + interval '50 milliseconds'
+),
+inserted AS (
+    INSERT INTO {{ table }} ({{ set_names }})
+    SELECT {{ set_names }}
+    FROM missing
+{% if where %}
+    -- A row outside the condition counts as none: the next request would make one more.
+    RETURNING CASE WHEN {{ where() }} THEN tableoid END AS tableoid, {{ listed }}
+{% else %}
+    RETURNING tableoid, {{ listed }}
+{% endif %}
+)
+SELECT {{ names_of("inserted.") }}
+FROM missing
+LEFT JOIN inserted ON TRUE
+WHERE CASE
+    WHEN inserted.tableoid IS NULL THEN 'the table kept no row'
+{% for part in key %}
+    WHEN {{ part.stored("inserted.") }} IS DISTINCT FROM {{ part.sent }} THEN {{ literal("the table stored another " ~ part.column.name) }}
+{% endfor %}
+{% for part in key if part.is_text %}
+    WHEN {{ hash([part.stored("inserted.")]) }}
+         <> {{ hash([part.sent]) }} THEN {{ literal("the table would not find this " ~ part.column.name) }}
+{% endfor %}
+    WHEN clock_timestamp() > transaction_timestamp() + interval '50 milliseconds' THEN 'the insert came too late'
+    ELSE 'true'
+END::boolean;

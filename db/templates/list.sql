@@ -1,0 +1,26 @@
+-- The rows of {{ name }} after an id, by id, one more than the limit if there are more: {{ answered }}.
+-- $1 after {{ id.type }}, or NULL for the start
+-- $2 limit bigint
+{% for each in filters %}
+-- ${{ loop.index + 2 }} {{ each.header }}
+{% endfor %}
+{% if hashed %}
+-- With the whole key, the hash condition lets {{ name }}_lookup find the row.
+{% endif %}
+SELECT {{ listed }}
+FROM {{ table }}
+WHERE ($1::{{ id.bare }} IS NULL OR {{ id.sql }} {{ id.operator(">") }} $1::{{ id.bare }})
+{% for each in filters %}
+  AND (${{ loop.index + 2 }}::{{ each.bare }} IS NULL OR {{ each.condition }})
+{% endfor %}
+{% if hashed %}
+  AND ({% for each in filters %}{{ "OR " if not loop.first }}${{ loop.index + 2 }}::{{ each.bare }}{{ " IS NULL" if loop.last else " IS NULL " }}{% endfor %}
+
+       OR {{ hash(stored()) }}
+          = {{ hash(filtered) }})
+{% endif %}
+{% if where %}
+  AND {{ where.fenced() }}
+{% endif %}
+ORDER BY {{ id.sql }}
+LIMIT $2::bigint + 1;

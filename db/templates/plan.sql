@@ -1,0 +1,36 @@
+-- What merge would do to {{ name }}{{ ", the rows that they refer to merged before" if parents }}: keys, removed, referring (rows that refer to those removed).
+WITH {% for parent in parents %}{{ parent.alias }} AS (
+    SELECT {{ parent.id.as_id }}, pg_catalog.first_value({{ parent.id.sql }}) OVER (PARTITION BY {{ parent.partition | join(", ") }} ORDER BY {{ parent.id.sql }}) AS kept
+    FROM {{ parent.table }}
+),
+{% endfor %}
+ranked AS (
+    SELECT
+        {{ table }}.{{ id.as_id }},
+        pg_catalog.first_value({{ table }}.{{ id.sql }}) OVER (PARTITION BY {{ kept_key | join(", ") }} ORDER BY {{ table }}.{{ id.sql }}) AS kept
+    FROM {{ table }}
+{% for parent in parents %}
+    {{ "LEFT" if parent.optional else "INNER" }} JOIN {{ parent.alias }} ON {{ parent.alias }}.id {{ parent.id.operator("=") }} {{ table }}.{{ parent.column }}
+{% endfor %}
+{% for condition in in_key(table ~ ".") %}
+    {{ "WHERE" if loop.first else "  AND" }} {{ condition }}
+{% endfor %}
+),
+surplus AS (
+    SELECT id, kept
+    FROM ranked
+    WHERE id {{ id.operator("<>") }} kept
+)
+SELECT
+    pg_catalog.count(DISTINCT kept) AS keys,
+    count(*) AS removed,
+{% for reference in references %}
+    {{ "+ " if not loop.first }}(
+        SELECT count(*)
+        FROM {{ reference.table }}
+        INNER JOIN surplus ON surplus.id {{ id.operator("=") }} {{ reference.table }}.{{ reference.column }}
+    ){{ " AS referring" if loop.last }}
+{% else %}
+    0::bigint AS referring
+{% endfor %}
+FROM surplus;

@@ -1,0 +1,44 @@
+-- The rows of {{ child.name }} that will share a key when the rows of {{ name }} they refer to are one, but for the lowest of each key: id, kept.
+-- $1 ids {{ id.bare_type }}[], rows that go
+-- $2 kept {{ id.bare_type }}[], for each of them the one that stays
+-- Those that stay are found by the hash, as in select.sql: no other index serves the condition.
+WITH pairs AS (
+    SELECT id, kept
+    FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS pairs (id, kept)
+),
+moving AS MATERIALIZED (
+    SELECT {{ child.table }}.{{ child.id.as_id }}, {{ child.key_listed(child.table ~ ".", reference.column, "pairs.kept") | join(", ") }}
+    FROM pairs
+    INNER JOIN {{ child.table }} ON {{ child.table }}.{{ reference.column }} {{ id.operator("=") }} pairs.id
+{% for condition in child.in_key(child.table ~ ".", reference.column) %}
+    {{ "WHERE" if loop.first else "  AND" }} {{ condition }}
+{% endfor %}
+),
+staying AS (
+    SELECT {{ child.table }}.{{ child.id.as_id }}, {{ child.key_names("keys.") | join(", ") }}
+    FROM (SELECT DISTINCT {{ child.key_names() | join(", ") }} FROM moving) AS keys
+    INNER JOIN {{ child.table }}
+        ON {{ hash(child.stored(child.table ~ ".")) }}
+           = {{ hash(child.of("keys.")) }}
+{% for part in child.key %}
+       AND {{ part.stored(child.table ~ ".") }} IS NOT DISTINCT FROM {{ part.of("keys.") }}
+{% endfor %}
+{% if child.where %}
+       AND {{ child.where.fenced(child.table ~ ".") }}
+{% endif %}
+),
+together AS (
+    SELECT id, {{ child.key_names() | join(", ") }}
+    FROM moving
+    UNION ALL
+    SELECT id, {{ child.key_names() | join(", ") }}
+    FROM staying
+),
+ranked AS (
+    SELECT id, pg_catalog.first_value(id) OVER (PARTITION BY {{ child.key_names() | join(", ") }} ORDER BY id) AS kept
+    FROM together
+)
+SELECT id, kept
+FROM ranked
+WHERE id {{ child.id.operator("<>") }} kept
+ORDER BY id;

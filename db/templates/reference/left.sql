@@ -1,0 +1,6 @@
+-- A row of {{ reference.plain }} that still refers to one of these, with which it would be deleted: id. No row if there is none.
+-- $1 ids {{ id.bare_type }}[]
+SELECT {{ reference.as_id() }}
+FROM {{ reference.table }}
+WHERE {{ reference.column }} {{ id.operator("=") }} ANY ($1::{{ id.bare }}[])
+LIMIT 1;

@@ -1,0 +1,30 @@
+-- Moves rows of {{ name }} into merged: id, whole (whether the JSON holds all of the row), of each.
+-- $1 ids {{ id.bare_type }}[]
+-- $2 kept {{ id.bare_type }}[], for each of them the one that stays
+-- $3 pointed jsonb, by id, what pointed at it: {"7": {"table.column": ["1", "2"]}}
+-- ONLY: a row of a child has columns that are not in the JSON.
+-- {{ table }}.*, not {{ table }}: a column may have that name.
+WITH pairs AS (
+    SELECT id, kept
+    FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS pairs (id, kept)
+),
+removed AS (
+    DELETE FROM ONLY {{ table }}
+    USING pairs
+    WHERE {{ table }}.{{ id.sql }} {{ id.operator("=") }} pairs.id
+    RETURNING
+        {{ table }}.{{ id.as_id }},
+        pairs.kept,
+        pg_catalog.to_jsonb({{ table }}.*) AS content,
+        ({{ table }}.*)::text
+            = pg_catalog.jsonb_populate_record(
+                NULL::{{ table }}, pg_catalog.to_jsonb({{ table }}.*)
+            )::text AS whole
+),
+moved AS (
+    INSERT INTO merged (resource, id, kept, content, pointed)
+    SELECT '{{ name }}', id::text, kept::text, content, coalesce($3::jsonb -> id::text, '{}')
+    FROM removed
+)
+SELECT id, whole
+FROM removed;

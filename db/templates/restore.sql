@@ -1,0 +1,32 @@
+-- Puts a row of {{ name }} back, all of its columns, and takes it out of merged: kept, pointed, changed (the columns that are not as they were).
+-- $1 id text
+WITH taken AS (
+    DELETE FROM merged
+    WHERE resource = '{{ name }}'
+      AND id = $1::text
+    RETURNING kept, content, pointed
+),
+restored AS (
+{% if stored_columns %}
+    -- Without the generated columns, which PostgreSQL computes again.
+    INSERT INTO {{ table }} ({{ stored_columns | join(", ") }}) OVERRIDING SYSTEM VALUE
+    SELECT {% for each in stored_columns %}whole.{{ each }}{{ ", " if not loop.last }}{% endfor %}
+
+{% else %}
+    INSERT INTO {{ table }} OVERRIDING SYSTEM VALUE
+    SELECT whole.*
+{% endif %}
+    FROM taken
+    CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ table }}, content) AS whole
+    RETURNING pg_catalog.to_jsonb({{ table }}.*) AS restored
+)
+SELECT
+    kept,
+    pointed,
+    ARRAY(
+        SELECT was.key
+        FROM jsonb_each(content) AS was
+        WHERE was.value IS DISTINCT FROM restored -> was.key
+    ) AS changed
+FROM taken
+LEFT JOIN restored ON TRUE;

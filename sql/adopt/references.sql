@@ -1,0 +1,43 @@
+-- The foreign keys that refer to a table: oid (of the table that refers), kind, schema, table_name, bare, columns, refers_to (both quoted where SQL quotes them), cascades, key (the columns of that table's primary key).
+-- $1 table oid
+SELECT
+    conrelid::bigint AS oid,
+    relkind::pg_catalog.text AS kind,
+    pg_catalog.quote_ident(nspname::pg_catalog.text) AS schema,
+    pg_catalog.quote_ident(relname::pg_catalog.text) AS table_name,
+    relname::pg_catalog.text AS bare,
+    ARRAY(
+        SELECT attname::pg_catalog.text
+        FROM pg_catalog.unnest(conkey) WITH ORDINALITY AS keys (number, place)
+        INNER JOIN pg_catalog.pg_attribute
+            ON attrelid OPERATOR(pg_catalog.=) conrelid
+           AND attnum OPERATOR(pg_catalog.=) number
+        ORDER BY place
+    ) AS columns,
+    ARRAY(
+        SELECT attname::pg_catalog.text
+        FROM pg_catalog.unnest(confkey) WITH ORDINALITY AS keys (number, place)
+        INNER JOIN pg_catalog.pg_attribute
+            ON attrelid OPERATOR(pg_catalog.=) confrelid
+           AND attnum OPERATOR(pg_catalog.=) number
+        ORDER BY place
+    ) AS refers_to,
+    confdeltype OPERATOR(pg_catalog.=) 'c'::"char" AS cascades,
+    ARRAY(
+        SELECT attname::pg_catalog.text
+        FROM pg_catalog.pg_constraint AS primary_key
+        CROSS JOIN pg_catalog.unnest(primary_key.conkey) WITH ORDINALITY AS keys (number, place)
+        INNER JOIN pg_catalog.pg_attribute
+            ON attrelid OPERATOR(pg_catalog.=) primary_key.conrelid
+           AND attnum OPERATOR(pg_catalog.=) number
+        WHERE primary_key.conrelid OPERATOR(pg_catalog.=) pg_constraint.conrelid
+          AND primary_key.contype OPERATOR(pg_catalog.=) 'p'::"char"
+        ORDER BY place
+    ) AS key
+FROM pg_catalog.pg_constraint
+INNER JOIN pg_catalog.pg_class ON pg_class.oid OPERATOR(pg_catalog.=) conrelid
+INNER JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) relnamespace
+WHERE contype OPERATOR(pg_catalog.=) 'f'::"char"
+  AND confrelid OPERATOR(pg_catalog.=) $1::pg_catalog.oid
+  AND conparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+ORDER BY schema, bare, columns;

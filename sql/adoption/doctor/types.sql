@@ -1,0 +1,7 @@
+-- Which types are called otherwise than these, in order: number (from 1), type (as PostgreSQL calls it).
+-- $1 oids bigint[]
+-- $2 names text[]
+SELECT number, format_type(type_oid::oid, NULL::integer) AS type
+FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY AS types (type_oid, type_name, number)
+WHERE to_regtype(type_name)::oid IS DISTINCT FROM type_oid::oid
+ORDER BY number;

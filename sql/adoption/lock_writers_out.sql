@@ -1,2 +1,0 @@
--- Keeps all other writers out until the transaction ends. No row.
-LOCK TABLE departments, employees IN SHARE ROW EXCLUSIVE MODE;

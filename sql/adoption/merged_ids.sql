@@ -1,0 +1,6 @@
+-- The columns of merged for ids that are not text yet, as an earlier version made them: name.
+SELECT attname::text AS name
+FROM pg_attribute
+WHERE attrelid = to_regclass('merged'::text)::oid
+  AND attname IN ('id', 'kept')
+  AND atttypid <> 'text'::regtype::oid;

@@ -1,0 +1,604 @@
+"""adopt: the sample is its output; each file fits, whatever the table is called or made of."""
+
+import filecmp
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import RawCursor
+
+from db.resources import REQUESTS, SAMPLE, Field, Resource, read_resources
+from tests.legacy import run
+from tests.service import ROOT, sql
+
+# The sample's, in an order in which each is written once.
+COMMANDS = {
+    "departments": ("--key", "name", "--attributes", ""),
+    "employees": ("--key", "department_id,name", "--attributes", ""),
+}
+
+TABLES = """
+CREATE TYPE plan AS ENUM ('free', 'pro');
+CREATE TABLE customers (
+    customer_no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text NOT NULL,
+    full_name text, plan plan NOT NULL DEFAULT 'free', deleted_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE tags (
+    id serial PRIMARY KEY, account_id bigint, name varchar(40) NOT NULL,
+    colour text DEFAULT 'grey');
+CREATE TABLE devices (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), serial_number text NOT NULL,
+    owner bigint REFERENCES customers);
+CREATE TABLE stock (
+    id bigserial PRIMARY KEY, warehouse integer NOT NULL, sku text NOT NULL, day date,
+    quantity numeric(10,2) NOT NULL DEFAULT 0);
+"""
+
+FOUR: dict[str, tuple[str, ...]] = {
+    "customers": ("--key", "lower(email)", "--where", "deleted_at IS NULL"),
+    "tags": ("--key", "account_id,name"),
+    "devices": ("--key", "serial_number"),
+    "stock": ("--key", "warehouse, sku, day"),
+}
+
+# What a key of each is, and what a new row gets beside it.
+VALUES: dict[str, tuple[list[object], list[object]]] = {
+    "customers": (["Ada@Example.org"], [None, "pro", None, None]),
+    "tags": ([None, "new"], [None]),
+    "devices": (["N-1"], [None]),
+    "stock": ([7, "N-1", None], ["2.50"]),
+}
+
+FILL = """
+INSERT INTO customers (email) VALUES ('ada@example.org'), ('ADA@example.org'), ('al@example.org');
+UPDATE customers SET deleted_at = now() WHERE email LIKE 'al%';
+INSERT INTO customers (email) VALUES ('al@example.org');
+INSERT INTO tags (account_id, name) VALUES (NULL, 'new'), (NULL, 'new'), (1, 'new'), (1, 'old');
+INSERT INTO devices (serial_number, owner) VALUES ('N-1', 1), ('N-1', 2), ('N-2', 2);
+INSERT INTO stock (warehouse, sku, day)
+VALUES (7, 'N-1', NULL), (7, 'N-1', NULL), (7, 'N-1', '2026-11-25');
+"""
+
+
+def script(database: str, statements: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(statements.encode())
+
+
+def adopt(database: str, folder: Path, *words: str) -> tuple[int, str]:
+    """Run the command: its exit status, and all that it says."""
+    status, output, errors = run(database, "adopt", *words, RESOURCES=str(folder))
+    return status, output + errors
+
+
+@pytest.fixture(scope="module")
+def empty(new_database: Callable[[], str]) -> str:
+    """A database for tables of each test's own."""
+    return new_database()
+
+
+@pytest.fixture(scope="module")
+def four(new_database: Callable[[], str]) -> str:
+    database = new_database()
+    script(database, TABLES + FILL)
+    return database
+
+
+@pytest.fixture(scope="module")
+def folder(four: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What adopt writes for the four tables."""
+    folder = tmp_path_factory.mktemp("four")
+    for table, words in FOUR.items():
+        status, said = adopt(four, folder, table, *words)
+        assert status == 0, said
+    return folder
+
+
+# the sample
+
+
+@pytest.mark.parametrize("names", [list(COMMANDS), list(reversed(COMMANDS))], ids=str)
+def test_the_sample_is_its_output(names: list[str], empty: str, tmp_path: Path) -> None:
+    for name in names:
+        status, said = adopt(empty, tmp_path, name, *COMMANDS[name])
+        assert status == 0, said
+    for path in SAMPLE:
+        assert same(path, tmp_path / path.name)
+
+
+def same(one: Path, other: Path) -> bool:
+    files = {path.relative_to(one) for path in one.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(other) for path in other.rglob("*") if path.is_file()}
+    _, different, failed = filecmp.cmpfiles(one, other, list(map(str, files)), shallow=False)
+    assert (different, failed) == ([], [])
+    return True
+
+
+def test_an_enforced_sample_is_still_its_output(database: str, tmp_path: Path) -> None:
+    assert run(database, "enforce")[0] == 0
+    for name, words in COMMANDS.items():
+        assert adopt(database, tmp_path, name, *words)[0] == 0
+    for path in SAMPLE:
+        assert same(path, tmp_path / path.name)
+
+
+# what is written
+
+
+def fit(database: str, folder: Path) -> dict[str, Resource]:
+    """Prepare every file, and hold the headers of the requests against what PostgreSQL says."""
+    resources = read_resources(folder)
+    with psycopg.connect(database, cursor_factory=RawCursor) as connection:
+        for resource in resources.values():
+            for name, file in resource.files.items():
+                connection.pgconn.prepare(b"", file.text.encode())
+                described = connection.pgconn.describe_prepared(b"")
+                assert described.error_message == b"", (name, described.error_message)
+                if name not in REQUESTS:
+                    continue
+                names = [described.fname(n) for n in range(described.nfields)]
+                assert [(each or b"").decode() for each in names] == [f.name for f in file.columns]
+                types = [described.ftype(n) for n in range(described.nfields)]
+                assert types == oids(connection, file.columns)
+                types = [described.param_type(n) for n in range(described.nparams)]
+                assert types == oids(connection, file.parameters)
+    return resources
+
+
+def oids(connection: psycopg.Connection, fields: tuple[Field, ...]) -> list[int]:
+    named = [re.sub(r"\(.*?\)", "", field.type) for field in fields]
+    query = (
+        "SELECT array_agg(to_regtype(name)::oid ORDER BY n)"
+        " FROM unnest($1::text[]) WITH ORDINALITY AS t (name, n)"
+    )
+    (found,) = connection.execute(query.encode(), [named]).fetchall()[0]
+    return [int(oid) for oid in found or []]
+
+
+def test_every_file_fits(four: str, folder: Path) -> None:
+    resources = fit(four, folder)
+    assert set(resources) == set(FOUR)
+    customers = resources["customers"]
+    assert [field.name for field in customers.key] == ["email"]
+    assert customers.columns[0] == Field("id", "bigint")
+    assert customers.files["insert"].parameters[2].labels == ("free", "pro")
+    assert [field.optional for field in resources["stock"].key] == [False, False, True]
+    assert resources["stock"].filters[0].needs == ("sku", "day")
+    assert customers.references == ["devices.owner"]
+
+
+@pytest.mark.parametrize("table", FOUR)
+def test_a_second_time_finds_all_as_it_was(table: str, four: str, folder: Path) -> None:
+    status, said = adopt(four, folder, table, *FOUR[table])
+    assert status == 0
+    assert ": 0 files written" in said
+
+
+SAID = {
+    "customers": "1 keys have 1 rows too many",
+    "tags": "1 keys have 1 rows too many",
+    "devices": "1 keys have 1 rows too many",
+    "stock": "1 keys have 1 rows too many",
+}
+
+
+@pytest.mark.parametrize("table", FOUR)
+def test_it_tells_the_duplicates_and_what_comes_next(table: str, four: str, folder: Path) -> None:
+    _, said = adopt(four, folder, table, *FOUR[table])
+    assert SAID[table] in said
+    assert said.endswith("Next: python -m db init\n")
+
+
+def query(
+    connection: psycopg.Connection, file: Path, *parameters: object
+) -> list[tuple[object, ...]]:
+    cursor = connection.execute(file.read_bytes(), parameters)
+    return cursor.fetchall() if cursor.description else []
+
+
+@pytest.mark.parametrize("table", FOUR)
+def test_a_key_is_made_once_and_found_again(
+    table: str, new_database: Callable[[], str], folder: Path
+) -> None:
+    database = new_database()
+    script(database, TABLES)
+    key, attributes = VALUES[table]
+    with psycopg.connect(database, cursor_factory=RawCursor) as connection:
+        assert query(connection, folder / table / "select.sql", *key) == []
+        (made,) = query(connection, folder / table / "insert.sql", *key, *attributes)
+        assert query(connection, folder / table / "insert.sql", *key, *attributes) == []
+        (found,) = query(connection, folder / table / "select.sql", *key)
+        assert found == (*made, 1)
+        (got,) = query(connection, folder / table / "get.sql", made[0])
+        assert got == made
+        if table == "customers":
+            assert query(connection, folder / table / "select.sql", "ADA@EXAMPLE.ORG") == [found]
+            assert made[1:4] == ("Ada@Example.org", None, "pro")
+        if table == "tags":  # left out and NULL are the default
+            assert made[3] == "grey"
+        nones = [None] * len(key)
+        listed = query(connection, folder / table / "list.sql", None, 10, *nones)
+        assert listed == [made]
+        if None not in key:
+            assert query(connection, folder / table / "list.sql", None, 10, *key) == [made]
+        assert query(connection, folder / table / "delete.sql", made[0]) == [(made[0],)]
+
+
+# State of the table: rows, and whether ANALYZE has seen them.
+STATES = [(rows, analyzed) for rows in (0, 10, 30_000) for analyzed in (False, True)]
+
+GENERATE = {
+    "customers": "INSERT INTO customers (email) SELECT 'e' || n FROM generate_series(1, %s) AS n",
+    "tags": "INSERT INTO tags (account_id, name)"
+    " SELECT nullif(n %% 10, 0), 'n' || n FROM generate_series(1, %s) AS n",
+    "devices": "INSERT INTO devices (serial_number)"
+    " SELECT 's' || n FROM generate_series(1, %s) AS n",
+    "stock": "INSERT INTO stock (warehouse, sku, day)"
+    " SELECT n %% 10, 's' || n, nullif('2026-11-25'::date + n %% 3, '2026-11-25')"
+    " FROM generate_series(1, %s) AS n",
+}
+
+OTHER_INDEXES = """
+CREATE INDEX ON tags (account_id, id);
+CREATE INDEX ON stock (sku, id);
+CREATE INDEX ON customers (deleted_at, customer_no);
+"""
+
+
+@pytest.mark.parametrize(("rows", "analyzed"), STATES)
+def test_a_lookup_that_misses_locks_one_page_of_its_index(
+    rows: int, analyzed: bool, new_database: Callable[[], str], folder: Path
+) -> None:
+    database = new_database()
+    script(database, TABLES + OTHER_INDEXES)
+    for table in FOUR:
+        sql(database, (folder / table / "lookup.sql").read_text())
+        sql(database, GENERATE[table], rows)
+    if analyzed:
+        sql(database, "ANALYZE")
+    held = (
+        "SELECT locktype, relation::regclass::text FROM pg_locks"
+        " WHERE mode = 'SIReadLock' AND pid = pg_backend_pid()"
+    )
+    for plan in ("force_custom_plan", "force_generic_plan"):
+        for table, (key, _) in VALUES.items():
+            with psycopg.connect(database, cursor_factory=RawCursor) as connection:
+                connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+                connection.execute("SET enable_seqscan = off")
+                connection.execute(f"SET plan_cache_mode = {plan}".encode())
+                query(connection, folder / table / "select.sql", *key)
+                # All that has a name of the server's own is no table's.
+                locks = [lock for lock in connection.execute(held) if "pg_" not in lock[1]]
+                assert locks == [("page", f"{table}_lookup")], (table, plan)
+
+
+def test_a_row_outside_the_condition_is_none(new_database: Callable[[], str], folder: Path) -> None:
+    database = new_database()
+    script(database, TABLES + FILL)
+    customers = folder / "customers"
+    now = "2026-11-25T12:00:00Z"
+    with psycopg.connect(database, cursor_factory=RawCursor, autocommit=True) as connection:
+        (found,) = query(connection, customers / "select.sql", "AL@example.org")
+        assert found[0] == 4
+        with pytest.raises(psycopg.errors.InvalidTextRepresentation, match="kept no row"):
+            query(connection, customers / "insert.sql", "new@example.org", None, None, now, None)
+        for file in ("lookup", "index"):
+            if file == "index":
+                sql(database, "DELETE FROM devices")
+                sql(database, "DELETE FROM customers WHERE email = 'ADA@example.org'")
+            query(connection, customers / f"{file}.sql")
+        sql(database, "UPDATE customers SET deleted_at = now()")
+        (made,) = query(connection, customers / "insert.sql", "al@example.org", *[None] * 4)
+        assert made[0] not in (3, 4)
+    assert not (customers / "constraint.sql").exists()
+
+
+def test_null_is_one_key_to_the_guard_and_the_constraint(
+    new_database: Callable[[], str], folder: Path
+) -> None:
+    database = new_database()
+    script(database, TABLES)
+    tags = folder / "tags"
+    guard = ("search_path", "locks", "", "insert", "update", "always")
+    for file in guard:
+        script(database, (tags / f"guard{'_' if file else ''}{file}.sql").read_text())
+    insert = "INSERT INTO tags (account_id, name) VALUES (NULL, 'new')"
+    sql(database, insert)
+    with pytest.raises(psycopg.errors.UniqueViolation, match="the guard of tags"):
+        sql(database, insert)
+    sql(database, (tags / "guard_off.sql").read_text())
+    for file in ("index", "constraint"):
+        sql(database, (tags / f"{file}.sql").read_text())
+    with pytest.raises(psycopg.errors.UniqueViolation, match="tags_key"):
+        sql(database, insert)
+
+
+# files that were edited
+
+
+def test_an_edited_file_stays_as_it_is(four: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    edited = tmp_path / "tags" / "list.sql"
+    before = edited.read_text()
+    edited.write_text(before + "-- edited\n")
+    (tmp_path / "tags" / "get.sql").unlink()
+    words = ("tags", *FOUR["tags"])
+    for _ in range(2):
+        status, said = adopt(four, tmp_path, *words)
+        assert status == 0, said
+        assert "edited (--force writes them): list.sql" in said
+        assert edited.read_text() == before + "-- edited\n"
+    assert (tmp_path / "tags" / "get.sql").exists()
+    adopt(four, tmp_path, *words, "--force")
+    assert edited.read_text() == before
+    assert same(folder, tmp_path)
+
+
+def test_another_key_is_written_over_what_was_not_edited(
+    four: str, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    status, said = adopt(four, tmp_path, "tags", "--key", "lower(name)")
+    assert status == 0, said
+    assert [field.name for field in fit(four, tmp_path)["tags"].key] == ["name"]
+    assert not (tmp_path / "tags" / "constraint.sql").exists()
+
+
+def test_a_folder_by_hand_is_left_alone(four: str, tmp_path: Path) -> None:
+    (tmp_path / "tags").mkdir()
+    for name in REQUESTS:
+        shutil.copy(ROOT / "sql" / "departments" / f"{name}.sql", tmp_path / "tags")
+    _, said = adopt(four, tmp_path, "tags", "--key", "name", "--as", "tags")
+    for name in REQUESTS:
+        text = (ROOT / "sql" / "departments" / f"{name}.sql").read_text()
+        assert (tmp_path / "tags" / f"{name}.sql").read_text() == text
+    assert "delete.sql, get.sql, insert.sql, list.sql, select.sql" in said
+
+
+# tables that are not so ordinary
+
+TRAPS = """
+CREATE SCHEMA "my Shop";
+CREATE TYPE "my Shop"."Plan$$" AS ENUM ('it''s', 'b"; --', '$$');
+CREATE TABLE "my Shop"."x; DROP TABLE tags; --" (
+    "Order No" uuid PRIMARY KEY, "E-Mail" text NOT NULL, "it's 100%" "my Shop"."Plan$$",
+    "select" integer NOT NULL DEFAULT 3, id text, copies integer, "limit" text);
+CREATE TABLE keys (id bigserial PRIMARY KEY, other text NOT NULL, keys integer NOT NULL);
+CREATE TABLE missing (id bigserial PRIMARY KEY, inserted text NOT NULL);
+CREATE TABLE generated (
+    id bigserial PRIMARY KEY, name text NOT NULL,
+    lowered text GENERATED ALWAYS AS (lower(name)) STORED,
+    number bigint GENERATED ALWAYS AS IDENTITY);
+CREATE TABLE naturals (code varchar(5) PRIMARY KEY, name text NOT NULL);
+CREATE DOMAIN words AS text DEFAULT 'none' CHECK (length(value) < 100);
+CREATE DOMAIN numbers AS bigint;
+CREATE TABLE domains (id numbers PRIMARY KEY DEFAULT 7, name words NOT NULL, note words);
+CREATE COLLATION german (provider = icu, locale = 'de-u-ks-level2', deterministic = false);
+CREATE TABLE collated (id bigserial PRIMARY KEY, name text COLLATE german NOT NULL, x text);
+CREATE TABLE pairs (
+    a bigint UNIQUE, id bigint PRIMARY KEY DEFAULT 1, name text NOT NULL, UNIQUE (id, name));
+CREATE TABLE refers (id bigint PRIMARY KEY, pair bigint, name text, a bigint REFERENCES pairs (a),
+    plain bigint REFERENCES pairs ON DELETE CASCADE,
+    FOREIGN KEY (pair, name) REFERENCES pairs (id, name));
+CREATE TABLE parted (id bigint PRIMARY KEY DEFAULT 1, name text NOT NULL) PARTITION BY HASH (id);
+CREATE TABLE parent (id bigserial PRIMARY KEY, name text NOT NULL);
+CREATE TABLE child () INHERITS (parent);
+CREATE TABLE types (
+    id bigserial PRIMARY KEY, a smallint, b integer, c bigint, d text, e varchar(9), f boolean,
+    g numeric, h numeric(5,2), i uuid, j date, k time, l time(3), m timestamp, n timestamptz(2),
+    o jsonb, p char(3), q inet, r integer[], s double precision);
+CREATE VIEW seen AS SELECT id, name FROM parent;
+CREATE TABLE keyless (name text);
+CREATE TABLE composite (a bigint, b bigint, name text, PRIMARY KEY (a, b));
+"""
+
+ADOPTED: dict[str, tuple[str, ...]] = {
+    "awkward": ('"my Shop"."x; DROP TABLE tags; --"', "--key", 'lower("E-Mail"),"it\'s 100%"'),
+    "keys": ("keys", "--key", "other,keys"),
+    "missing": ("missing", "--key", "inserted"),
+    "generated": ("generated", "--key", "name"),
+    "naturals": ("naturals", "--key", "name"),
+    "domains": ("domains", "--key", "name"),
+    "collated": ("collated", "--key", "name,lower(x)"),
+    "pairs": ("pairs", "--key", "name"),
+    "parted": ("parted", "--key", "name"),
+    "parent": ("parent", "--key", "trim(name)", "--where", "name <> '\\'' || '$$' OR id > 3"),
+    **{f"of_{c}": ("types", "--key", c) for c in "abcdefghijklmn"},
+}
+
+
+@pytest.fixture(scope="module")
+def traps(new_database: Callable[[], str]) -> str:
+    database = new_database()
+    script(database, TRAPS)
+    return database
+
+
+@pytest.mark.parametrize("name", ADOPTED)
+def test_every_file_fits_tables_as_they_are(name: str, traps: str, tmp_path: Path) -> None:
+    status, said = adopt(traps, tmp_path, *ADOPTED[name], "--as", name)
+    assert status == 0, said
+    resource = fit(traps, tmp_path)[name]
+    with psycopg.connect(traps) as connection:
+        for file in ("guard_search_path", "guard_locks", "guard", "guard_insert", "guard_update"):
+            if name != "parted":
+                connection.execute(resource.files[file].text.encode())
+        for file in ("lookup", "index", "constraint"):
+            if file in resource.files:
+                text = resource.files[file].text.replace(" CONCURRENTLY", "")
+                if name != "parted" or file == "lookup":
+                    connection.execute(text.encode())
+        connection.rollback()
+    assert sql(traps, "SELECT count(*) FROM parent") == [(0,)]
+
+
+def test_names_that_try_to_be_sql_are_names(traps: str, tmp_path: Path) -> None:
+    status, said = adopt(traps, tmp_path, *ADOPTED["awkward"])
+    assert status == 1
+    assert "--as NAME" in said
+    status, said = adopt(traps, tmp_path, *ADOPTED["awkward"], "--as", "awkward")
+    resource = fit(traps, tmp_path)["awkward"]
+    assert [field.name for field in resource.key] == ["E-Mail", "it's 100%"]
+    assert resource.key[1].labels == ("it's", 'b"; --', "$$")
+    assert [field.name for field in resource.columns] == [
+        "id", "E-Mail", "it's 100%", "select", "limit"
+    ]  # fmt: skip
+    assert [field.name for field in resource.fields][2:] == ["Order No", "select", "limit"]
+    for left_out in ("id is left out", "copies is left out", "Order No has no default"):
+        assert left_out in said
+    key = ["Ada", "$$"]
+    with psycopg.connect(traps, cursor_factory=RawCursor) as connection:
+        for file in ("guard_search_path", "guard_locks", "guard", "guard_insert", "guard_update"):
+            query(connection, tmp_path / "awkward" / f"{file}.sql")
+        number = "0190a5de-7c3b-7cc1-8ad4-2f6f3a1e9b57"
+        insert = tmp_path / "awkward" / "insert.sql"
+        (made,) = query(connection, insert, *key, number, None, None)
+        assert (str(made[0]), made[3]) == (number, 3)
+        with pytest.raises(psycopg.errors.UniqueViolation, match="the guard of awkward"):
+            connection.execute(
+                'INSERT INTO "my Shop"."x; DROP TABLE tags; --"'
+                ' ("Order No", "E-Mail", "it\'s 100%")'
+                " VALUES (gen_random_uuid(), 'ADA', '$$')"
+            )
+        connection.rollback()
+
+
+NOTES = {
+    "generated": "",
+    "naturals": "code has no default, so that a request must bring one for a new row",
+    "pairs": "refers.a refers to it, and merge refuses one that does not refer to id",
+    "parted": "parted is a partitioned table: the service works, but merge, guard and enforce",
+    "parent": "parent has children, whose rows are among its own (child)",
+    "of_a": "o is left out: its type, jsonb, has no form in a request",
+}
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_it_says_what_it_left_out(name: str, traps: str, tmp_path: Path) -> None:
+    status, said = adopt(traps, tmp_path, *ADOPTED[name], "--as", name)
+    assert status == 0, said
+    assert NOTES[name] in said
+    resource = fit(traps, tmp_path)[name]
+    if name == "pairs":
+        assert "refers.pair, name refers to it, and merge refuses a foreign key of several" in said
+        assert resource.references == ["refers.plain"]
+    if name == "generated":
+        assert [field.name for field in resource.fields] == ["name"]
+        assert "lowered" in [field.name for field in resource.columns]
+
+
+REFUSED: dict[str, tuple[str, ...]] = {
+    "there is no such table": ("nothing", "--key", "a"),
+    "seen is a view": ("seen", "--key", "name"),
+    "keyless has no primary key of one column": ("keyless", "--key", "name"),
+    "composite has no primary key of one column": ("composite", "--key", "name"),
+    "id is the primary key": ("parent", "--key", "id"),
+    "two parts of the key are made of name": ("parent", "--key", "lower(name),name"),
+    "must be made of one column": ("parent", "--key", "name || id"),
+    "must be marked IMMUTABLE": ("types", "--key", "n::text"),
+    "o cannot be in a key": ("types", "--key", "o"),
+    "p cannot be in a key": ("types", "--key", "p"),
+    "cannot be in a key: float8": ("types", "--key", "s * 2"),
+    "so no request can set it": ("generated", "--key", "lowered"),
+    "cannot use subquery": ("parent", "--key", "(SELECT name)"),
+    "syntax error": ("parent", "--key", "lower(name)); DROP TABLE keyless; --"),
+    "syntax error at or near": ("parent", "--key", "lower(name)), (name"),
+    "PostgreSQL does not take name INCLUDE": ("parent", "--key", "name INCLUDE (id)"),
+    "unterminated quoted string": ("parent", "--key", "name || 'x"),
+    "true) OR (true: syntax error": ("parent", "--key", "name", "--where", "true) OR (true"),
+    "cannot use subquery in index predicate": (
+        *("parent", "--key", "name"),
+        *("--where", "EXISTS (SELECT FROM keyless)"),
+    ),
+    "is no condition of the table's columns": ("parent", "--key", "name", "--where", "true"),
+    "no columns that a request can set": ("parent", "--key", "name", "--attributes", "id"),
+    "a resource cannot be called inspect": ("parent", "--key", "name", "--as", "inspect"),
+    "a resource cannot be called ../x": ("parent", "--key", "name", "--as", "../x"),
+    "needs its schema": ("parent", "--key", "nope(name)"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_it_refuses(why: str, traps: str, tmp_path: Path) -> None:
+    status, said = adopt(traps, tmp_path, *REFUSED[why])
+    assert status == 1
+    assert why in said
+    assert not any(tmp_path.iterdir())
+    assert sql(traps, "SELECT count(*) FROM keyless") == [(0,)]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1bb", "a\u2028b"])
+def test_names_that_cannot_be_printed(name: str, traps: str, tmp_path: Path) -> None:
+    for statement in (
+        f'CREATE TABLE "{name}" (id bigserial PRIMARY KEY, name text)',
+        f'CREATE TABLE trap (id bigserial PRIMARY KEY, name text, "{name}" text)',
+    ):
+        sql(traps, statement)
+    try:
+        status, said = adopt(traps, tmp_path, f'"{name}"', "--key", "name", "--as", "trap")
+        assert (status, name in said) == (1, False)
+        status, said = adopt(traps, tmp_path, "trap", "--key", f'"{name}"')
+        assert (status, name in said) == (1, False)
+        status, said = adopt(traps, tmp_path, "trap", "--key", "name")
+        assert (status, "is left out" in said, name in said) == (0, True, False)
+        assert not any(name in path.read_text() for path in tmp_path.rglob("*.sql"))
+    finally:
+        sql(traps, f'DROP TABLE "{name}", trap')
+
+
+def test_citext_is_one_key_whatever_its_case(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    database = new_database()
+    script(
+        database,
+        "CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions;"
+        " CREATE TABLE users (name extensions.citext PRIMARY KEY,"
+        " email extensions.citext NOT NULL)",
+    )
+    status, said = adopt(database, tmp_path, "users", "--key", "email")
+    assert status == 0, said
+    fit(database, tmp_path)
+    users = tmp_path / "users"
+    with psycopg.connect(database, cursor_factory=RawCursor) as connection:
+        (made,) = query(connection, users / "insert.sql", "Ada@x", "Ada")
+        assert query(connection, users / "insert.sql", "ADA@X", "Al") == []
+        assert query(connection, users / "select.sql", "ada@X") == [(*made, 1)]
+        assert made == ("Ada", "Ada@x")
+        for file in ("lookup", "index", "constraint"):
+            text = (users / f"{file}.sql").read_text().replace(" CONCURRENTLY", "")
+            connection.execute(text.encode())
+
+
+def test_an_adopted_child_has_its_parents_file_written(empty: str, tmp_path: Path) -> None:
+    collisions = tmp_path / "departments" / "employees.department_id" / "collisions.sql"
+    adopt(empty, tmp_path, "departments", *COMMANDS["departments"])
+    assert not collisions.exists()
+    adopt(empty, tmp_path, "employees", *COMMANDS["employees"])
+    assert collisions.exists()
+
+
+def test_an_engine_without_hash_indexes(empty: str, tmp_path: Path) -> None:
+    for name, words in COMMANDS.items():
+        arguments = ("adopt", name, *words)
+        status, output, errors = run(
+            empty, *arguments, RESOURCES=str(tmp_path), ENGINE="yugabytedb"
+        )
+        assert status == 0, output + errors
+    fit(empty, tmp_path)
+    for path in sorted((ROOT / "sql" / "distributed").glob("*/*.sql")):
+        assert (tmp_path / path.parent.name / path.name).read_text() == path.read_text()
+    assert not (tmp_path / "departments" / "guard.sql").exists()
+
+
+def test_the_folder_of_resources_may_not_be_there_yet(four: str, tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "yet"
+    assert adopt(four, folder, "tags", *FOUR["tags"])[0] == 0
+    assert os.listdir(folder) == ["tags"]  # noqa: PTH208
+    status, _, errors = run(four, "doctor", RESOURCES=str(tmp_path / "nothing"))
+    assert status == 1
+    assert "has no resource" in errors
