@@ -19,7 +19,7 @@ def checks(connection: Connection, resource: Resource) -> Iterator[Check]:
         if message := refusal(connection, file.text.encode()):
             yield Check(FAIL, resource.name, f"{shown(file.path)}: {message}")
         else:
-            yield from _header(connection, resource.name, file)
+            yield from _header(connection, resource.name, name, file)
 
 
 def way_out(connection: Connection, resource: Resource) -> Iterator[Check]:
@@ -36,7 +36,7 @@ def refusal(connection: Connection, statement: bytes) -> str | None:
     return message.decode() if message else None
 
 
-def _header(connection: Connection, subject: str, file: File) -> Iterator[Check]:
+def _header(connection: Connection, subject: str, name: str, file: File) -> Iterator[Check]:
     """Yield where the header of the statement just prepared does not say what it is."""
     prepared = connection.pgconn.describe_prepared(STATEMENT)
     if prepared.nparams != len(file.parameters):
@@ -54,6 +54,8 @@ def _header(connection: Connection, subject: str, file: File) -> Iterator[Check]
     columns = [(prepared.fname(number) or b"").decode() for number in range(prepared.nfields)]
     if columns != [each.name for each in file.columns]:
         yield Check(FAIL, subject, f"{shown(file.path)}:1: the columns are {', '.join(columns)}")
+        return
+    if name != "get":  # whose columns are the others', too
         return
     types = [prepared.ftype(number) for number in range(prepared.nfields)]
     for number, type_ in _others(connection, file.columns, types):

@@ -133,7 +133,8 @@ async def merge(
             try:
                 left -= await _merge_one(pool, url, name, left, seconds, total)
             except (Refused, SchemaMissing, psycopg.ProgrammingError) as error:
-                total.refused.append(f"{name}: {error}")
+                cause = f" ({error.__cause__})" if error.__cause__ else ""
+                total.refused.append(f"{name}: {error}{cause}")
     return total
 
 

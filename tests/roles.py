@@ -14,11 +14,11 @@ SERVICE = "onerow_service"
 OWNER = "onerow_owner"
 
 
-def make_roles(database: str) -> None:
-    """Run the script, as its first lines say."""
+def make_roles(database: str, script: str | None = None) -> None:
+    """Run the script that `python -m db roles` writes, here for the sample."""
     subprocess.run(
         [BIN / "psql", "--no-psqlrc", "--quiet", database],
-        input=roles(),
+        input=script or roles(),
         env=environment(),
         timeout=LIMIT,
         check=True,

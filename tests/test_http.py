@@ -612,7 +612,7 @@ def test_503_without_the_tables_until_init(server: str, name: str) -> None:
     bare = make_conninfo(server, dbname="onerow_test_bare")
     with serving(DATABASE_URL=bare) as service:
         missing = "The tables, or rights on them, are missing: run `python -m db init`."
-        assert_unavailable(service.http.get("/ready"), missing)
+        assert_unavailable(service.http.get("/ready"), f"{missing} It is about departments.")
         assert_unavailable(service.post("/departments", name=name), missing)
         assert "run `python -m db init`" in service.log.read_text()
         subprocess.run(

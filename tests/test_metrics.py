@@ -208,7 +208,8 @@ def test_probes_are_not_given_up_and_the_log_has_a_line_for_each_change(database
         assert [service.http.get("/ready").status_code for _ in range(3)] == [200] * 3
         lines = [line.split(": ", 1)[1] for line in service.log.read_text().splitlines()]
         assert [line for line in lines if "ready" in line] == [
-            "not ready: The tables, or rights on them, are missing: run `python -m db init`.",
+            "not ready: The tables, or rights on them, are missing: run `python -m db init`."
+            " It is about departments.",
             "ready again",
         ]
         assert value(service, "onerow_unavailable_total") == 0

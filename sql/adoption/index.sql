@@ -14,7 +14,7 @@ SELECT
         ORDER BY 1
     ) AS keys,
     -- A column that pg_index has since PostgreSQL 15.
-    coalesce((pg_catalog.to_jsonb(pg_index) ->> 'indnullsnotdistinct')::boolean, FALSE) AS nulls_equal,
+    coalesce((pg_catalog.to_jsonb(pg_index) ->> 'indnullsnotdistinct'::text)::boolean, FALSE) AS nulls_equal,
     pg_get_expr(indpred, indrelid) AS predicate,
     substr(
         pg_get_indexdef(indexrelid),

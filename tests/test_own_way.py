@@ -1,0 +1,378 @@
+"""The way out for tables of one's own: other ids, keys, names to quote, another schema."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests import legacy
+from tests.roles import SERVICE, as_role, make_roles
+from tests.service import Service, serving, sql
+
+TABLES = """
+CREATE SCHEMA "the shop";
+CREATE TABLE "the shop"."Devices" (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    "Serial No" text NOT NULL, site integer, note text,
+    created_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE "the shop".readings (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    device uuid NOT NULL REFERENCES "the shop"."Devices", at timestamptz NOT NULL,
+    value numeric(10,2) NOT NULL);
+CREATE TABLE customers (
+    id bigserial PRIMARY KEY, email text NOT NULL, deleted_at timestamptz);
+INSERT INTO "the shop"."Devices" (id, "Serial No", site) VALUES
+    ('00000000-0000-0000-0000-00000000000a', 'N-1', 7),
+    ('00000000-0000-0000-0000-00000000000b', 'N-1', 7),
+    ('00000000-0000-0000-0000-00000000000c', 'N-1', NULL),
+    ('00000000-0000-0000-0000-00000000000d', 'N-1', NULL),
+    ('00000000-0000-0000-0000-00000000000e', 'N-2', NULL);
+INSERT INTO "the shop".readings (device, at, value) VALUES
+    ('00000000-0000-0000-0000-00000000000a', '2026-11-25T10:00Z', 1),
+    ('00000000-0000-0000-0000-00000000000b', '2026-11-25T10:00Z', 2),
+    ('00000000-0000-0000-0000-00000000000b', '2026-11-25T11:00Z', 3);
+INSERT INTO customers (email) VALUES ('Ada@example.org'), ('ada@example.org'), ('al@example.org');
+INSERT INTO customers (email, deleted_at) VALUES ('AL@example.org', now());
+"""
+
+ADOPTED = {
+    "devices": ('"the shop"."Devices"', "--key", '"Serial No",site', "--as", "devices"),
+    "readings": ('"the shop".readings', "--key", "device,at"),
+    "customers": ("customers", "--key", "lower(email)", "--where", "deleted_at IS NULL"),
+}
+
+# Rows that share a key with another one; the readings' once their devices are one.
+SURPLUS = {"devices": 2, "readings": 1, "customers": 1}
+
+CONTENT = """
+SELECT 'devices', id::text, "Serial No", note FROM "the shop"."Devices"
+UNION ALL SELECT 'readings', number::text, device::text, value::text FROM "the shop".readings
+UNION ALL SELECT 'customers', id::text, email, deleted_at::text FROM customers
+ORDER BY 1, 2
+"""
+
+
+def make_shop(database: str) -> str:
+    """Make tables with duplicates in a database, in the place of the sample's."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(b"DROP TABLE departments, employees, merged")
+        connection.execute(TABLES.encode())
+    return database
+
+
+@pytest.fixture
+def shop(database: str) -> str:
+    """A database with duplicates in tables of its own."""
+    return make_shop(database)
+
+
+@pytest.fixture(scope="module")
+def adopted(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what adopt writes for them."""
+    database = make_shop(new_database())
+    path = tmp_path_factory.mktemp("resources")
+    for words in ADOPTED.values():
+        status, output, errors = legacy.run(database, "adopt", *words, RESOURCES=str(path))
+        assert "init" in output + errors, (status, output, errors)
+    return path
+
+
+@pytest.fixture
+def folder(adopted: Path, tmp_path: Path) -> Path:
+    """The same, for a test to change."""
+    return Path(shutil.copytree(adopted, tmp_path / "resources"))
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(shop: str, folder: Path) -> Command:
+    """Runs a command on them."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        return legacy.run(shop, *words, RESOURCES=str(folder))
+
+    return run
+
+
+def well(answer: tuple[int, str, str]) -> str:
+    """Return what a command said, which must have ended well."""
+    status, output, errors = answer
+    assert (status, errors) == (0, ""), output + errors
+    return output
+
+
+def indexes(database: str) -> dict[str, tuple[str, bool]]:
+    """The definition of each index of ours, and whether it is valid."""
+    rows = sql(
+        database,
+        "SELECT relname::text, pg_get_indexdef(indexrelid), indisvalid FROM pg_index"
+        " JOIN pg_class ON pg_class.oid = indexrelid WHERE relname ~ '_(lookup|key)'",
+    )
+    return {name: (definition, valid) for name, definition, valid in rows}
+
+
+def test_from_adopt_to_the_constraint(shop: str, command: Command) -> None:
+    before = sql(shop, CONTENT)
+    well(command("init"))
+    assert {*indexes(shop)} == {f"{name}_lookup" for name in ADOPTED}
+    assert sql(shop, "SELECT to_regclass('departments')") == [(None,)]
+    assert "FAIL" not in well(command("doctor"))
+
+    status, output, _ = command("duplicates", "--format", "json")
+    assert status == 1
+    found = {(row["resource"], row["id"]): row for row in json.loads(output)}
+    assert [row["copies"] for row in found.values()] == [2, 2, 2]
+    assert found["customers", 1]["key"] == {"email": "ada@example.org"}
+    assert command("duplicates", "devices")[1].count("N-1") == 2
+
+    assert well(command("guard", "on")).count("is on") == 3
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        sql(shop, 'INSERT INTO "the shop"."Devices" ("Serial No", site) VALUES (\'N-2\', NULL)')
+
+    assert "2 rows would go" in well(command("merge", "devices"))
+    assert sql(shop, CONTENT) == before
+    output = well(command("merge", "--apply"))
+    for name, rows in SURPLUS.items():
+        assert f"{name}: {rows} rows merged." in output
+    assert well(command("duplicates")).count("every key has one row") == 3
+    assert sql(shop, 'SELECT count(DISTINCT device), count(*) FROM "the shop".readings') == [(1, 2)]
+
+    well(command("guard", "off"))
+    output = well(command("merge", "--undo"))
+    for name, rows in SURPLUS.items():
+        assert f"{name}: {rows} rows put back." in output
+    assert sql(shop, CONTENT) == before
+    assert sql(shop, "SELECT FROM merged") == []
+
+    well(command("merge", "--apply"))
+    well(command("enforce"))
+    well(command("enforce"))  # and again, where all is there
+    assert all(valid for _, valid in indexes(shop).values())
+    assert {f"{name}_key" for name in ADOPTED} < {*indexes(shop)}
+    assert "FAIL" not in well(command("doctor"))
+    assert "no constraint" not in command("doctor")[1]
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        sql(shop, 'INSERT INTO "the shop"."Devices" ("Serial No", site) VALUES (\'N-2\', NULL)')
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        sql(shop, "INSERT INTO customers (email) VALUES ('ADA@example.org')")
+    sql(shop, "INSERT INTO customers (email, deleted_at) VALUES ('ADA@example.org', now())")
+
+
+def test_a_limit_and_some_resources(shop: str, command: Command) -> None:
+    well(command("init"))
+    output = well(command("merge", "--apply", "--limit", "1", "devices"))
+    assert output.startswith("devices: 1 rows")
+    assert command("duplicates", "customers")[0] == 1
+    well(command("merge", "--apply", "customers"))
+    assert "customers: 0 rows" not in well(command("merge", "--undo", "customers"))
+    assert sql(shop, "SELECT DISTINCT resource FROM merged ORDER BY 1") == [
+        ("devices",),
+        ("readings",),
+    ]
+
+
+def test_an_unknown_resource_is_refused_with_those_that_there_are(command: Command) -> None:
+    for words in (["doctor"], ["duplicates"], ["guard", "on"], ["merge"], ["enforce"], ["init"]):
+        status, output, errors = command(*words, "customers", "orders")
+        assert (status, output) == (2, "")
+        assert "'orders' is none of" in errors
+        assert all(name in errors for name in ADOPTED)
+
+
+def test_one_that_cannot_go_on_does_not_hold_up_the_others(shop: str, command: Command) -> None:
+    well(command("init"))
+    well(command("guard", "on", "devices"))
+    # No files for this one: merge refuses customers. Then a kind of table without a guard.
+    sql(shop, "CREATE TABLE orders (customer bigint REFERENCES customers)")
+    status, output, errors = command("merge", "--apply")
+    assert status == 1
+    assert "devices: 2 rows merged." in output
+    assert errors.startswith("merge: customers: a foreign key that merge has no SQL for")
+
+    status, output, errors = command("enforce")
+    assert status == 1
+    assert errors.startswith("enforce: customers: customers has 1 keys with several rows")
+    assert errors.count("\n") == 1
+    assert {"devices_key", "readings_key"} < {*indexes(shop)}
+    assert "customers_key" not in indexes(shop)
+
+    sql(shop, "CREATE TABLE old_customers () INHERITS (customers)")
+    for action, is_ in (("on", "off"), ("off", "off")):
+        status, output, errors = command("guard", action)
+        assert status == (1 if action == "on" else 0)
+        assert f"customers: the guard is {is_}." in output
+        assert f"readings: the guard is {action}." in output
+        assert ("customers has children" in errors) == (action == "on")
+
+
+def test_enforce_that_fails_leaves_the_guard_as_it_was(command: Command) -> None:
+    well(command("init"))
+    well(command("guard", "on", "customers"))
+    assert command("enforce")[0] == 1
+    output = command("guard", "status")[1]
+    assert "customers: the guard is on." in output
+    assert "devices: the guard is off." in output
+
+
+def test_guard_on_that_fails_half_way_takes_back_its_own(
+    shop: str, command: Command, folder: Path
+) -> None:
+    well(command("init"))
+    always = folder / "devices" / "guard_always.sql"
+    text = always.read_text()
+    always.write_text(text.replace("devices_guard_update", "devices_guard_none"))
+    status, output, errors = command("guard", "on")
+    assert (status, errors.startswith("guard: devices: ")) == (1, True)
+    assert "devices: the guard is off." in output
+    assert "customers: the guard is on." in output
+    assert sql(shop, "SELECT to_regclass('\"the shop\".devices_guard_locks')") == [(None,)]
+
+
+def test_an_endpoint_without_the_way_out(command: Command, folder: Path) -> None:
+    kept = {"select.sql", "insert.sql", "get.sql", "list.sql", "delete.sql", "lookup.sql"}
+    for path in (folder / "customers").iterdir():
+        if path.name not in kept:
+            path.unlink()
+    well(command("init"))
+    assert "FAIL" not in well(command("doctor"))
+    for words in (["guard", "on"], ["enforce"], ["merge"], ["duplicates"]):
+        status, _, errors = command(*words, "customers")
+        assert status == 1
+        assert "there is no customers/" in errors
+
+
+HEADERS = {
+    "a parameter's type": (
+        "select.sql", "-- $2 site integer", "-- $2 site bigint", "FAIL", ":3: site is integer"
+    ),
+    "a column's type": (
+        "get.sql", "note text", "note integer", "advice", "get.sql:1: note is text"
+    ),
+    "SQL": (
+        "list.sql", "ORDER BY", "ORDER TO", "FAIL", "list.sql: syntax error"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", HEADERS)
+def test_doctor_holds_headers_against_what_postgresql_says(
+    wrong: str, command: Command, folder: Path
+) -> None:
+    well(command("init"))
+    name, said, other, level, told = HEADERS[wrong]
+    # A column is in all the headers that must agree, and so is a parameter.
+    for file in (folder / "devices").glob("*.sql"):
+        if wrong != "SQL" or file.name == name:
+            file.write_text(file.read_text().replace(said, other))
+    lines = command("doctor", "devices")[1].splitlines()
+    assert any(line.startswith(level) and told in line for line in lines), lines
+
+
+# init
+
+
+def test_init_replaces_an_index_that_is_another_or_invalid(
+    shop: str, command: Command, folder: Path
+) -> None:
+    well(command("init"))
+    made = indexes(shop)
+    sql(shop, "DROP INDEX customers_lookup")
+    sql(
+        shop,
+        "CREATE INDEX customers_lookup ON customers USING hash"
+        " (hashtextextended(lower(email), 0::bigint)) WITH (fillfactor = 10)",
+    )
+    sql(
+        shop,
+        "UPDATE pg_index SET indisvalid = FALSE"
+        " WHERE indexrelid = '\"the shop\".devices_lookup'::regclass",
+    )
+    with serving(DATABASE_URL=shop, RESOURCES=str(folder)) as service:
+        told = service.http.get("/ready").json()["warnings"]
+        assert any(each.startswith("customers_lookup does not serve") for each in told)
+        assert any(each.startswith("devices_lookup is INVALID") for each in told)
+        assert "customers_lookup is not as lookup.sql has it" in well(command("init"))
+        assert indexes(shop) == made
+        assert "lookup" not in service.http.get("/ready").text
+
+
+def test_init_goes_on_where_an_earlier_one_was_killed(shop: str, command: Command) -> None:
+    well(command("init"))
+    made = indexes(shop)
+    sql(shop, "ALTER INDEX customers_lookup RENAME TO customers_lookup_before")
+    well(command("init"))
+    assert indexes(shop) == made
+
+
+def test_two_inits_at_once_while_others_write(shop: str, folder: Path) -> None:
+    with psycopg.connect(shop) as writer:
+        writer.execute("INSERT INTO customers (email) VALUES ('grace@example.org')")
+        with (
+            legacy.start(shop, "init", RESOURCES=str(folder)) as one,
+            legacy.start(shop, "init", RESOURCES=str(folder)) as other,
+        ):
+            writer.commit()
+            told = [one.communicate(), other.communicate()]
+    assert (one.returncode, other.returncode) == (0, 0), told
+    assert {*indexes(shop)} == {f"{name}_lookup" for name in ADOPTED}
+
+
+def test_init_makes_text_of_the_ids_that_an_earlier_version_has_merged(
+    shop: str, command: Command
+) -> None:
+    well(command("init"))
+    well(command("merge", "--apply", "customers"))
+    before = sql(shop, "SELECT * FROM merged")
+    sql(shop, "ALTER TABLE merged ALTER id TYPE bigint USING id::bigint")
+    sql(shop, "ALTER TABLE merged ALTER kept TYPE bigint USING kept::bigint")
+    well(command("init"))
+    assert sql(shop, "SELECT * FROM merged") == before
+    assert "customers: 1 rows put back." in well(command("merge", "--undo"))
+
+
+# The service, the roles and the pages
+
+
+def ready(service: Service) -> tuple[int, str]:
+    answer = service.http.get("/ready")
+    return answer.status_code, answer.text
+
+
+def test_ready_names_what_is_missing(shop: str, command: Command, folder: Path) -> None:
+    well(command("init"))
+    with serving(DATABASE_URL=shop, RESOURCES=str(folder)) as service:
+        assert ready(service)[0] == 200
+        for table, name in (
+            ('"the shop".readings', "readings"),
+            ("merged", "merged"),
+            ("customers", "customers"),
+        ):
+            sql(shop, f"ALTER TABLE {table} RENAME TO away")
+            assert ready(service)[0] == 503
+            assert f"It is about {name}." in ready(service)[1]
+            away = table.replace(name, "away")
+            sql(shop, f"ALTER TABLE {away} RENAME TO {name}")
+            assert ready(service)[0] == 200
+
+
+def test_the_roles_have_what_they_need(shop: str, command: Command, folder: Path) -> None:
+    well(command("init"))
+    make_roles(shop, well(command("roles")))
+    with serving(DATABASE_URL=as_role(shop, SERVICE), RESOURCES=str(folder)) as service:
+        assert service.post("/customers", email="new@example.org").status_code == 201
+        made = service.post("/devices", **{"Serial No": "N-9"})
+        assert made.status_code == 201
+        reading = {"device": made.json()["id"], "at": "2026-11-25T12:00:00Z", "value": "1.50"}
+        assert service.post("/readings", **reading).status_code == 201
+        for page in ("devices_duplicates", "devices_plan", "guard_and_constraint"):
+            assert service.http.get(f"/inspect/{page}").status_code == 200
+        listed = service.http.get("/inspect/guard_and_constraint.json").json()["rows"]
+        assert {row["resource"] for row in listed} == {*ADOPTED}
+        assert {row["lookup_index"] for row in listed} == {"valid"}
+    status, output, _ = legacy.run(as_role(shop, SERVICE), "doctor", RESOURCES=str(folder))
+    assert (status, [line for line in output.splitlines() if "the role" in line]) == (0, [])
