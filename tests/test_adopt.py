@@ -6,14 +6,18 @@ import re
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import RawCursor
+from psycopg.rows import dict_row
 
 import db.adopt
+from db.adopt_catalog import read_table
+from db.adopt_files import render
 from db.change import Refused
 from db.resources import REQUESTS, SAMPLE, Field, Resource, read_resources
 from db.settings import Settings
@@ -344,6 +348,27 @@ def test_null_is_one_key_to_the_guard_and_the_constraint(
         sql(database, insert)
 
 
+def test_before_version_15_the_unique_index_is_of_arrays(
+    new_database: Callable[[], str],
+) -> None:
+    database = new_database()
+    script(database, TABLES)
+    with psycopg.connect(
+        database, autocommit=True, cursor_factory=RawCursor, row_factory=dict_row
+    ) as connection:
+        table = read_table(connection, "stock", "warehouse,sku,day", None)
+    files = render(replace(table, version=140_000), [table])
+    assert "constraint.sql" not in files
+    script(database, files["index.sql"])
+    insert = "INSERT INTO stock (warehouse, sku, day) VALUES (7, 'N-1', {})"
+    for day in ("NULL", "'2026-11-25'"):
+        sql(database, insert.format(day))
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            sql(database, insert.format(day))
+    for null in ("warehouse", "sku"):
+        assert f"ARRAY[{null}" not in files["index.sql"]
+
+
 # files that were edited
 
 
@@ -501,6 +526,21 @@ def test_names_that_try_to_be_sql_are_names(
             )
 
 
+def test_the_guard_of_a_table_that_has_its_variables_names(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    database = new_database()
+    script(database, "CREATE TABLE found (id bigserial PRIMARY KEY, other text, tg_name text)")
+    status, said = adopt(database, tmp_path, "found", "--key", "other,tg_name")
+    assert status == 0, said
+    with psycopg.connect(database, cursor_factory=RawCursor) as connection:
+        for file in GUARD:
+            query(connection, tmp_path / "found" / f"{file}.sql")
+    sql(database, "INSERT INTO found (other) VALUES ('a'), ('b')")
+    with pytest.raises(psycopg.errors.UniqueViolation, match="the guard of found"):
+        sql(database, "UPDATE found SET other = 'a'")
+
+
 NOTES = {
     "generated": "",
     "naturals": "code has no default, so that a request must bring one for a new row",
@@ -606,6 +646,36 @@ def test_citext_is_one_key_whatever_its_case(
         for file in ("lookup", "index", "constraint"):
             text = (users / f"{file}.sql").read_text().replace(" CONCURRENTLY", "")
             connection.execute(text.encode())
+
+
+def test_a_collation_has_its_say(new_database: Callable[[], str], tmp_path: Path) -> None:
+    database = new_database()
+    try:
+        sql(
+            database,
+            "CREATE COLLATION caseless"
+            " (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+        )
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("this build of PostgreSQL has no ICU")
+    script(
+        database,
+        "CREATE TABLE names (id bigserial PRIMARY KEY, name text COLLATE caseless NOT NULL,"
+        ' turkish text COLLATE "tr-x-icu" NOT NULL)',
+    )
+    status, said = adopt(database, tmp_path, "names", "--key", "name,lower(turkish)")
+    assert status == 0, said
+    names = tmp_path / "names"
+    with psycopg.connect(database, cursor_factory=RawCursor, autocommit=True) as connection:
+        for file in ("lookup", "index"):
+            query(connection, names / f"{file}.sql")
+        made = inserted(connection, names / "insert.sql", "Ada", "IV")
+        # In Turkish I is the capital of another letter than i.
+        assert query(connection, names / "select.sql", "ADA", "ıv") == [(*made, 1)]
+        assert query(connection, names / "select.sql", "ADA", "iv") == []
+        assert query(connection, names / "insert.sql", "ada", "ıv") == []
+        with pytest.raises(psycopg.errors.UniqueViolation, match="names_key"):
+            sql(database, "INSERT INTO names (name, turkish) VALUES ('aDA', 'ıV')")
 
 
 def test_an_adopted_child_has_its_parents_file_written(empty: str, tmp_path: Path) -> None:
