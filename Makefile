@@ -7,31 +7,35 @@ RELOAD ?= 1
 run: .venv/installed
 	@RELOAD=$(RELOAD) exec $(BIN)/python app.py
 
-test: .venv/installed
-	$(BIN)/python -m pytest
+# Two files of tests at a time, but for those that judge what a busy machine changes. A server that
+# TEST_DATABASE_URL names is one for all, with roles that are dropped at the end.
+test: JOBS ?= $(if $(TEST_DATABASE_URL),0,2)
+test: .venv/tested
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 psql: .venv/installed
 	@$(BIN)/python -m db psql
 
-stress: .venv/installed
+stress: .venv/tested
 	$(BIN)/python -m tests.stress
 
-faults: .venv/installed
+faults: .venv/tested
 	$(BIN)/python -m tests.faults
 
 # In namespaces of its own, which only root may make.
-cluster: .venv/installed
+cluster: .venv/tested
 	$(BIN)/python -m tests.cluster
 
 # QUICK=1: the main figures, in under three minutes.
-bench: .venv/installed tests/bench/.venv/installed
+bench: .venv/tested tests/bench/.venv/installed
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick,--json --svg)
 
 # FUZZ_SECONDS, 35 if unset: how long each of the two rounds takes.
-fuzz: .venv/installed tests/fuzz/.venv/installed
+fuzz: .venv/tested tests/fuzz/.venv/installed
 	$(BIN)/python -m tests.fuzz
 
-lint: .venv/installed
+lint: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
@@ -39,6 +43,11 @@ lint: .venv/installed
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+# What the tests need besides, in the same place.
+.venv/tested: tests/requirements.txt .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 # The peers of the benchmark, apart: the service needs none of what they bring.
@@ -60,7 +69,8 @@ lock:
 	"$$tools"/bin/pip install --quiet --disable-pip-version-check uv && \
 	lock="$$tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes" && \
 	export UV_CUSTOM_COMPILE_COMMAND='make lock' && \
-	$$lock $(if $(UPGRADE),--upgrade) --group dev pyproject.toml --output-file requirements.txt && \
+	$$lock $(if $(UPGRADE),--upgrade) pyproject.toml --output-file requirements.txt && \
+	$$lock $(if $(UPGRADE),--upgrade) --group dev pyproject.toml --output-file tests/requirements.txt && \
 	for group in bench fuzz; do \
 	$$lock $(if $(UPGRADE),--upgrade) --group $$group --output-file tests/$$group/requirements.txt || exit; \
 	done
@@ -69,7 +79,7 @@ lock:
 audit:
 	@tools=$$(mktemp -d) && trap 'rm -r "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && \
 	if "$$tools"/bin/pip install --quiet --disable-pip-version-check pip-audit; then \
-	"$$tools"/bin/python tests/audit.py requirements.txt tests/bench/requirements.txt tests/fuzz/requirements.txt; \
+	"$$tools"/bin/python tests/audit.py tests/requirements.txt tests/bench/requirements.txt tests/fuzz/requirements.txt; \
 	else echo 'Not audited: pip-audit cannot be installed.'; fi
 
 .PHONY: run test psql stress faults cluster bench fuzz lint lock audit

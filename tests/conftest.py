@@ -26,15 +26,19 @@ from tests.service import LIMIT, Service, serving, sql, temporary_data_dir
 OURS = "^onerow_test_"
 
 
-def pytest_configure() -> None:
-    """Let signals unwind, so that the server stops with the tests."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Let signals unwind, so that the server stops with the tests; draw a seed that can be told.
+
+    The seed replays what is drawn, not how calls overlap. Other processes of the run take it over.
+    """
     unwind_on_signals(KeyboardInterrupt())  # SystemExit would end one test, and no more
+    if core.global_force_seed is None:
+        core.global_force_seed = random.getrandbits(32)  # type: ignore[assignment]
+        config.option.hypothesis_seed = str(core.global_force_seed)
 
 
 def pytest_report_header() -> str:
-    """Draw the seed here, where it can be told. It replays what is drawn, not how calls overlap."""
-    if core.global_force_seed is None:
-        core.global_force_seed = random.getrandbits(32)  # type: ignore[assignment]
+    """Tell the seed."""
     return f"draw the same again: pytest --hypothesis-seed={core.global_force_seed}"
 
 

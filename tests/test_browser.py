@@ -25,7 +25,10 @@ from tests import legacy
 from tests.browser import CHROMIUM, chromium
 from tests.service import LIMIT, ROOT, Service, serving, sql, until
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+]
 
 # In a page that did not escape it, this ends an attribute and then is an element.
 SCRIPT = """"'><script>alert(1)</script>"""

@@ -12,6 +12,8 @@ from tests.pgbouncer import PGBOUNCER, pooling
 from tests.roles import make_superuser
 from tests.service import Service, serving, sql, until
 
+pytestmark = pytest.mark.alone
+
 # A value for each that is another one than the service's.
 UNUSUAL = {
     "DateStyle": "German, DMY",

@@ -23,6 +23,8 @@ from tests.test_embedded import postmaster
 from tests.test_overload import PAGE, both_serve, connect, fill, workers
 from web.serving import SAME_SIGNAL
 
+pytestmark = pytest.mark.alone
+
 NEVER = "3600"  # seconds
 
 

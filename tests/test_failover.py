@@ -13,6 +13,8 @@ from tests.faults.server import Server
 from tests.service import serving, sql, temporary_data_dir, until
 from tests.standby import hosts, standby_of
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def primary() -> Iterator[Server]:

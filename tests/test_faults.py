@@ -14,6 +14,8 @@ from tests.faults.server import Server, Skipped, running
 from tests.faults.trial import SHORT, trial
 from tests.service import LIMIT, serving, temporary_data_dir, until
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def faulty_server() -> Iterator[Server]:

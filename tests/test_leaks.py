@@ -23,6 +23,8 @@ from tests.roles import make_superuser
 from tests.service import LIMIT, ROOT, Service, environment, serving, sql, until
 from web.log import FORMAT, Formatter
 
+pytestmark = pytest.mark.alone
+
 # In every token, password, name, body, path and header of these tests.
 SECRET = "hunter2"
 TOKEN = f"{SECRET}-token"

@@ -18,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.service import ROOT, Service, serving, until
 from tests.test_concurrency import connection_to
 
+pytestmark = pytest.mark.alone
+
 REQUESTS = 10_000
 CLIENTS = 32
 

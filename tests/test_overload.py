@@ -25,6 +25,8 @@ from tests.deploys import Traffic
 from tests.raw import Answer, Caller, request
 from tests.service import LIMIT, Service, serving, until
 
+pytestmark = pytest.mark.alone
+
 # Bytes. What a flood of hundreds of MB, or a thousand connections, may add to a worker.
 GROWTH = 32 * 2**20
 

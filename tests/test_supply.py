@@ -11,7 +11,8 @@ from tests.service import ROOT
 
 LISTS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WANTED = {
-    "requirements.txt": LISTS["project"]["dependencies"] + LISTS["dependency-groups"]["dev"],
+    "requirements.txt": LISTS["project"]["dependencies"],
+    "tests/requirements.txt": LISTS["dependency-groups"]["dev"],
     "tests/bench/requirements.txt": LISTS["dependency-groups"]["bench"],
     "tests/fuzz/requirements.txt": LISTS["dependency-groups"]["fuzz"],
 }
