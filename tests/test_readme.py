@@ -90,37 +90,38 @@ COMMANDS = run(sys.executable, "-m", "db", "--help")
 @needs_curl
 @pytest.mark.skipif("adopt" not in COMMANDS, reason="there is no command adopt yet")
 def test_a_table_of_ones_own_takes_five_lines(server: str, tmp_path: Path) -> None:
-    lines = [command for command, _ in turns(section("README.md#your-own-table"))]
-    assert lines == [command for command, _ in turns(section("docs/own-table.md#your-own-table"))]
+    told = section("docs/own-table.md#your-own-table")
+    lines, printed = zip(*turns(told), strict=True)
+    assert list(lines) == [command for command, _ in turns(section("README.md#your-own-table"))]
     sql(server, "CREATE DATABASE onerow_test_own_table")
     database = make_conninfo(server, dbname="onerow_test_own_table")
+    (table,) = blocks(told, "sql")
+    sql(database, table)
     sql(
         database,
-        "CREATE TABLE customers (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
-        " email text NOT NULL, full_name text, plan text NOT NULL DEFAULT 'free')",
-    )
-    sql(
-        database,
-        "INSERT INTO customers (email, full_name) VALUES ('ada@example.org', 'Ada'),"
-        " ('Ada@Example.org', 'Ada L.'), ('grace@example.org', 'Grace')",
+        "INSERT INTO customers (email, full_name) VALUES ('ada@example.org', 'Ada L.'),"
+        " ('Ada@Example.org', 'Ada'), ('grace@example.org', 'Grace'),"
+        " ('Grace@example.org', NULL), ('GRACE@example.org', NULL), ('joan@example.org', 'Joan')",
     )
     export, adopt, init, make, curl = lines
-    script = "\n".join((export, adopt, init))
-    for printed, ours in (
+    script = f"{export}\n{adopt}\n{init}"
+    for theirs, ours in (
         ("postgresql://user:password@host/database", f'"{database}"'),
         ("~/shop/onerow", str(tmp_path)),
         (".venv/bin/python", sys.executable),
     ):
-        assert printed in script
-        script = script.replace(printed, ours)
-    run("bash", "-e", given=script)
+        assert theirs in script
+        script = script.replace(theirs, ours)
+    said = run("bash", "-e", given=script).replace(str(tmp_path), "/home/ada/shop/onerow")
+    assert said == "".join(printed[:3])
     assert make == "make run"
     with serving(DATABASE_URL=database, RESOURCES=str(tmp_path)) as service:
         json = turns(section("README.md#a-session"))[0][0]
         _, found = answers([json, curl], service.port)
-        _, created = answers([json, curl.replace("Ada@", "Joan@")], service.port)
-    assert '"id":1,' in found
-    assert '"email":"Joan@example.org"' in created
+        assert found.strip() == printed[4].strip()
+        email = "Ada@Example.org"
+        assert service.post("/customers", email=email).headers["Duplicates"] == "2"
+        assert service.post("/customers", email=f"new.{email}").status_code == 201
     tables = sql(database, "SELECT relname::text FROM pg_stat_user_tables ORDER BY 1")
     assert tables == [("customers",), ("merged",)]
 
