@@ -50,14 +50,9 @@ def test_every_link_leads_to_a_file_and_every_anchor_to_a_heading(document: str)
             assert anchor in sections(path.read_text()), link
 
 
-def test_every_document_is_found_from_readme() -> None:
-    found: set[str] = set()
-    new = {"README.md"}
-    while new:
-        found |= new
-        led = {target(each, link)[0] for each in new for link in links(DOCUMENTS[each])}
-        new = {name for name in DOCUMENTS if ROOT / name in led} - found
-    assert found == DOCUMENTS.keys()
+def test_readme_leads_to_every_other_document() -> None:
+    found = {target("README.md", link)[0] for link in links(DOCUMENTS["README.md"])}
+    assert {ROOT / name for name in DOCUMENTS} - {ROOT / "README.md"} <= found
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
