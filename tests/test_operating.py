@@ -31,7 +31,7 @@ def test_it_is_installed_as_make_does() -> None:
         text=True,
         check=True,
     )
-    # What it says less of, and that it looks at the files again, is for one who sits before it.
+    # That make is quiet, and looks for files that change, matters to those who sit before it.
     more = r" --quiet| --disable-pip-version-check|^(RELOAD=1 )?exec "
     made = re.sub(more, "", make.stdout, flags=re.MULTILINE)
     steps = [line for line in made.splitlines() if not line.startswith("touch ")]
