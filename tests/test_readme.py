@@ -104,18 +104,19 @@ def test_a_table_of_ones_own_takes_five_lines(server: str, tmp_path: Path) -> No
         " ('Grace@example.org', NULL), ('GRACE@example.org', NULL), ('joan@example.org', 'Joan')",
     )
     export, adopt, init, make, curl = lines
+    folder = tmp_path / "shop" / "onerow"  # which is not there yet
     script = f"{export}\n{adopt}\n{init}"
     for theirs, ours in (
         ("postgresql://user:password@host/database", f'"{database}"'),
-        ("~/shop/onerow", str(tmp_path)),
+        ("~/shop/onerow", str(folder)),
         (".venv/bin/python", sys.executable),
     ):
         assert theirs in script
         script = script.replace(theirs, ours)
-    said = run("bash", "-e", given=script).replace(str(tmp_path), "/home/ada/shop/onerow")
+    said = run("bash", "-e", given=script).replace(str(folder), "/home/ada/shop/onerow")
     assert said == "".join(printed[:3])
     assert make == "make run"
-    with serving(DATABASE_URL=database, RESOURCES=str(tmp_path)) as service:
+    with serving(DATABASE_URL=database, RESOURCES=str(folder)) as service:
         json = turns(section("README.md#a-session"))[0][0]
         _, found = answers([json, curl], service.port)
         assert found.strip() == printed[4].strip()
