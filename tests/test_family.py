@@ -181,7 +181,7 @@ def test_a_child_that_comes_while_it_runs_loses_nothing(
 
 
 def teach(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give merge the files for badges.holder, as docs/duplicates.md says."""
+    """Give merge the files for badges.holder, as the README says."""
     for file in ("repoint", "left", "repoint_back"):
         query = QUERIES[f"departments/employees.department_id/{file}"]
         taught = query.replace(b"employees", b"badges").replace(b"department_id", b"holder")

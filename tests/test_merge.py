@@ -156,7 +156,7 @@ def test_a_foreign_key_of_someone_else_stops_it(database: str, resource: str, ac
 def test_a_foreign_key_it_was_taught_is_repointed_and_back(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As docs/duplicates.md says: the files of employees.department_id, but for collisions.
+    # As the README says: a folder with the files of employees.department_id, but for collisions.
     for file in ("repoint", "left", "repoint_back"):
         query = QUERIES[f"departments/employees.department_id/{file}"]
         taught = query.replace(b"employees", b"badges").replace(b"department_id", b"holder")
