@@ -1,4 +1,4 @@
-"""HAProxy before several instances, as in the README but that it looks at them more often."""
+"""HAProxy before several instances, as docs/operating.md has it, but for shorter checks."""
 
 import csv
 import shutil

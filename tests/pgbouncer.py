@@ -1,4 +1,4 @@
-"""pgbouncer, as the README configures it, before a test's server."""
+"""pgbouncer, as docs/machines.md configures it, before a test's server."""
 
 import os
 import re
@@ -12,8 +12,9 @@ from pathlib import Path
 import psycopg
 
 from db.programs import server_user
+from tests.documents import blocks, section
 from tests.haproxy import free_port
-from tests.service import LIMIT, ROOT, temporary_data_dir, until
+from tests.service import LIMIT, temporary_data_dir, until
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 
@@ -47,7 +48,7 @@ class PgBouncer:
 
 @contextmanager
 def pooling(database: str, address: str = "127.0.0.1", **settings: str) -> Iterator[PgBouncer]:
-    """Start it before the server of this URL; `settings` add to the README's."""
+    """Start it before the server of this URL; `settings` add to those of docs/machines.md."""
     assert PGBOUNCER is not None
     with psycopg.connect(database) as connection:
         given = connection.info
@@ -57,7 +58,7 @@ def pooling(database: str, address: str = "127.0.0.1", **settings: str) -> Itera
             words["password"] = given.password
         server = " ".join("{}='{}'".format(k, str(v).replace("'", "''")) for k, v in words.items())
     port = free_port()
-    ini = (ROOT / "README.md").read_text().split("```ini\n")[1].split("```")[0]
+    (ini,) = blocks(section("docs/machines.md#a-pooler-in-between"), "ini")
     # It trusts whoever comes: for the server, all are the role of this URL.
     ini = re.sub(r"^onerow = .*", lambda _: f"* = {server}", ini, flags=re.MULTILINE)
     ini = re.sub(r"^auth_.*\n", "", ini, flags=re.MULTILINE)

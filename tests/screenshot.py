@@ -1,4 +1,4 @@
-"""`python -m tests.screenshot`: the README's picture of the traffic, web/inspection.png.
+"""`python -m tests.screenshot`: the picture of the traffic in docs/inside.md, web/inspection.png.
 
 It takes as long as the picture is wide, some five minutes: what it shows has happened.
 """

@@ -15,7 +15,8 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.service import ROOT, Service, serving, until
+from tests.documents import blocks, section
+from tests.service import Service, serving, until
 from tests.test_concurrency import connection_to
 
 pytestmark = pytest.mark.alone
@@ -254,10 +255,10 @@ def test_promtool_finds_nothing_to_say(shared_service: Service) -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool (Debian: prometheus)")
-def test_the_rules_of_the_readme_are_rules_about_metrics_that_are_there(
+def test_the_alerts_are_about_metrics_that_are_there(
     shared_service: Service, tmp_path: Path
 ) -> None:
-    rules = (ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (rules,) = blocks(section("docs/operating.md#alerts"), "yaml")
     file = tmp_path / "rules.yml"
     file.write_text(rules)
     done = subprocess.run(["promtool", "check", "rules", file], capture_output=True, text=True)

@@ -151,7 +151,7 @@ STATEMENT = (
 def test_a_trigger_for_each_statement_fires_where_no_row_is_made(
     service: Service, request: pytest.FixtureRequest
 ) -> None:
-    """What README and doctor tell of it: with PIPELINE=0 the insert is sent for new keys alone."""
+    """As docs and doctor say: with PIPELINE=0 the insert is sent for new keys alone."""
     pipeline = "pipeline" in request.node.callspec.id
     service.sql(
         "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.audit import found, summary
+from tests.documents import section
 from tests.service import ROOT
 
 LISTS = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -34,9 +35,9 @@ def name_of(requirement: str) -> str:
     return re.split(r"[\[<>=]", requirement)[0].lower()
 
 
-def test_the_readme_gives_a_reason_for_each() -> None:
-    section = (ROOT / "README.md").read_text().partition("## What it stands on")[2]
-    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", section, re.M)[1:]
+def test_there_is_a_reason_for_each() -> None:
+    table = section("docs/inside.md#what-it-stands-on")
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", table, re.M)[1:]
     given = [name for row in rows for name in row.lower().split(", ")]
     assert sorted(given) == sorted({name_of(each) for wanted in WANTED.values() for each in wanted})
 

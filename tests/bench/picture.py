@@ -1,4 +1,4 @@
-"""The picture for the README: requests a second of each side, hand-made SVG."""
+"""The picture for the README beside it: requests a second of each side, hand-made SVG."""
 
 from collections.abc import Iterator
 from html import escape

@@ -40,7 +40,7 @@ class Verdict(NamedTuple):
 
 
 def markdown(table: list[Verdict], what: str, recovery: str) -> str:
-    """Return the README's table, with these headings over the first column and the last."""
+    """Return the table for a README, with these headings over the first column and the last."""
     lines = [
         f"| {what} | requests | lost | doubled | longest wait | {recovery} |",
         "|---|---|---|---|---|---|",
