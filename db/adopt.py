@@ -79,7 +79,10 @@ def adopt(
 
         def write(each: Table) -> None:
             files = render(each, tables, distributed=bool(engine.folder))
-            _write(resources / each.name, files, commands[each.name])
+            try:
+                _write(resources / each.name, files, commands[each.name])
+            except OSError as error:
+                raise Refused(f"{error.filename}: {error.strerror}") from error
 
         write(table)
         well = _report(connection, table, resources / table.name)
@@ -236,9 +239,11 @@ def _report(connection: Connection, table: Table, folder: Path) -> bool:
     """Say what there is to know, and return whether PostgreSQL takes all files."""
     for note in table.notes:
         say(f"{table.name}: {note}.")
-    for kind in ask(connection, "adoption/kind", table.table):
-        if reason := why_not_ordinary(table.name, kind):
-            say(f"{reason}: the service works, but merge, guard and enforce refuse it.")
+    with connection.transaction(force_rollback=True):
+        connection.execute(b"SET LOCAL search_path = pg_catalog, pg_temp")
+        (kind,) = ask(connection, "adoption/kind", table.full)
+    if reason := why_not_ordinary(table.name, kind):
+        say(f"{reason}: the service works, but merge, guard and enforce refuse it.")
     faults = list(_faults(connection, folder))
     for fault in faults:
         say(fault)

@@ -27,11 +27,10 @@ TAKEN = {"id": "the primary key is answered as id", "copies": "a lookup answers 
 COMMON_TABLES = {
     *("same_key", "missing", "inserted", "ranked", "surplus", "removed"),
     *("moved", "taken", "restored", "moving", "staying", "together", "whole", "was", "merged"),
-    *("new", "old", "excluded"),
 }
 
-# And these stand beside it in one list, where a schema does not tell one from the other.
-BESIDE_TABLES = {"these_keys", "these_pairs"}
+# And these stand beside it in one statement, where a schema does not tell one from the other.
+BESIDE_TABLES = {"these_keys", "these_pairs", "these_rows", "new", "old"}
 
 # Expressions that are NULL for no value but NULL.
 _STRICT = r"(?:lower|upper|btrim)\({}(?:::text)?\)"
@@ -62,6 +61,7 @@ def read_table(
         kind=found["kind"],
         version=found["version"],
         schema=found["schema"],
+        full=full,
         table=sql,
         table_line=None if sql == quoted(bare_name) else sql,
         columns=columns,
@@ -91,7 +91,7 @@ def _found(connection: Connection, given: str) -> Row:
     if not found["bare"].isprintable() or not found["schema"].isprintable():
         raise Refused("the table's name has characters that cannot be printed")
     if found["bare"] in BESIDE_TABLES:
-        raise Refused(f"{given} is what a list beside it is called in the files: rename it first")
+        raise Refused(f"{given} has a name that means something else in the files: rename it first")
     if found["kind"] not in ("r", "p"):
         raise Refused(f"{given} is {NAMES.get(found['kind'], 'no table')}, and no table")
     return found

@@ -439,6 +439,8 @@ CREATE TABLE refers (id bigint PRIMARY KEY, pair bigint, name text, a bigint REF
 CREATE TABLE parted (id bigint PRIMARY KEY DEFAULT 1, name text NOT NULL) PARTITION BY HASH (id);
 CREATE TABLE parent (id bigserial PRIMARY KEY, name text NOT NULL);
 CREATE TABLE child () INHERITS (parent);
+CREATE TABLE tree (id bigserial PRIMARY KEY, name text NOT NULL, above bigint REFERENCES tree);
+CREATE TABLE new (id bigserial PRIMARY KEY, name text NOT NULL);
 CREATE TABLE types (
     id bigserial PRIMARY KEY, a smallint, b integer, c bigint, d text, e varchar(9), f boolean,
     g numeric, h numeric(5,2), i uuid, j date, k time, l time(3), m timestamp, n timestamptz(2),
@@ -459,6 +461,7 @@ ADOPTED: dict[str, tuple[str, ...]] = {
     "pairs": ("pairs", "--key", "name"),
     "parted": ("parted", "--key", "name"),
     "parent": ("parent", "--key", "trim(name)", "--where", "name <> '''$$' OR id > 3"),
+    "tree": ("tree", "--key", "above,name"),
     **{f"of_{c}": ("types", "--key", c) for c in "abcdefghijklmn"},
 }
 
@@ -546,7 +549,7 @@ NOTES = {
     "naturals": "code has no default, so that a request must bring one for a new row",
     "pairs": "refers.a refers to it, and merge refuses one that does not refer to id",
     "parted": "parted is a partitioned table: the service works, but merge, guard and enforce",
-    "parent": "parent has children, whose rows are among its own (child)",
+    "parent": "parent has children, whose rows are among its own (public.child)",
     "of_a": "o is left out: its type, jsonb, has no form in a request",
 }
 
@@ -566,6 +569,7 @@ def test_it_says_what_it_left_out(name: str, traps: str, tmp_path: Path) -> None
 
 
 REFUSED: dict[str, tuple[str, ...]] = {
+    "new has a name that means something else": ("new", "--key", "name"),
     "there is no such table": ("nothing", "--key", "a"),
     "seen is a view": ("seen", "--key", "name"),
     "keyless has no primary key of one column": ("keyless", "--key", "name"),
@@ -676,6 +680,12 @@ def test_a_collation_has_its_say(new_database: Callable[[], str], tmp_path: Path
         assert query(connection, names / "insert.sql", "ada", "ıv") == []
         with pytest.raises(psycopg.errors.UniqueViolation, match="names_key"):
             sql(database, "INSERT INTO names (name, turkish) VALUES ('aDA', 'ıV')")
+
+
+def test_a_folder_that_cannot_be_written(four: str, tmp_path: Path) -> None:
+    (tmp_path / "tags" / "get.sql").mkdir(parents=True)
+    status, said = adopt(four, tmp_path, "tags", *FOUR["tags"])
+    assert (status, said) == (1, f"{tmp_path}/tags/get.sql: Is a directory")
 
 
 def test_an_adopted_child_has_its_parents_file_written(empty: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
--- Moves what refers to rows of {{ name }} that go to those that stay: id (of the one that goes), moved (which rows of {{ reference.plain }}).
+-- Moves what refers to rows of {{ name }} that go to those that stay: id (of the one that goes), moved (which rows of {{ reference.table }}).
 -- $1 ids {{ id.bare_type }}[], rows that go
 -- $2 kept {{ id.bare_type }}[], for each of them the one that stays
 WITH these_pairs AS (
