@@ -53,7 +53,10 @@ def rows(database: str) -> list[tuple[object, ...]]:
 
 
 def merged(database: str) -> list[tuple[object, ...]]:
-    return sql(database, "SELECT resource, id, kept FROM merged ORDER BY resource, id")
+    return sql(
+        database,
+        "SELECT resource, id::bigint, kept::bigint FROM merged ORDER BY resource, id::bigint",
+    )
 
 
 SALES = ["Sales", "Research", "Sales", "Sales"]
@@ -91,7 +94,7 @@ def test_a_merged_row_is_kept_whole(database: str) -> None:
     before = sql(database, "SELECT created_at FROM employees WHERE id = 2")
     merge(database, "--apply")
     ((content, when),) = sql(
-        database, "SELECT content, now() - merged_at < '1 minute' FROM merged WHERE id = 2"
+        database, "SELECT content, now() - merged_at < '1 minute' FROM merged WHERE id = '2'"
     )
     assert when
     assert (content["badge"], content["tags"]) == (1.5, ["a", "b c", None])
@@ -574,7 +577,7 @@ def test_a_row_put_back_between_two_looks_is_found(service: Service) -> None:
         answer = pool.submit(service.http.get, "/departments/4")
         until(lambda: service.sql("SELECT FROM pg_locks WHERE NOT granted") != [])
         undo.execute("INSERT INTO departments (id, name) VALUES (4, 'Sales')")
-        undo.execute("DELETE FROM merged WHERE resource = 'departments' AND id = 4")
+        undo.execute("DELETE FROM merged WHERE resource = 'departments' AND id = '4'")
         undo.commit()
         assert answer.result().status_code == 200
 
