@@ -20,9 +20,8 @@ from psycopg.conninfo import make_conninfo
 import db.merge
 from db.moves import Item, Tally
 from db.pool import Connection
-from db.queries import QUERIES
 from tests import legacy
-from tests.legacy import duplicated, everything, fill
+from tests.legacy import duplicated, everything, fill, teach
 from tests.roles import as_role, make_role
 from tests.service import Service, serving, sql, until
 
@@ -159,11 +158,7 @@ def test_a_foreign_key_of_someone_else_stops_it(database: str, resource: str, ac
 def test_a_foreign_key_it_was_taught_is_repointed_and_back(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As the README says: a folder with the files of employees.department_id, but for collisions.
-    for file in ("repoint", "left", "repoint_back"):
-        query = QUERIES[f"departments/employees.department_id/{file}"]
-        taught = query.replace(b"employees", b"badges").replace(b"department_id", b"holder")
-        monkeypatch.setitem(QUERIES, f"employees/badges.holder/{file}", taught)
+    teach(monkeypatch)
     insert(database, SALES, STAFF)
     sql(
         database,
