@@ -16,10 +16,11 @@ from db import adoption, change, doctor
 from db.check import Check
 from db.moves import Tally
 from db.queries import QUERIES
-from db.resources import RESOURCES, File, Resource
+from db.resources import RESOURCES
 from db.schema import apply_schema
 from db.settings import Settings
 from tests import legacy
+from tests.legacy import teach
 from tests.roles import SERVICE, as_role, make_roles
 from tests.service import Service, serving, sql
 
@@ -200,19 +201,6 @@ def test_a_child_that_comes_while_it_runs_loses_nothing(
 
 
 # Tables that refer to one of ours.
-
-
-def teach(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give merge the files for badges.holder, as the README says."""
-    files = RESOURCES["employees"].files
-    for name in ("repoint", "left", "repoint_back"):
-        file = RESOURCES["departments"].files[f"employees.department_id/{name}"]
-        taught = file.text.replace("employees", "badges").replace("department_id", "holder")
-        monkeypatch.setitem(files, f"badges.holder/{name}", File(file.path, taught))
-        monkeypatch.setitem(QUERIES, f"employees/badges.holder/{name}", taught.encode())
-    resources = {**RESOURCES, "employees": Resource("employees", files)}  # which looks anew
-    for module in (adoption, db.merge, db.moves):
-        monkeypatch.setattr(module, "RESOURCES", resources, raising=False)
 
 
 def test_partitions_that_refer_are_repointed_and_back(

@@ -713,7 +713,7 @@ def test_guard_constraint_and_what_merge_removed(new_database: Callable[[], str]
         assert state()["guard"] == "incomplete"
         legacy.run(database, "merge", "--apply")
         (removed,) = rows(service, "merged")
-        assert (removed["resource"], removed["id"], removed["kept"]) == ("departments", 2, 1)
+        assert (removed["resource"], removed["id"], removed["kept"]) == ("departments", "2", "1")
         assert removed["content"]["name"] == "A"
         assert rows(service, "merged", resource="departments", id=2) == [removed]
         assert rows(service, "merged", resource="employees") == []

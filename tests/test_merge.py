@@ -20,9 +20,8 @@ from psycopg.conninfo import make_conninfo
 import db.merge
 from db.moves import Item, Tally
 from db.pool import Connection
-from db.queries import QUERIES
 from tests import legacy
-from tests.legacy import duplicated, everything, fill
+from tests.legacy import duplicated, everything, fill, teach
 from tests.roles import as_role, make_role
 from tests.service import Service, serving, sql, until
 
@@ -53,7 +52,10 @@ def rows(database: str) -> list[tuple[object, ...]]:
 
 
 def merged(database: str) -> list[tuple[object, ...]]:
-    return sql(database, "SELECT resource, id, kept FROM merged ORDER BY resource, id")
+    return sql(
+        database,
+        "SELECT resource, id::bigint, kept::bigint FROM merged ORDER BY resource, id::bigint",
+    )
 
 
 SALES = ["Sales", "Research", "Sales", "Sales"]
@@ -91,7 +93,7 @@ def test_a_merged_row_is_kept_whole(database: str) -> None:
     before = sql(database, "SELECT created_at FROM employees WHERE id = 2")
     merge(database, "--apply")
     ((content, when),) = sql(
-        database, "SELECT content, now() - merged_at < '1 minute' FROM merged WHERE id = 2"
+        database, "SELECT content, now() - merged_at < '1 minute' FROM merged WHERE id = '2'"
     )
     assert when
     assert (content["badge"], content["tags"]) == (1.5, ["a", "b c", None])
@@ -156,11 +158,7 @@ def test_a_foreign_key_of_someone_else_stops_it(database: str, resource: str, ac
 def test_a_foreign_key_it_was_taught_is_repointed_and_back(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As the README says: a folder with the files of employees.department_id, but for collisions.
-    for file in ("repoint", "left", "repoint_back"):
-        query = QUERIES[f"departments/employees.department_id/{file}"]
-        taught = query.replace(b"employees", b"badges").replace(b"department_id", b"holder")
-        monkeypatch.setitem(QUERIES, f"employees/badges.holder/{file}", taught)
+    teach(monkeypatch)
     insert(database, SALES, STAFF)
     sql(
         database,
@@ -574,7 +572,7 @@ def test_a_row_put_back_between_two_looks_is_found(service: Service) -> None:
         answer = pool.submit(service.http.get, "/departments/4")
         until(lambda: service.sql("SELECT FROM pg_locks WHERE NOT granted") != [])
         undo.execute("INSERT INTO departments (id, name) VALUES (4, 'Sales')")
-        undo.execute("DELETE FROM merged WHERE resource = 'departments' AND id = 4")
+        undo.execute("DELETE FROM merged WHERE resource = 'departments' AND id = '4'")
         undo.commit()
         assert answer.result().status_code == 200
 

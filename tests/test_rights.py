@@ -121,7 +121,9 @@ def test_each_role_does_its_part_of_the_way_to_a_constraint(granted: str) -> Non
         assert legacy.run(as_role(granted, OWNER), "duplicates")[0] == 1
         command(granted, "merge")
         command(granted, "merge", "--apply")
-        ((retired,),) = sql(granted, "SELECT max(id) FROM merged WHERE resource = 'departments'")
+        ((retired,),) = sql(
+            granted, "SELECT max(id::bigint) FROM merged WHERE resource = 'departments'"
+        )
         assert service.http.get(f"/departments/{retired}").status_code == 308
         command(granted, "guard", "off")
         command(granted, "merge", "--undo")

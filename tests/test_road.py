@@ -164,7 +164,7 @@ def check_answers(traffic: Traffic) -> None:
 def check_rows(database: str, before: dict[str, set[int]], traffic: Traffic) -> None:
     """Every row that was there or acknowledged is there, or in merged, or was deleted."""
     for resource, ids in before.items():
-        away = sql(database, "SELECT id FROM merged WHERE resource = %s", resource)
+        away = sql(database, "SELECT id::bigint FROM merged WHERE resource = %s", resource)
         here = rows(database, resource) | {id_ for (id_,) in away}
         known = ids | (traffic.acknowledged.keys() if resource == "employees" else set())
         assert known - here <= traffic.deleted
@@ -197,7 +197,7 @@ def check_redirects(service: Service) -> None:
         sql(
             service.database,
             "SELECT FROM merged WHERE NOT EXISTS"
-            " (SELECT FROM departments WHERE id = kept) AND resource = 'departments'",
+            " (SELECT FROM departments WHERE id::text = kept) AND resource = 'departments'",
         )
         == []
     )
