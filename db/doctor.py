@@ -1,4 +1,4 @@
-"""Is this database fit for the guarantees of the README? One line for each check."""
+"""Is this database fit for the guarantees of the service? One line for each check."""
 
 from collections.abc import Iterable, Iterator
 
@@ -271,7 +271,7 @@ def _foreign_keys(connection: Connection, resource: Resource) -> Iterator[Check]
         yield Check(
             ADVICE,
             f"{name} references",
-            f"{column} refers to {name}, and merge refuses to run: see the README on how to"
+            f"{column} refers to {name}, and merge refuses to run: see docs/duplicates.md on how to"
             " teach it",
         )
 

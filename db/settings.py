@@ -37,7 +37,7 @@ _CUT_PASSWORD = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?+[^@?]*@")
 
 
 class Settings(msgspec.Struct, frozen=True, rename=str.upper):
-    """One field for each variable of the README's table, with its default and bounds."""
+    """One field for each variable of docs/operating.md's table, with its default and bounds."""
 
     database_url: str | None = None
     data_dir: str = ".postgres"

@@ -604,8 +604,8 @@ def test_no_foreign_key_to_departments(patient: str) -> None:
 def test_a_foreign_key_of_someone_elses(resource: str, patient: str) -> None:
     sql(patient, f"CREATE TABLE badges (id bigint, owner bigint REFERENCES {resource})")
     detail = (
-        f"badges.owner refers to {resource}, and merge refuses to run: see the README on how to"
-        " teach it"
+        f"badges.owner refers to {resource}, and merge refuses to run: see docs/duplicates.md"
+        " on how to teach it"
     )
     assert troubles(as_role(patient)) == [("advice", f"{resource} references", detail)]
 
