@@ -88,7 +88,7 @@ def everything(database: str) -> list[tuple[object, ...]]:
 
 
 def teach(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give merge the files for badges.holder, as the README says."""
+    """Give merge the files for badges.holder, as docs/duplicates.md says."""
     files = RESOURCES["employees"].files
     for name in ("repoint", "left", "repoint_back"):
         file = RESOURCES["departments"].files[f"employees.department_id/{name}"]

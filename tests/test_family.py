@@ -203,22 +203,6 @@ def test_a_child_that_comes_while_it_runs_loses_nothing(
 # Tables that refer to one of ours.
 
 
-<<<<<<< HEAD
-=======
-def teach(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give merge the files for badges.holder, as docs/duplicates.md says."""
-    files = RESOURCES["employees"].files
-    for name in ("repoint", "left", "repoint_back"):
-        file = RESOURCES["departments"].files[f"employees.department_id/{name}"]
-        taught = file.text.replace("employees", "badges").replace("department_id", "holder")
-        monkeypatch.setitem(files, f"badges.holder/{name}", File(file.path, taught))
-        monkeypatch.setitem(QUERIES, f"employees/badges.holder/{name}", taught.encode())
-    resources = {**RESOURCES, "employees": Resource("employees", files)}  # which looks anew
-    for module in (adoption, db.merge, db.moves):
-        monkeypatch.setattr(module, "RESOURCES", resources, raising=False)
-
-
->>>>>>> 040ee65 (The documents follow what adopt, wayout, serving and parallel brought)
 def test_partitions_that_refer_are_repointed_and_back(
     duplicated: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
