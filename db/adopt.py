@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="write files anew that were edited")
 
 
-def adopt(url: str, given: argparse.Namespace, settings: Settings) -> bool:
+def adopt(
+    url: str, given: argparse.Namespace, settings: Settings, resources: Path = FOLDER
+) -> bool:
     """Write the folder of a resource and say what is there now; return whether all fits.
 
     Raises Refused or psycopg.Error.
@@ -66,20 +68,28 @@ def adopt(url: str, given: argparse.Namespace, settings: Settings) -> bool:
         table = _read(connection, given)
         commands = {table.name: given}
         tables = [table]
-        for name, command in _adopted(FOLDER).items():
-            if name != table.name:
-                with suppress(Refused, psycopg.Error):  # its table may be gone
-                    other = _read(connection, command)
+        for name, command in _adopted(resources).items():
+            with suppress(Refused, psycopg.Error):  # its table may be gone
+                other = _read(connection, command)
+                if other.name == name != table.name:
                     tables.append(other)
                     commands[name] = command
         for each in tables:
             read_references(connection, each, tables)
-        written = _write(table, tables, given, distributed=bool(engine.folder))
-        well = _report(connection, table, written)
+
+        def write(each: Table) -> None:
+            files = render(each, tables, distributed=bool(engine.folder))
+            try:
+                _write(resources / each.name, files, commands[each.name])
+            except OSError as error:
+                raise Refused(f"{error.filename}: {error.strerror}") from error
+
+        write(table)
+        well = _report(connection, table, resources / table.name)
         # Whose files speak of this table, too: what merge does to a parent or a child.
         for other in tables:
             if other is not table and _related(table, other):
-                _write(other, tables, commands[other.name], distributed=bool(engine.folder))
+                write(other)
         say(f"Next: {'python -m db init' if well else 'mend that, and adopt it again'}")
     return well
 
@@ -190,12 +200,8 @@ def _sums(folder: Path) -> dict[str, str]:
     return {path: sum_ for sum_, _, path in (line.partition("  ") for line in lines)}
 
 
-def _write(
-    table: Table, tables: list[Table], given: argparse.Namespace, *, distributed: bool
-) -> dict[str, str]:
-    """Write the files but for those that were edited, and return them all by path."""
-    files = render(table, tables, distributed=distributed)
-    folder = FOLDER / table.name
+def _write(folder: Path, files: dict[str, str], given: argparse.Namespace) -> None:
+    """Write the files but for those that were edited."""
     before, sums = _sums(folder), {}
     written = 0
     edited = []
@@ -220,7 +226,6 @@ def _write(
     say(f"{folder}: {written} files written, {len(sums) - written} as they were.")
     if edited:
         say(f"Left as they are, for they were edited (--force writes them): {', '.join(edited)}")
-    return files
 
 
 def _sum(content: bytes) -> str:
@@ -230,17 +235,21 @@ def _sum(content: bytes) -> str:
 # what is there now
 
 
-def _report(connection: Connection, table: Table, files: dict[str, str]) -> bool:
+def _report(connection: Connection, table: Table, folder: Path) -> bool:
+    """Say what there is to know, and return whether PostgreSQL takes all files."""
     for note in table.notes:
         say(f"{table.name}: {note}.")
-    for kind in ask(connection, "adoption/kind", table.table):
-        if reason := why_not_ordinary(table.name, kind):
-            say(f"{reason}: the service works, but merge, guard and enforce refuse it.")
-    faults = list(_faults(connection, table))
+    with connection.transaction(force_rollback=True):
+        connection.execute(b"SET LOCAL search_path = pg_catalog, pg_temp")
+        (kind,) = ask(connection, "adoption/kind", table.full)
+    if reason := why_not_ordinary(table.name, kind):
+        say(f"{reason}: the service works, but merge, guard and enforce refuse it.")
+    faults = list(_faults(connection, folder))
     for fault in faults:
         say(fault)
-    if "duplicates.sql" in files:
-        rows = connection.execute(files["duplicates.sql"].encode()).fetchall()
+    duplicates = folder / "duplicates.sql"
+    if duplicates.exists() and not faults:
+        rows = connection.execute(duplicates.read_bytes()).fetchall()
         if rows:
             say(f"{rows[0]['total']:,} keys have {rows[0]['surplus']:,} rows too many.")
         else:
@@ -248,13 +257,13 @@ def _report(connection: Connection, table: Table, files: dict[str, str]) -> bool
     return not faults
 
 
-def _faults(connection: Connection, table: Table) -> Iterator[str]:
+def _faults(connection: Connection, folder: Path) -> Iterator[str]:
     """Yield what PostgreSQL refuses of the files, and types that a header has otherwise."""
-    folder = FOLDER / table.name
     pgconn = connection.pgconn
     with connection.transaction(force_rollback=True):
-        # What `python -m db init` makes, so that all files can be looked at before.
-        connection.execute(QUERIES["adoption/merged"])
+        if not ask(connection, "adopt/table", "merged"):
+            # What `python -m db init` makes, so that all files can be looked at before.
+            connection.execute(QUERIES["adoption/merged"])
         for path in sorted(folder.rglob("*.sql")):
             file = File(path, path.read_text(encoding="utf-8"))
             with connection.transaction(force_rollback=True):

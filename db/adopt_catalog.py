@@ -25,10 +25,12 @@ TAKEN = {"id": "the primary key is answered as id", "copies": "a lookup answers 
 
 # Names in the templates that come before a table of the same name, unless that has its schema.
 COMMON_TABLES = {
-    *("same_key", "missing", "inserted", "ranked", "surplus", "keys", "pairs", "removed"),
+    *("same_key", "missing", "inserted", "ranked", "surplus", "removed"),
     *("moved", "taken", "restored", "moving", "staying", "together", "whole", "was", "merged"),
-    *("new", "old", "excluded"),
 }
+
+# And these stand beside it in one statement, where a schema does not tell one from the other.
+BESIDE_TABLES = {"these_keys", "these_pairs", "these_rows", "new", "old"}
 
 # Expressions that are NULL for no value but NULL.
 _STRICT = r"(?:lower|upper|btrim)\({}(?:::text)?\)"
@@ -59,6 +61,7 @@ def read_table(
         kind=found["kind"],
         version=found["version"],
         schema=found["schema"],
+        full=full,
         table=sql,
         table_line=None if sql == quoted(bare_name) else sql,
         columns=columns,
@@ -87,6 +90,8 @@ def _found(connection: Connection, given: str) -> Row:
     (found,) = rows
     if not found["bare"].isprintable() or not found["schema"].isprintable():
         raise Refused("the table's name has characters that cannot be printed")
+    if found["bare"] in BESIDE_TABLES:
+        raise Refused(f"{given} has a name that means something else in the files: rename it first")
     if found["kind"] not in ("r", "p"):
         raise Refused(f"{given} is {NAMES.get(found['kind'], 'no table')}, and no table")
     return found
@@ -208,7 +213,7 @@ class Understood:
         try:
             self._prepare(text)
             # An index needs a column of a type that it can be of, and some type has none.
-            condition = self._deparsed("(1)", text)["condition"]
+            condition = self._deparsed("(1)", text)["condition"] or ""
         except psycopg.Error as error:
             raise self._refusal(text, error) from None
         there = {mark: column.sql for mark, column in self.marks.items() if mark in condition}

@@ -130,11 +130,6 @@ class Reference:
     key_column: Column | None  # if that is one alone, of a type that is served
     oid: int
 
-    @property
-    def plain(self) -> str:
-        """The table's name without what SQL needs around it."""
-        return self.folder.rpartition(".")[0]
-
     def row(self, prefix: str = "") -> str:
         """Return what tells its rows from each other."""
         columns = [f"{prefix}{column}" for column in self.key]
@@ -179,6 +174,7 @@ class Table:
     kind: str
     version: int  # of the server
     schema: str
+    full: str  # its name with the schema
     table: str  # as SQL has it, with a schema where it needs one
     table_line: str | None  # where a header must say so
     columns: list[Column]

@@ -9,8 +9,8 @@ SELECT
 {% for reference in references %}
     {{ "+ " if not loop.first }}(
         SELECT count(*)
-        FROM {{ reference.table }}
-        WHERE {{ reference.column }} {{ id.operator("=") }} ANY (pg_catalog.array_agg({{ table }}.{{ id.sql }}))
+        FROM {{ reference.table }} AS these_rows
+        WHERE these_rows.{{ reference.column }} {{ id.operator("=") }} ANY (pg_catalog.array_agg({{ table }}.{{ id.sql }}))
     ){{ " AS referring," if loop.last }}
 {% else %}
     0::bigint AS referring,

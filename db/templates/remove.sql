@@ -4,17 +4,17 @@
 -- $3 pointed jsonb, by id, what pointed at it: {"7": {"table.column": ["1", "2"]}}
 -- ONLY: a row of a child has columns that are not in the JSON.
 -- {{ table }}.*, not {{ table }}: a column may have that name.
-WITH pairs AS (
+WITH these_pairs AS (
     SELECT id, kept
-    FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS pairs (id, kept)
+    FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS these_pairs (id, kept)
 ),
 removed AS (
     DELETE FROM ONLY {{ table }}
-    USING pairs
-    WHERE {{ table }}.{{ id.sql }} {{ id.operator("=") }} pairs.id
+    USING these_pairs
+    WHERE {{ table }}.{{ id.sql }} {{ id.operator("=") }} these_pairs.id
     RETURNING
         {{ table }}.{{ id.as_id }},
-        pairs.kept,
+        these_pairs.kept,
         pg_catalog.to_jsonb({{ table }}.*) AS content,
         ({{ table }}.*)::text
             = pg_catalog.jsonb_populate_record(

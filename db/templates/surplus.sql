@@ -1,19 +1,19 @@
 -- The rows of {{ name }} that share a key with one of these and are not the lowest of their key: id, kept.
 -- $1 ids {{ id.bare_type }}[]
 -- Found by the hash, as in select.sql, so that the predicate locks are a page for each key.
-WITH keys AS MATERIALIZED (
+WITH these_keys AS MATERIALIZED (
     SELECT DISTINCT {{ key_listed() | join(", ") }}
     FROM {{ table }}
     WHERE {{ id.sql }} {{ id.operator("=") }} ANY ($1::{{ id.bare }}[])
 ),
 same_key AS MATERIALIZED (
-    SELECT {{ table }}.{{ id.as_id }}, {{ key_names("keys.") | join(", ") }}
-    FROM keys
+    SELECT {{ table }}.{{ id.as_id }}, {{ key_names("these_keys.") | join(", ") }}
+    FROM these_keys
     INNER JOIN {{ table }}
         ON {{ hash(stored(table ~ ".")) }}
-           = {{ hash(of("keys.")) }}
+           = {{ hash(of("these_keys.")) }}
 {% for part in key %}
-       AND {{ part.stored(table ~ ".") }} IS NOT DISTINCT FROM {{ part.of("keys.") }}
+       AND {{ part.stored(table ~ ".") }} IS NOT DISTINCT FROM {{ part.of("these_keys.") }}
 {% endfor %}
 {% if where %}
        AND {{ where.fenced(table ~ ".") }}

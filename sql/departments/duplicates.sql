@@ -8,8 +8,8 @@ SELECT
     pg_catalog.max(created_at) AS last_created_at,
     (
         SELECT count(*)
-        FROM employees
-        WHERE department_id OPERATOR(pg_catalog.=) ANY (pg_catalog.array_agg(departments.id))
+        FROM employees AS these_rows
+        WHERE these_rows.department_id OPERATOR(pg_catalog.=) ANY (pg_catalog.array_agg(departments.id))
     ) AS referring,
     count(*) OVER () AS total,
     sum(count(*) - 1) OVER ()::bigint AS surplus

@@ -4,17 +4,17 @@
 -- $3 pointed jsonb, by id, what pointed at it: {"7": {"table.column": ["1", "2"]}}
 -- ONLY: a row of a child has columns that are not in the JSON.
 -- departments.*, not departments: a column may have that name.
-WITH pairs AS (
+WITH these_pairs AS (
     SELECT id, kept
-    FROM unnest($1::bigint[], $2::bigint[]) AS pairs (id, kept)
+    FROM unnest($1::bigint[], $2::bigint[]) AS these_pairs (id, kept)
 ),
 removed AS (
     DELETE FROM ONLY departments
-    USING pairs
-    WHERE departments.id OPERATOR(pg_catalog.=) pairs.id
+    USING these_pairs
+    WHERE departments.id OPERATOR(pg_catalog.=) these_pairs.id
     RETURNING
         departments.id,
-        pairs.kept,
+        these_pairs.kept,
         pg_catalog.to_jsonb(departments.*) AS content,
         (departments.*)::text
             = pg_catalog.jsonb_populate_record(

@@ -1,18 +1,18 @@
 -- The rows of departments that share a key with one of these and are not the lowest of their key: id, kept.
 -- $1 ids bigint[]
 -- Found by the hash, as in select.sql, so that the predicate locks are a page for each key.
-WITH keys AS MATERIALIZED (
+WITH these_keys AS MATERIALIZED (
     SELECT DISTINCT name
     FROM departments
     WHERE id OPERATOR(pg_catalog.=) ANY ($1::bigint[])
 ),
 same_key AS MATERIALIZED (
-    SELECT departments.id, keys.name
-    FROM keys
+    SELECT departments.id, these_keys.name
+    FROM these_keys
     INNER JOIN departments
         ON hash_record_extended(ROW(departments.name::text), 0::bigint)
-           = hash_record_extended(ROW(keys.name::text), 0::bigint)
-       AND departments.name::text IS NOT DISTINCT FROM keys.name::text
+           = hash_record_extended(ROW(these_keys.name::text), 0::bigint)
+       AND departments.name::text IS NOT DISTINCT FROM these_keys.name::text
 ),
 ranked AS (
     SELECT id, pg_catalog.first_value(id) OVER (PARTITION BY name ORDER BY id) AS kept

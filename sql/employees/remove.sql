@@ -4,17 +4,17 @@
 -- $3 pointed jsonb, by id, what pointed at it: {"7": {"table.column": ["1", "2"]}}
 -- ONLY: a row of a child has columns that are not in the JSON.
 -- employees.*, not employees: a column may have that name.
-WITH pairs AS (
+WITH these_pairs AS (
     SELECT id, kept
-    FROM unnest($1::bigint[], $2::bigint[]) AS pairs (id, kept)
+    FROM unnest($1::bigint[], $2::bigint[]) AS these_pairs (id, kept)
 ),
 removed AS (
     DELETE FROM ONLY employees
-    USING pairs
-    WHERE employees.id OPERATOR(pg_catalog.=) pairs.id
+    USING these_pairs
+    WHERE employees.id OPERATOR(pg_catalog.=) these_pairs.id
     RETURNING
         employees.id,
-        pairs.kept,
+        these_pairs.kept,
         pg_catalog.to_jsonb(employees.*) AS content,
         (employees.*)::text
             = pg_catalog.jsonb_populate_record(

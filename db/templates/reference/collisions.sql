@@ -2,26 +2,26 @@
 -- $1 ids {{ id.bare_type }}[], rows that go
 -- $2 kept {{ id.bare_type }}[], for each of them the one that stays
 -- Those that stay are found by the hash, as in select.sql: no other index serves the condition.
-WITH pairs AS (
+WITH these_pairs AS (
     SELECT id, kept
-    FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS pairs (id, kept)
+    FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS these_pairs (id, kept)
 ),
 moving AS MATERIALIZED (
-    SELECT {{ child.table }}.{{ child.id.as_id }}, {{ child.key_listed(child.table ~ ".", reference.column, "pairs.kept") | join(", ") }}
-    FROM pairs
-    INNER JOIN {{ child.table }} ON {{ child.table }}.{{ reference.column }} {{ id.operator("=") }} pairs.id
+    SELECT {{ child.table }}.{{ child.id.as_id }}, {{ child.key_listed(child.table ~ ".", reference.column, "these_pairs.kept") | join(", ") }}
+    FROM these_pairs
+    INNER JOIN {{ child.table }} ON {{ child.table }}.{{ reference.column }} {{ id.operator("=") }} these_pairs.id
 {% for condition in child.in_key(child.table ~ ".", reference.column) %}
     {{ "WHERE" if loop.first else "  AND" }} {{ condition }}
 {% endfor %}
 ),
 staying AS (
-    SELECT {{ child.table }}.{{ child.id.as_id }}, {{ child.key_names("keys.") | join(", ") }}
-    FROM (SELECT DISTINCT {{ child.key_names() | join(", ") }} FROM moving) AS keys
+    SELECT {{ child.table }}.{{ child.id.as_id }}, {{ child.key_names("these_keys.") | join(", ") }}
+    FROM (SELECT DISTINCT {{ child.key_names() | join(", ") }} FROM moving) AS these_keys
     INNER JOIN {{ child.table }}
         ON {{ hash(child.stored(child.table ~ ".")) }}
-           = {{ hash(child.of("keys.")) }}
+           = {{ hash(child.of("these_keys.")) }}
 {% for part in child.key %}
-       AND {{ part.stored(child.table ~ ".") }} IS NOT DISTINCT FROM {{ part.of("keys.") }}
+       AND {{ part.stored(child.table ~ ".") }} IS NOT DISTINCT FROM {{ part.of("these_keys.") }}
 {% endfor %}
 {% if child.where %}
        AND {{ child.where.fenced(child.table ~ ".") }}

@@ -1,16 +1,16 @@
--- Moves what refers to rows of {{ name }} that go to those that stay: id (of the one that goes), moved (which rows of {{ reference.plain }}).
+-- Moves what refers to rows of {{ name }} that go to those that stay: id (of the one that goes), moved (which rows of {{ reference.table }}).
 -- $1 ids {{ id.bare_type }}[], rows that go
 -- $2 kept {{ id.bare_type }}[], for each of them the one that stays
-WITH pairs AS (
+WITH these_pairs AS (
     SELECT id, kept
-    FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS pairs (id, kept)
+    FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS these_pairs (id, kept)
 ),
 moved AS (
     UPDATE {{ reference.table }}
-    SET {{ reference.column }} = pairs.kept
-    FROM pairs
-    WHERE {{ reference.table }}.{{ reference.column }} {{ id.operator("=") }} pairs.id
-    RETURNING {{ reference.as_id(reference.table ~ ".") }}, pairs.id AS was
+    SET {{ reference.column }} = these_pairs.kept
+    FROM these_pairs
+    WHERE {{ reference.table }}.{{ reference.column }} {{ id.operator("=") }} these_pairs.id
+    RETURNING {{ reference.as_id(reference.table ~ ".") }}, these_pairs.id AS was
 )
 SELECT was AS id, pg_catalog.array_agg(id::text ORDER BY id) AS moved
 FROM moved

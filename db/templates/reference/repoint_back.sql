@@ -1,4 +1,4 @@
--- Moves rows of {{ reference.plain }} back to the one of {{ name }} they referred to, where they still refer to the one that was kept: id, of each.
+-- Moves rows of {{ reference.table }} back to the one of {{ name }} they referred to, where they still refer to the one that was kept: id, of each.
 -- $1 id text
 -- $2 kept text
 -- $3 ids text[], of the rows to move

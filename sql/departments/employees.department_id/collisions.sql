@@ -2,24 +2,24 @@
 -- $1 ids bigint[], rows that go
 -- $2 kept bigint[], for each of them the one that stays
 -- Those that stay are found by the hash, as in select.sql: no other index serves the condition.
-WITH pairs AS (
+WITH these_pairs AS (
     SELECT id, kept
-    FROM unnest($1::bigint[], $2::bigint[]) AS pairs (id, kept)
+    FROM unnest($1::bigint[], $2::bigint[]) AS these_pairs (id, kept)
 ),
 moving AS MATERIALIZED (
-    SELECT employees.id, pairs.kept AS department_id, employees.name
-    FROM pairs
-    INNER JOIN employees ON employees.department_id OPERATOR(pg_catalog.=) pairs.id
+    SELECT employees.id, these_pairs.kept AS department_id, employees.name
+    FROM these_pairs
+    INNER JOIN employees ON employees.department_id OPERATOR(pg_catalog.=) these_pairs.id
     WHERE employees.name IS NOT NULL
 ),
 staying AS (
-    SELECT employees.id, keys.department_id, keys.name
-    FROM (SELECT DISTINCT department_id, name FROM moving) AS keys
+    SELECT employees.id, these_keys.department_id, these_keys.name
+    FROM (SELECT DISTINCT department_id, name FROM moving) AS these_keys
     INNER JOIN employees
         ON hash_record_extended(ROW(employees.department_id::bigint, employees.name::text), 0::bigint)
-           = hash_record_extended(ROW(keys.department_id::bigint, keys.name::text), 0::bigint)
-       AND employees.department_id::bigint IS NOT DISTINCT FROM keys.department_id::bigint
-       AND employees.name::text IS NOT DISTINCT FROM keys.name::text
+           = hash_record_extended(ROW(these_keys.department_id::bigint, these_keys.name::text), 0::bigint)
+       AND employees.department_id::bigint IS NOT DISTINCT FROM these_keys.department_id::bigint
+       AND employees.name::text IS NOT DISTINCT FROM these_keys.name::text
 ),
 together AS (
     SELECT id, department_id, name
