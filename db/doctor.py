@@ -8,7 +8,7 @@ from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
-from db import headers
+from db import prepared
 from db.adoption import guard_status, is_alike
 from db.change import Connection, Refused, ask
 from db.check import ADVICE, FAIL, OK, Check
@@ -68,7 +68,7 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
             yield from _foreign_keys(connection, resource)
             yield from _triggers(connection, resource)
             if on_trial:
-                yield from headers.way_out(connection, resource)
+                yield from prepared.way_out(connection, resource)
                 yield from trial(connection, resource)
         yield _creators(connection)
         yield _role(server)
@@ -133,7 +133,7 @@ def _resource(connection: Connection, resource: Resource) -> Iterator[Check]:
         yield Check(FAIL, name, detail)
         return
     lines = [
-        *headers.checks(connection, resource),
+        *prepared.checks(connection, resource),
         *_types(connection, resource),
         *_kind(connection, resource),
         *_table(name, table, found[0], NEEDED),
@@ -149,7 +149,7 @@ def _merged(connection: Connection) -> Iterator[Check]:
         yield Check(FAIL, "merged", NO_TABLE)
         return
     lines = list(_table("merged", "merged", found[0], NEEDED_ON_MERGED))
-    if message := headers.refusal(connection, QUERIES["kept"]):
+    if message := prepared.refusal(connection, QUERIES["kept"]):
         lines.insert(0, Check(FAIL, "merged", f"sql/kept.sql: {message}"))
     yield from lines or [Check(OK, "merged", "columns and rights")]
 

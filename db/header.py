@@ -2,10 +2,10 @@
 
 The first line of a request's file tells the columns that come back:
 
-    -- The employee with this id: id bigint, name text. No row if there is none.
+    -- The customer with this id: id bigint, email text. No row if there is none.
 
 Each parameter has a line of its own, `-- $1 name text`. After a comma it may say `or NULL`, where a
-client may leave it out; `one of 'free', 'pro'`, the labels of an enum; and `needs department_id`,
+client may leave it out; `one of 'free', 'pro'`, the labels of an enum; and `needs warehouse`,
 for a filter that is of no use without another. The names are quoted where SQL quotes them. A table
 that is not called as its folder is has a line `-- table shop.customers` in get.sql.
 """

@@ -23,7 +23,7 @@ INSPECT = ROOT / "sql" / "inspect"
 ROLES = ROOT / "sql" / "roles.sql"
 SCRIPTS = (ROLES, *(engine.schema for engine in ENGINES.values()))
 
-# "employees/select" to the file's bytes, which is what PostgreSQL gets: first what the service says
+# "customers/select" to the file's bytes, which is what PostgreSQL gets: first what the service says
 # for itself, then the resources' own.
 QUERIES = {
     path.relative_to(ROOT / "sql").with_suffix("").as_posix(): path.read_bytes()

@@ -38,7 +38,7 @@ class Resource:
     """What its files say. Raises HeaderError where one does not fit the others."""
 
     name: str
-    files: dict[str, File]  # by name, as "select" and "employees.department_id/repoint"
+    files: dict[str, File]  # by name, as "select" and "orders.customer_id/repoint"
 
     def __post_init__(self) -> None:
         for name in REQUESTS:

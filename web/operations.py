@@ -71,7 +71,7 @@ HEADERS: dict[str, tuple[str, Json, str | int]] = {
     "Location": (
         "The path of the row, or where to go",
         {**TEXT, "format": "uri-reference"},
-        "/departments/7",
+        "/customers/7",
     ),
     "Retry-After": ("Seconds", {**WHOLE, "minimum": 0}, RETRY_AFTER),
     "Server-Timing": (
