@@ -5,7 +5,6 @@ that is not as listed was edited, and stays as it is.
 """
 
 import argparse
-import re
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +16,7 @@ import psycopg
 from psycopg import RawCursor
 from psycopg.rows import dict_row
 
+from db import prepared
 from db.adopt_catalog import read_references, read_table
 from db.adopt_files import render
 from db.adopt_table import Table
@@ -24,7 +24,7 @@ from db.change import Connection, Refused, ask, patient
 from db.engine import ENGINES, named
 from db.kind import why_not_ordinary
 from db.queries import QUERIES
-from db.resources import FOLDER, NAME, REQUESTS, RESERVED, Field, File
+from db.resources import FOLDER, NAME, RESERVED, read_resource
 from db.session import MEANING, SETTINGS, parameters
 from db.settings import Settings
 from db.texts import say
@@ -258,39 +258,14 @@ def _report(connection: Connection, table: Table, folder: Path) -> bool:
 
 
 def _faults(connection: Connection, folder: Path) -> Iterator[str]:
-    """Yield what PostgreSQL refuses of the files, and types that a header has otherwise."""
-    pgconn = connection.pgconn
+    """Yield what PostgreSQL refuses of the files, and what their headers say otherwise."""
     with connection.transaction(force_rollback=True):
         if not ask(connection, "adopt/table", "merged"):
             # What `python -m db init` makes, so that all files can be looked at before.
             connection.execute(QUERIES["adoption/merged"])
-        for path in sorted(folder.rglob("*.sql")):
-            file = File(path, path.read_text(encoding="utf-8"))
-            with connection.transaction(force_rollback=True):
-                prepared = pgconn.prepare(b"", file.text.encode())
-                described = pgconn.describe_prepared(b"")
-                if message := prepared.error_field(psycopg.pq.DiagnosticField.MESSAGE_PRIMARY):
-                    yield f"{path}: {message.decode()}"
-                    continue
-                if path.parent == folder and path.stem in REQUESTS:
-                    yield from _differing(connection, file, described)
-
-
-def _differing(
-    connection: Connection, file: File, described: psycopg.pq.abc.PGresult
-) -> Iterator[str]:
-    parameters = [described.param_type(n) for n in range(described.nparams)]
-    columns = [described.ftype(n) for n in range(described.nfields)]
-    for said, there in ((file.parameters, parameters), (file.columns, columns)):
-        if len(said) != len(there):
-            yield f"{file.path}: the header has {len(said)} of {len(there)}"
-        for each, oid in zip(said, there, strict=False):
-            (type_,) = ask(connection, "adopt/type", oid)
-            if type_["oid"] != _oid(connection, each):
-                yield f"{file.path}: {each.name} is {type_['bare']}, not {each.type}"
-
-
-def _oid(connection: Connection, field: Field) -> int | None:
-    bare = re.sub(r"\(.*?\)", "", field.type)
-    oid: int | None = ask(connection, "adopt/type_named", bare)[0]["oid"]
-    return oid
+        resource = read_resource(folder)
+        for check in (
+            *prepared.checks(connection, resource),
+            *prepared.way_out(connection, resource),
+        ):
+            yield check.detail

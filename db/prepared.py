@@ -16,16 +16,23 @@ def checks(connection: Connection, resource: Resource) -> Iterator[Check]:
     """Yield what is wrong with the files of requests, with the path, and the line of a header."""
     for name in sorted(REQUESTS):
         file = resource.files[name]
-        if message := refusal(connection, file.text.encode()):
-            yield Check(FAIL, resource.name, f"{shown(file.path)}: {message}")
-        else:
-            yield from _header(connection, resource.name, name, file)
+        # What PostgreSQL refuses ends a transaction, and adopt is in one.
+        with connection.transaction(force_rollback=True):
+            if message := refusal(connection, file.text.encode()):
+                found = [Check(FAIL, resource.name, f"{shown(file.path)}: {message}")]
+            else:
+                found = list(_header(connection, resource.name, name, file))
+        yield from found
 
 
 def way_out(connection: Connection, resource: Resource) -> Iterator[Check]:
     """Yield what is wrong with the other files."""
     for name, file in resource.files.items():
-        if name not in REQUESTS and (message := refusal(connection, file.text.encode())):
+        if name in REQUESTS:
+            continue
+        with connection.transaction(force_rollback=True):
+            message = refusal(connection, file.text.encode())
+        if message:
             yield Check(ADVICE, f"{resource.name} way out", f"{shown(file.path)}: {message}")
 
 

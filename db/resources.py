@@ -161,14 +161,19 @@ def read_resources(folder: Path) -> dict[str, Resource]:
             raise HeaderError(str(path), f"has no {', '.join(missing)}")
         if not NAME.fullmatch(path.name) or path.name in RESERVED:
             raise HeaderError(str(path), f"no resource can have this name: {_NAMES}")
-        files = {
-            file.relative_to(path).with_suffix("").as_posix(): _read(file)
-            for file in sorted(path.rglob("*.sql"))
-        }
-        found[path.name] = Resource(path.name, files)
+        found[path.name] = read_resource(path)
     if not found:
         raise HeaderError(f"RESOURCES={folder}", f"has no folder with {_FILES}")
     return _parents_first(found)
+
+
+def read_resource(folder: Path) -> Resource:
+    """Read one folder, which has the files of requests. Raises HeaderError."""
+    files = {
+        file.relative_to(folder).with_suffix("").as_posix(): _read(file)
+        for file in sorted(folder.rglob("*.sql"))
+    }
+    return Resource(folder.name, files)
 
 
 def _parents_first(resources: dict[str, Resource]) -> dict[str, Resource]:

@@ -713,7 +713,7 @@ def test_the_command(four: str, tmp_path: Path) -> None:
     status, _, errors = run(four, "doctor", **resources)
     assert (status, errors) == (
         1,
-        f"{folder} has no resource: no folder with select.sql and the others\n",
+        f"RESOURCES={folder}: No such file or directory\n",
     )
     status, output, _ = run(four, *words, **resources)
     assert status == 0
