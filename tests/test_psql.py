@@ -19,6 +19,9 @@ FILES = [path.relative_to(ROOT) for path in sorted((ROOT / "sql").rglob("*.sql")
 # Values that any file can be run with, by the parameter's name or else its type.
 VALUES = {
     "resource": "employees",
+    "id": "1",
+    "kept": "1",
+    "oid": "1259",  # pg_class
     "bigint": "1",
     "boolean": "true",
     "text": "x",
@@ -59,7 +62,7 @@ def filled(new_database: Callable[[], str]) -> str:
 def test_psql_runs_the_file(file: Path, filled: str) -> None:
     text = (ROOT / file).read_text()
     values = [
-        VALUES.get(name, VALUES[type_])
+        VALUES[name if name in VALUES else type_]
         for name, type_ in re.findall(r"^-- \$\d+ (\w+) ([^\s,]+)", text, re.MULTILINE)
     ]
     bind = f"\\bind {' '.join(values)} " if values else ""
