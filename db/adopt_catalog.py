@@ -16,6 +16,7 @@ from psycopg import errors
 
 from db.adopt_table import Column, Condition, Part, Reference, Table, replaced, short
 from db.change import Connection, Refused, ask
+from db.header import UNSENT
 from db.kind import NAMES
 from db.pool import Row
 from db.resources import KINDS, quoted
@@ -101,11 +102,14 @@ def _column(row: Row) -> Column:
     bare = short(row["bare"])
     is_citext = row["type_name"] == "citext"
     labels = row["labels"] if row["category"] == "e" else []
+    made = row["default_value"] or row["identity"]  # so that no request needs to send it
     unserved = None
     if not all(text.isprintable() for text in (row["name"], row["type"], *labels)):
         unserved = "its name, type or labels have characters that cannot be printed"
     elif not (is_citext or labels or bare in KINDS):
         unserved = f"its type, {row['type']}, has no form in a request"
+    elif UNSENT.search(row["name"]) and not (row["primary_key"] and made):
+        unserved = "no field of a request can be called so"
     elif row["name"] in TAKEN and not row["primary_key"]:
         unserved = TAKEN[row["name"]]
     return Column(

@@ -17,17 +17,24 @@ NULLS_NOT_DISTINCT = 150_000
 PAGE = {"after", "limit"}
 
 
+def _hash(parts: list[str]) -> str:
+    return f"hash_record_extended(ROW({', '.join(parts)}), 0::bigint)"
+
+
+# One for all tables of a run, since to parse the templates takes longer than all else.
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    undefined=StrictUndefined,
+    autoescape=False,
+)
+ENVIRONMENT.globals.update(literal=literal, quoted=quoted, hash=_hash)
+
+
 def render(table: Table, tables: list[Table], *, distributed: bool = False) -> dict[str, str]:
     """Return the files of its folder, by path, from the templates."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        autoescape=False,
-    )
-    environment.globals.update(literal=literal, quoted=quoted, hash=_hash)
     given = _given(table, tables)
     names = [path.relative_to(TEMPLATES).as_posix() for path in sorted(TEMPLATES.glob("*.sql"))]
     if distributed:
@@ -35,7 +42,7 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
         instead = {path.name for path in (TEMPLATES / "distributed").glob("*.sql")}
         names = [f"distributed/{name}" for name in instead] + ["get.sql", "delete.sql"]
     files = {
-        name.removeprefix("distributed/"): environment.get_template(name).render(given)
+        name.removeprefix("distributed/"): ENVIRONMENT.get_template(name).render(given)
         for name in names
         if name != "constraint.sql" or given["constraint"]
     }
@@ -46,15 +53,11 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
         for path in sorted((TEMPLATES / "reference").glob("*.sql")):
             if path.name == "collisions.sql" and child is None:
                 continue
-            template = environment.get_template(f"reference/{path.name}")
+            template = ENVIRONMENT.get_template(f"reference/{path.name}")
             files[f"{reference.folder}/{path.name}"] = template.render(
                 given, reference=reference, child=child
             )
     return files
-
-
-def _hash(parts: list[str]) -> str:
-    return f"hash_record_extended(ROW({', '.join(parts)}), 0::bigint)"
 
 
 def _given(table: Table, tables: list[Table]) -> dict[str, Any]:

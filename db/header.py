@@ -37,7 +37,7 @@ _NOTES = re.compile(
 _TABLE = re.compile(rf"-- table ({_IDENTIFIER}(?:\.{_IDENTIFIER})?)")
 
 # What msgspec, which reads the requests, refuses in the name of a field.
-_UNSENT = re.compile(r'["\\\x00-\x1f]')
+UNSENT = re.compile(r'["\\\x00-\x1f]')
 
 # What is no parameter though it may look like one, and then the parameters of a statement.
 _PLACEHOLDER = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|/\*.*?\*/|\$(\d+)""", re.DOTALL)
@@ -156,7 +156,7 @@ class File:
                 )
             if int(said[1]) != number:
                 raise self.error(at, f"must be about ${number}, the next one")
-            if _UNSENT.search(name := _name(said[2])):
+            if UNSENT.search(name := _name(said[2])):
                 raise self.error(at, f"no field of a request can be called {name}")
             labels = re.findall(_LABEL, notes["labels"] or "")
             yield Field(

@@ -11,7 +11,7 @@ from hypothesis.errors import FlakyFailure
 from tests.linearizability import NotLinearizable, check, history
 from tests.service import serving
 from tests.variants import SOUND, STALLING, VARIANTS
-from tests.workloads import BLIND, KINDS, Runner, Workload, workloads
+from tests.workloads import BLIND, KINDS, History, Runner, Workload, workloads
 
 # A variant must be caught within so many workloads. Most take under fifty; "isolation set once"
 # took 43 to 1,390 in forty searches, 400 in the mean, because it needs a first attempt that fails
@@ -43,7 +43,12 @@ def verify(runner: Runner, workload: Workload) -> None:
 
 def broken(runner: Runner, workload: Workload) -> str:
     """Run the workload once; return what was wrong, with the history, or "" if nothing was."""
-    happened = runner.run(workload)
+    what = wrong(runner.run(workload))
+    return what and f"{what}\nin\n{workload}"
+
+
+def wrong(happened: History) -> str:
+    """Return what was wrong, with the history, or "" if nothing was."""
     if happened.gained:
         what = f"{', '.join(map(str, happened.gained))} gained a second row:"
     elif not all(call.answered for call in happened.calls):
@@ -53,9 +58,9 @@ def broken(runner: Runner, workload: Workload) -> str:
         try:
             check(happened.calls, happened.before)
         except NotLinearizable as error:
-            return f"{error}\nin\n{workload}"
+            return str(error)
         return ""
-    return f"{what}\n{history(happened.calls, happened.before)}\nin\n{workload}"
+    return f"{what}\n{history(happened.calls, happened.before)}"
 
 
 @contextmanager

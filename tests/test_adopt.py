@@ -688,6 +688,26 @@ def test_a_folder_that_cannot_be_written(four: str, tmp_path: Path) -> None:
     assert (status, said) == (1, f"{tmp_path}/tags/get.sql: Is a directory")
 
 
+def test_a_column_that_no_field_can_be_called_as(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    database = new_database()
+    script(
+        database,
+        'CREATE TABLE made ("the ""id""" serial PRIMARY KEY, name text, "a\\b" text, "a""b" text);'
+        'CREATE TABLE brought ("a""b" int PRIMARY KEY, name text)',
+    )
+    status, said = adopt(database, tmp_path, "made", "--key", "name")
+    assert status == 0, said
+    for name in ("a\\b", 'a"b'):
+        assert f"{name} is left out: no field of a request can be called so" in said
+    assert [field.name for field in fit(database, tmp_path)["made"].columns] == ["id", "name"]
+    for words in (("made", "--key", '"a""b"'), ("brought", "--key", "name")):
+        status, said = adopt(database, tmp_path / "none", *words)
+        assert (status, "no field of a request can be called so" in said) == (1, True)
+    assert not (tmp_path / "none").exists()
+
+
 def test_an_adopted_child_has_its_parents_file_written(empty: str, tmp_path: Path) -> None:
     collisions = tmp_path / "departments" / "employees.department_id" / "collisions.sql"
     adopt(empty, tmp_path, "departments", *COMMANDS["departments"])
