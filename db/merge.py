@@ -312,7 +312,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Unavailable):
         cause = str(error.__cause__).partition("\n")[0]
         return f"{cause or error} (see --seconds)"
-    return str(error).partition("\n")[0]
+    reason = str(error).partition("\n")[0]
+    if isinstance(error, psycopg.IntegrityError) and error.diag.message_detail:
+        reason += f" ({error.diag.message_detail.rstrip('.')})"  # which rows are in the way
+    return reason
 
 
 async def merge_keys(connection: Connection, items: list[Item]) -> Tally:

@@ -140,7 +140,7 @@ KNOWN = {
         before=[(1, 7), (2, 7), (3, 7), (3, 8), (4, 9)],
         after=[(1, 7), (1, 8), (2, 7), (2, 9)],
         note="auth_user 1 stays as it is: duplicate key value violates unique constraint"
-        ' "auth_user_groups_user_id_group_id_key"',
+        ' "auth_user_groups_user_id_group_id_key" (Key (user_id, group_id)=(1, 7) already exists)',
         meanwhile=1,
         # Adopted, too, its rows that become one are merged. It has a constraint already, under
         # another name than ours.
@@ -264,7 +264,7 @@ KNOWN = {
         after=[(1, 1), (2, 1), (2, 2), (2, 3), (3, 5), (3, 6)],
         # Two rows of one key are both in the film: which of the two stays, a person must say.
         note="actor 2 stays as it is: duplicate key value violates unique constraint"
-        ' "film_actor_pkey"',
+        ' "film_actor_pkey" (Key (actor_id, film_id)=(2, 2) already exists)',
         meanwhile=1,
         remedy="DELETE FROM film_actor WHERE (actor_id, film_id) = (4, 2)",
     ),
