@@ -29,7 +29,7 @@ from db.inspection import open_inspection_pool
 from db.pipeline import get_or_create as get_or_create_in_pipeline
 from db.pool import Connection, Row, open_pool
 from db.queries import QUERIES, Outcome, Retired, get_or_create, look_up, select
-from db.refusal import is_refusal
+from db.refusal import is_refusal, is_taken_id
 from db.resources import FOLDER, RESOURCES, check_resources
 from db.schema import apply_schema
 from db.settings import read_settings
@@ -128,6 +128,10 @@ async def found_or_created(
                 attempts=attempts,
                 key_constraint=f"{resource.name}_key",
             )
+        except psycopg.errors.UniqueViolation as error:
+            if is_taken_id(error) and any(field.name == "id" for field in resource.fields):
+                raise Invalid([wrong("id", "is another row's")]) from None
+            raise
         except psycopg.errors.ForeignKeyViolation:
             kept = await kept_parents(endpoint, request, values, deadline)
             if kept != values:

@@ -21,7 +21,7 @@ def is_refusal(error: Exception) -> bool:
     """Tell whether someone else's constraint, trigger or column's type says no to the input."""
     if not isinstance(error, psycopg.DatabaseError) or error.sqlstate is None:
         return False
-    if error.sqlstate in NO_REFUSALS or _is_taken_id(error):
+    if error.sqlstate in NO_REFUSALS or is_taken_id(error):
         return False
     return (
         error.sqlstate[:2] in REFUSALS
@@ -31,13 +31,14 @@ def is_refusal(error: Exception) -> bool:
     )
 
 
-def _is_taken_id(error: psycopg.DatabaseError) -> bool:
-    """Tell whether the sequence of the ids is behind the table's: no client sends an id."""
+def is_taken_id(error: psycopg.DatabaseError) -> bool:
+    """Tell whether another row has the new row's id, as where the ids' sequence is behind."""
     if not isinstance(error, psycopg.errors.UniqueViolation):
         return False
     # "Key (id)=(7) already exists.", whatever the constraint is called. What follows "=" may be the
     # client's own words. There is no detail for a role that may not read the columns.
     if detail := error.diag.message_detail:
         columns = detail.partition("(")[2].partition(")=(")[0]
-        return "id" in columns.split(", ")
+        if "id" in columns.split(", "):
+            return True
     return error.diag.constraint_name == f"{error.diag.table_name}_pkey"

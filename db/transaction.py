@@ -28,6 +28,8 @@ Work = Callable[[Connection], Awaitable[T]]
 PAUSE = 0.002
 PAUSE_CAP = 0.25
 
+TAKEN = errors.UniqueViolation.sqlstate
+
 # Stands for the SQLSTATE where the connection broke before the server could send one.
 CONNECTION_FAILURE = "08006"
 
@@ -128,8 +130,9 @@ async def serializable(
     """Run `work` in a SERIALIZABLE transaction and return its result, valid because committed.
 
     The whole transaction runs again, `work` included, after a serialization failure, a deadlock,
-    a violation of the unique constraint `key_constraint`, an insert that came too late, or a broken
-    connection. One that broke in COMMIT may have committed, so `work` must be idempotent.
+    a violation of the unique constraint `key_constraint`, or once of another, an insert that came
+    too late, or a broken connection. One that broke in COMMIT may have committed, so `work` must be
+    idempotent. Without a `key_constraint` no such violation is tried again.
 
     `seconds` bounds all attempts and the pauses between them; `attempts` is filled as they go.
 
@@ -207,9 +210,13 @@ async def _until_done(
                 raise meaning from error.__cause__
             failure = meaning
         except errors.UniqueViolation as error:
-            if key_constraint is None or error.diag.constraint_name != key_constraint:
+            # Another creator was first, and the next attempt finds its row. It may have been so for
+            # any unique constraint, for a row of this key has more values that are unique. A second
+            # time in a row, and another key's row has the value.
+            ours = error.diag.constraint_name == key_constraint
+            if key_constraint is None or not (ours or failure is None or failure.sqlstate != TAKEN):
                 raise
-            failure = error  # another creator was first: the next attempt finds its row
+            failure = error
         except errors.FeatureNotSupported as error:
             if error.diag.source_function != "RevalidateCachedQuery":
                 raise Unavailable from error  # SERIALIZABLE on a standby, for one

@@ -39,6 +39,8 @@ CREATE TABLE pairs ({NUMBER}, one bigint NOT NULL REFERENCES accounts,
 CREATE TABLE nodes ({NUMBER}, parent bigint REFERENCES nodes, name text NOT NULL);
 CREATE TABLE customers (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), "E-Mail" text NOT NULL,
     full_name text, deleted_at timestamptz);
+CREATE TABLE users ({NUMBER}, email text NOT NULL, username text UNIQUE);
+CREATE TABLE documents (id uuid PRIMARY KEY, title text NOT NULL);
 CREATE DOMAIN short AS text CHECK (length(VALUE) < 5);
 CREATE TABLE words ({NUMBER}, word short NOT NULL);
 """
@@ -65,6 +67,9 @@ def write_all(root: Path) -> None:
         where="deleted_at IS NULL",
     )
     write(root, "words", [Part("word", "text")])
+    write(root, "users", [Part("email", "text")], attributes=[Part("username", "text")])
+    title, chosen = Part("title", "text"), Part("id", "uuid")
+    write(root, "documents", [title], attributes=[chosen], id_=chosen)
     write(root, "names", [Part(each, "text") for each in NAMES[:-4]], attributes=[
         Part(each, "text", notes=", or NULL") for each in NAMES[-4:]
     ])  # fmt: skip
@@ -283,6 +288,15 @@ CLIENTS = 16
 ROUNDS = 6
 
 
+def test_another_rows_value_is_refused(service: Service) -> None:
+    one, other = new(), new()
+    assert service.post("/users", email=one, username=one).status_code == 201
+    assert service.post("/users", email=one, username=other).status_code == 200
+    assert pointers(service.post("/users", email=other, username=one)) == ["#"]
+    assert service.post("/documents", title=one, id=one).status_code == 201
+    assert pointers(service.post("/documents", title=other, id=one)) == ["#/id"]
+
+
 @pytest.mark.parametrize(
     ("resource", "body"),
     [
@@ -290,6 +304,9 @@ ROUNDS = 6
         ("customers", lambda name, n: {"E-Mail": name.upper() if n % 2 else name}),
         ("tags", lambda name, n: {"name": name, **({"account_id": None} if n % 2 else {})}),
         ("nodes", lambda name, _: {"name": name, "parent": None}),
+        # The first to fail may do so by a unique constraint that is not the key's.
+        ("users", lambda name, _: {"email": name, "username": name}),
+        ("documents", lambda name, _: {"title": name, "id": name}),
     ],
 )
 def test_clients_that_race(
