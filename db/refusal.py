@@ -39,6 +39,5 @@ def is_taken_id(error: psycopg.DatabaseError) -> bool:
     # client's own words. There is no detail for a role that may not read the columns.
     if detail := error.diag.message_detail:
         columns = detail.partition("(")[2].partition(")=(")[0]
-        if "id" in columns.split(", "):
-            return True
+        return "id" in columns.split(", ")
     return error.diag.constraint_name == f"{error.diag.table_name}_pkey"

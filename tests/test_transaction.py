@@ -186,15 +186,20 @@ async def test_the_deadline_ends_a_statement(pool: Pool, caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize(
-    ("statement", "expected"),
+    ("statement", "expected", "attempts"),
     [
-        # Another unique constraint than the key's own.
-        (b"INSERT INTO departments (id, name) VALUES (1, 'a'), (1, 'b')", errors.UniqueViolation),
-        (b"SELECT 1 / 0", errors.DivisionByZero),
+        # Another unique constraint than the key's own. The first time it may be by the row of
+        # another creator of this key.
+        (
+            b"INSERT INTO departments (id, name) VALUES (1, 'a'), (1, 'b')",
+            errors.UniqueViolation,
+            2,
+        ),
+        (b"SELECT 1 / 0", errors.DivisionByZero, 1),
     ],
 )
-async def test_other_errors_are_the_callers_and_not_retried(
-    statement: bytes, expected: type[psycopg.Error], pool: Pool
+async def test_other_errors_are_the_callers(
+    statement: bytes, expected: type[psycopg.Error], attempts: int, pool: Pool
 ) -> None:
     calls = 0
 
@@ -205,7 +210,7 @@ async def test_other_errors_are_the_callers_and_not_retried(
 
     with pytest.raises(expected):
         await run(pool, work, key_constraint="departments_key")
-    assert calls == 1
+    assert calls == attempts
 
 
 @pytest.mark.parametrize(
