@@ -10,7 +10,7 @@ import pytest
 
 from tests.service import LIMIT, Service, serving
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 KEYS = 2000
 TIMES = 4

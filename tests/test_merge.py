@@ -481,7 +481,7 @@ def test_a_large_department_is_merged_under_traffic_to_it(database: str, guard: 
 
         def client(number: int) -> set[int]:
             statuses = set()
-            with httpx.Client(base_url=service.url) as http:
+            with httpx.Client(base_url=service.url, timeout=LIMIT) as http:
                 for turn in count():
                     body = {"name": f"{number} {turn}", "department_id": turn % 3 + 1}
                     statuses.add(http.post("/employees", json=body).status_code)
