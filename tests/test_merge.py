@@ -23,7 +23,7 @@ from db.pool import Connection
 from tests import legacy
 from tests.legacy import duplicated, everything, fill, teach
 from tests.roles import as_role, make_role
-from tests.service import Service, serving, sql, until
+from tests.service import LIMIT, Service, serving, sql, until
 
 
 def merge(database: str, *options: str) -> str:
