@@ -140,6 +140,16 @@ def refuse_relatives(connection: Connection, resource: Resource) -> None:
 # guard
 
 
+def refuse_others_objects(connection: Connection, resource: Resource) -> None:
+    """Raise Refused if what to drop a guard would drop is not a guard's."""
+    others = ask(connection, "adoption/guard_others", resource.table, resource.name)
+    if others:
+        raise Refused(
+            f"{' and '.join(each['description'] for each in others)} would be dropped with the"
+            " guard, and is none of it: rename it first"
+        )
+
+
 def guard_status(connection: Connection, resource: Resource) -> str:
     """Return "on", "off" or "incomplete"."""
     status: str = ask(connection, "adoption/guard_status", resource.table, resource.name)[0][
@@ -168,6 +178,7 @@ def guard(connection: Connection, action: str, names: Iterable[str] = RESOURCES)
         resource = RESOURCES[name]
         if action == "on":
             refuse_relatives(connection, resource)
+        refuse_others_objects(connection, resource)
         files = GUARD_ON if action == "on" else GUARD_OFF
         # In one transaction: a guard is there as a whole or not at all.
         change(connection, [resource.table], [sql_of(f"{name}/{file}") for file in files])
@@ -200,6 +211,7 @@ def enforce(connection: Connection, names: Iterable[str] = RESOURCES) -> None:
     def enforce_one(name: str) -> None:
         resource = RESOURCES[name]
         refuse_relatives(connection, resource)
+        refuse_others_objects(connection, resource)  # for at the end the guard is dropped
         refuse_duplicates(connection, name)
         make_unique(connection, resource)
         guard(connection, "off", [name])

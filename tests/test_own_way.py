@@ -233,6 +233,60 @@ def test_guard_on_that_fails_half_way_takes_back_its_own(
     assert sql(shop, "SELECT to_regclass('\"the shop\".devices_guard_locks')") == [(None,)]
 
 
+OTHERS = {
+    "a function": (
+        "CREATE FUNCTION customers_guard() RETURNS text LANGUAGE sql AS $$ SELECT 'mine' $$",
+        "the function customers_guard()",
+    ),
+    "a function with triggers": (
+        "CREATE FUNCTION customers_guard() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RETURN NEW; END $$;"
+        " CREATE TRIGGER mine BEFORE INSERT ON customers"
+        " FOR EACH ROW EXECUTE FUNCTION customers_guard()",
+        "the function customers_guard()",
+    ),
+    "a function with a trigger on another table": (
+        "CREATE FUNCTION customers_guard() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RETURN NEW; END $$;"
+        ' CREATE TRIGGER customers_guard_insert BEFORE INSERT ON "the shop".readings'
+        " FOR EACH ROW EXECUTE FUNCTION customers_guard()",
+        "the function customers_guard()",
+    ),
+    "a table": (
+        "CREATE TABLE customers_guard_locks (hash bigint, precious text);"
+        " INSERT INTO customers_guard_locks VALUES (1, 'precious')",
+        "the table customers_guard_locks",
+    ),
+    "a table of another type": (
+        "CREATE TABLE customers_guard_locks (hash integer);"
+        " INSERT INTO customers_guard_locks VALUES (1)",
+        "the table customers_guard_locks",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_what_only_bears_a_guards_name_is_not_dropped(
+    what: str, shop: str, command: Command
+) -> None:
+    statements, told = OTHERS[what]
+    well(command("init"))
+    well(command("merge", "--apply"))
+    sql(shop, statements)
+    there = (
+        "SELECT oid::regprocedure::text FROM pg_proc WHERE proname ~ '_guard$'"
+        " UNION ALL SELECT tgname FROM pg_trigger WHERE NOT tgisinternal"
+        " UNION ALL SELECT oid::regclass::text FROM pg_class WHERE relname ~ '_guard_locks$'"
+        " UNION ALL SELECT oid::regclass::text FROM pg_class WHERE relname = 'customers_key'"
+    )
+    before = sql(shop, there)
+    for words in (["guard", "on"], ["guard", "off"], ["enforce"]):
+        status, _, errors = command(*words, "customers")
+        assert status == 1
+        assert f"customers: {told} would be dropped with the guard" in errors
+        assert sql(shop, there) == before
+
+
 def test_an_endpoint_without_the_way_out(command: Command, folder: Path) -> None:
     kept = {"select.sql", "insert.sql", "get.sql", "list.sql", "delete.sql", "lookup.sql"}
     for path in (folder / "customers").iterdir():
