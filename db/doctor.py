@@ -18,7 +18,7 @@ from db.lookup import lookup
 from db.pool import Row
 from db.queries import QUERIES
 from db.resources import RESOURCES, Resource, quoted
-from db.schema import is_sample
+from db.schema import is_sample, why_not_ours
 from db.session import TABLES, conninfo, pin, service_settings
 from db.settings import INSPECTION_POOL_SIZE, Settings
 from db.shortcomings import version_fault
@@ -147,6 +147,9 @@ def _merged(connection: Connection) -> Iterator[Check]:
     found = ask(connection, "adoption/doctor/table", "merged", NEEDED_ON_MERGED, needless, [])
     if not found:
         yield Check(FAIL, "merged", NO_TABLE)
+        return
+    if reason := why_not_ours(connection):
+        yield Check(FAIL, "merged", reason)
         return
     lines = list(_table("merged", "merged", found[0], NEEDED_ON_MERGED))
     if message := prepared.refusal(connection, QUERIES["kept"]):

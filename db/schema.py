@@ -69,8 +69,21 @@ def _make_tables(connection: Connection, engine: Engine) -> None:
     else:
         _make(connection, [each.table for each in RESOURCES.values()], engine.schema.read_bytes())
     _make(connection, ["merged"], sql_of("adoption/merged"))
+    if reason := why_not_ours(connection):
+        raise Refused(reason)
     if ask(connection, "adoption/merged_ids"):
         change(connection, ["merged"], [sql_of("adoption/merged_as_text")])
+
+
+def why_not_ours(connection: Connection) -> str | None:
+    """Return what is to be done where the table merged is somebody else's, or None."""
+    for table in ask(connection, "adoption/merged_others"):
+        return (
+            f"the table {table['name']} is somebody else's, for it has no column"
+            f" {', '.join(table['missing'])}: rename it, or put another schema first on the"
+            " search_path and make merged there by sql/adoption/merged.sql"
+        )
+    return None
 
 
 def _make(connection: Connection, tables: list[str], statements: bytes) -> None:

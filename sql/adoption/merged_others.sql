@@ -1,0 +1,16 @@
+-- The table merged, if it is not the one that merge makes: name, missing (the columns that it lacks). No row if all is well, or if there is none.
+-- The columns id and kept tell nothing, for any table may have them.
+SELECT
+    pg_class.oid::regclass::text AS name,
+    pg_catalog.array_agg(wanted ORDER BY wanted) AS missing
+FROM pg_class
+CROSS JOIN pg_catalog.unnest(ARRAY['step', 'resource', 'content', 'pointed']) AS wanted
+WHERE pg_class.oid = to_regclass('merged'::text)::oid
+  AND NOT EXISTS (
+      SELECT
+      FROM pg_attribute
+      WHERE attrelid = pg_class.oid
+        AND attname::text = wanted
+        AND NOT attisdropped
+  )
+GROUP BY pg_class.oid;
