@@ -67,13 +67,25 @@ def tables(resources: list[Resource]) -> list[str]:
 
 
 async def merge_rows(
-    connection: Connection, resource: Resource, pairs: Pairs, tally: Tally
+    connection: Connection,
+    resource: Resource,
+    pairs: Pairs,
+    tally: Tally,
+    under_way: frozenset[tuple[str, str]] = frozenset(),
 ) -> None:
-    """Move rows into merged, and what points at them to the rows that stay. Raises Unmergeable."""
+    """Move rows into merged, and what points at them to the rows that stay. Raises Unmergeable.
+
+    `under_way` are the resources and ids of the rows that go and that this is done for: those that
+    these rows refer to.
+    """
     if not pairs:
         return
     name = resource.name
     ids, kept = [id_ for id_, _ in pairs], [kept for _, kept in pairs]
+    going = frozenset((name, as_text(id_)) for id_ in ids)
+    # A table that refers to itself, or tables in a circle: this would have no end.
+    if going & under_way:
+        raise Unmergeable("rows refer to each other in a circle")
     # By a lock, not by a conflict: a row that is merged into one that goes meanwhile would be lost.
     if len(await ask(connection, f"{name}/keep", list(set(kept)))) < len(set(kept)):
         raise Unmergeable("the row that it would be merged into is out of reach")
@@ -85,7 +97,7 @@ async def merge_rows(
         if child := children(resource).get(reference):
             rows = await ask(connection, f"{folder}/collisions", ids, kept)
             colliding = [(row["id"], row["kept"]) for row in rows]
-            await merge_rows(connection, child, colliding, tally)
+            await merge_rows(connection, child, colliding, tally, under_way | going)
         for row in await ask(connection, f"{folder}/repoint", ids, kept):
             pointed.setdefault(as_text(row["id"]), {})[reference] = row["moved"]
         # A trigger or a policy may have kept a row where it was. A cascade would delete it.

@@ -3,11 +3,13 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from db.queries import QUERIES
 from tests import legacy
 from tests.roles import SERVICE, as_role, make_roles
 from tests.service import Service, serving, sql
@@ -327,6 +329,51 @@ def test_doctor_holds_headers_against_what_postgresql_says(
     assert any(line.startswith(level) and told in line for line in lines), lines
 
 
+# Tables that refer to each other
+
+
+@dataclass
+class Adopted:
+    """A database and the folder of what is adopted in it."""
+
+    database: str
+    folder: Path
+
+    def command(self, *words: str) -> tuple[int, str, str]:
+        return legacy.run(self.database, *words, RESOURCES=str(self.folder))
+
+    def adopt(self, *words: str) -> None:
+        _, output, errors = self.command("adopt", *words)
+        assert "init" in output + errors, output + errors
+
+    def merge(self, *names: str) -> tuple[int, str, str]:
+        return self.command("merge", "--apply", *names)
+
+
+@pytest.fixture
+def tables(database: str, tmp_path: Path) -> Adopted:
+    """A database without the sample's tables, in which nothing is adopted yet."""
+    sql(database, "DROP TABLE departments, employees")
+    return Adopted(database, tmp_path / "resources")
+
+
+def test_rows_that_refer_to_each_other_in_a_circle_stay(tables: Adopted) -> None:
+    sql(
+        tables.database,
+        "CREATE TABLE nodes (id bigint PRIMARY KEY,"
+        " parent_id bigint REFERENCES nodes, name text NOT NULL)",
+    )
+    tables.adopt("nodes", "--key", "parent_id,name")
+    well(tables.command("init"))
+    rows = [(1, None, "root"), (5, 5, "a"), (3, 5, "a"), (6, 1, "b"), (7, 1, "b")]
+    for row in rows:
+        sql(tables.database, "INSERT INTO nodes VALUES (%s, %s, %s)", *row)
+    status, output, errors = tables.merge()
+    assert (status, errors) == (1, "")
+    assert "nodes 3 stays as it is: rows refer to each other in a circle" in output
+    assert sql(tables.database, "SELECT id, parent_id, name FROM nodes") == rows[:-1]
+
+
 # init
 
 
@@ -387,6 +434,31 @@ def test_init_makes_text_of_the_ids_that_an_earlier_version_has_merged(
     well(command("init"))
     assert sql(shop, "SELECT * FROM merged") == before
     assert "customers: 1 rows put back." in well(command("merge", "--undo"))
+
+
+def test_a_table_merged_of_somebody_elses_is_left_alone(shop: str, command: Command) -> None:
+    sql(shop, "CREATE TABLE merged (id bigint PRIMARY KEY, name text, kept boolean)")
+    sql(shop, "INSERT INTO merged VALUES (1, 'mine', TRUE)")
+    refusal = "merged is somebody else's, for it has no column content, pointed, resource, step"
+    status, _, errors = command("init")
+    assert (status, refusal in errors) == (1, True)
+    assert sql(shop, "SELECT id, kept FROM merged") == [(1, True)]
+    assert any(
+        line.startswith("FAIL") and refusal in line for line in command("doctor")[1].splitlines()
+    )
+
+    # What the refusal says to do.
+    with psycopg.connect(shop, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA ours")
+        connection.execute("SET search_path = ours")
+        connection.execute(QUERIES["adoption/merged"])
+        name = connection.info.dbname
+        connection.execute(f"ALTER DATABASE {name} SET search_path = ours, public".encode())
+    well(command("init"))
+    well(command("merge", "--apply", "customers"))
+    assert "FAIL" not in command("doctor", "customers")[1]
+    assert sql(shop, "SELECT id, kept FROM public.merged") == [(1, True)]
+    assert sql(shop, "SELECT resource, id FROM ours.merged") == [("customers", "2")]
 
 
 # The service, the roles and the pages
