@@ -22,6 +22,7 @@ from db.adoption import (
     refuse_relatives,
 )
 from db.change import Refused, for_each
+from db.header import names_of
 from db.kind import check_referring
 from db.moves import (
     Item,
@@ -194,6 +195,34 @@ def _check(connection: change.Connection, name: str) -> None:
     _check_tables(connection, family(name))
     for resource in family(name):
         check_references(resource, change.ask(connection, "adoption/foreign_keys", resource.table))
+        for reference in resource.references:
+            _check_keys(connection, resource, reference)
+
+
+def _check_keys(connection: change.Connection, resource: Resource, reference: str) -> None:
+    """Raise Refused if referring rows would come to share a key, and nothing would merge them."""
+    table = table_of(reference)
+    column = names_of(reference)[-1]
+    resources = list(RESOURCES)
+    all_tables = [each.table for each in RESOURCES.values()]
+    served = change.ask(connection, "adoption/served", table, column, resources, all_tables)
+    names = " and ".join(each["resource"] for each in served)
+    if all(each["has_column"] is False for each in served):
+        return
+    if len(served) > 1:
+        raise Refused(
+            f"{names} are resources of one table, {table}, and {reference} is in a key: merge"
+            " would see to the keys of one of them alone"
+        )
+    if reference in children(resource):
+        return
+    if served[0]["has_column"] is None:
+        raise Refused(f"there is no index {names}_lookup: run `python -m db init` first")
+    raise Refused(
+        f"{reference} is inside an expression or the condition of the key of {names}, whose rows"
+        f" would come to share a key: {resource.name}/{reference}/collisions.sql must list those,"
+        " and adopt writes it only where the column itself is in the key"
+    )
 
 
 def _check_tables(connection: change.Connection, resources: list[Resource]) -> None:

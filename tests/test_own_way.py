@@ -374,6 +374,66 @@ def test_rows_that_refer_to_each_other_in_a_circle_stay(tables: Adopted) -> None
     assert sql(tables.database, "SELECT id, parent_id, name FROM nodes") == rows[:-1]
 
 
+EMPLOYED = {
+    "an expression": (
+        [["emp", "--key", "coalesce(dep_id,0),name"]],
+        "emp.dep_id is inside an expression or the condition of the key of emp",
+    ),
+    "a condition": (
+        [["emp", "--key", "name", "--where", "dep_id <> 2"]],
+        "emp.dep_id is inside an expression or the condition of the key of emp",
+    ),
+    "two resources of a table": (
+        [["emp", "--key", "dep_id,name"], ["emp", "--key", "dep_id,badge", "--as", "badges"]],
+        "badges and emp are resources of one table, emp",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", EMPLOYED)
+def test_merge_refuses_to_make_duplicates_of_what_refers(what: str, tables: Adopted) -> None:
+    adoptions, told = EMPLOYED[what]
+    sql(tables.database, "CREATE TABLE dep (id bigserial PRIMARY KEY, name text NOT NULL)")
+    sql(
+        tables.database,
+        "CREATE TABLE emp (id bigserial PRIMARY KEY, dep_id bigint REFERENCES dep,"
+        " name text NOT NULL, badge text NOT NULL)",
+    )
+    tables.adopt("dep", "--key", "name")
+    for words in adoptions:
+        tables.adopt(*words)
+    well(tables.command("init"))
+    sql(tables.database, "INSERT INTO dep (name) VALUES ('d'), ('d')")
+    sql(
+        tables.database,
+        "INSERT INTO emp (dep_id, name, badge) VALUES (1, 'e', 'b'), (2, 'e', 'b')",
+    )
+    for words in (["--apply"], []):
+        status, _, errors = tables.command("merge", *words, "dep")
+        assert (status, told in errors) == (1, True), errors
+    assert sql(tables.database, "SELECT id, dep_id FROM emp") == [(1, 1), (2, 2)]
+    assert sql(tables.database, "SELECT FROM merged") == []
+
+
+def test_merge_goes_on_where_no_key_has_what_refers(tables: Adopted) -> None:
+    sql(tables.database, "CREATE TABLE dep (id bigserial PRIMARY KEY, name text NOT NULL)")
+    sql(
+        tables.database,
+        "CREATE TABLE emp (id bigserial PRIMARY KEY, dep_id bigint REFERENCES dep,"
+        " name text NOT NULL, badge text NOT NULL)",
+    )
+    tables.adopt("dep", "--key", "name")
+    tables.adopt("emp", "--key", "lower(name)")
+    tables.adopt("emp", "--key", "badge", "--as", "badges")
+    well(tables.command("init"))
+    sql(tables.database, "INSERT INTO dep (name) VALUES ('d'), ('d')")
+    sql(
+        tables.database, "INSERT INTO emp (dep_id, name, badge) VALUES (1, 'e', 'b'), (2, 'f', 'c')"
+    )
+    well(tables.merge("dep"))
+    assert sql(tables.database, "SELECT id, dep_id FROM emp") == [(1, 1), (2, 1)]
+
+
 # init
 
 
