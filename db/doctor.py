@@ -64,7 +64,10 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
         on_trial = all(check.level != FAIL for check in (writable, *tables))
         for resource in resources:
             yield from lookup(connection, resource)
-            yield _unique(connection, resource)
+            unique = _unique(connection, resource)
+            yield unique
+            if unique.level != OK:
+                yield from _key_changes(connection, resource)
             yield from _foreign_keys(connection, resource)
             yield from _triggers(connection, resource)
             if on_trial:
@@ -261,6 +264,29 @@ def _unique(connection: Connection, resource: Resource) -> Check:
         f"no constraint, and the guard is {guard}: one row for a key only while all"
         " writers go through the service, or run `python -m db guard on`",
     )
+
+
+def _key_changes(connection: Connection, resource: Resource) -> Iterator[Check]:
+    """Yield what changes the keys of rows beside the writers, while nothing refuses a second row.
+
+    The service itself deletes rows that others refer to. It changes none, so that an ON UPDATE is
+    about other writers alone.
+    """
+    columns = [field.name for field in resource.key]
+    index = f"{resource.name}_lookup"
+    for key in ask(connection, "adoption/doctor/key_changes", resource.table, columns, index):
+        for level, event, action in (
+            (FAIL, "DELETE", key["on_delete"]),
+            (ADVICE, "UPDATE", key["on_update"]),
+        ):
+            if action:
+                yield Check(
+                    level,
+                    f"{resource.name} key",
+                    f"{quoted(key['name'])} is ON {event} {action}, so that a {event} of"
+                    f" {key['referred']} changes keys here and may make a second row for one:"
+                    " run `python -m db guard on` or `python -m db enforce`",
+                )
 
 
 def _foreign_keys(connection: Connection, resource: Resource) -> Iterator[Check]:

@@ -1,6 +1,7 @@
 """The way out for tables of one's own: other ids, keys, names to quote, another schema."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -432,6 +433,54 @@ def test_merge_goes_on_where_no_key_has_what_refers(tables: Adopted) -> None:
     )
     well(tables.merge("dep"))
     assert sql(tables.database, "SELECT id, dep_id FROM emp") == [(1, 1), (2, 1)]
+
+
+ACTIONS = {
+    "ON DELETE SET NULL": ["name,dep_id"],
+    "ON DELETE SET DEFAULT": ["coalesce(dep_id,0)"],
+    "ON DELETE SET NULL ON UPDATE SET NULL": ["name", "--where", "dep_id IS NULL"],
+}
+
+
+@pytest.mark.parametrize("actions", ACTIONS)
+def test_doctor_fails_where_a_delete_changes_keys_and_nothing_refuses(
+    actions: str, tables: Adopted
+) -> None:
+    sql(tables.database, "CREATE TABLE dep (id bigserial PRIMARY KEY, name text NOT NULL)")
+    sql(
+        tables.database,
+        "CREATE TABLE emp (id bigserial PRIMARY KEY, name text NOT NULL, dep_id bigint)",
+    )
+    foreign_key = "ALTER TABLE emp ADD CONSTRAINT dep FOREIGN KEY (dep_id) REFERENCES dep"
+    sql(tables.database, f"{foreign_key} {actions}")
+    tables.adopt("emp", "--key", *ACTIONS[actions])
+    well(tables.command("init"))
+
+    def told() -> set[tuple[str, str]]:
+        lines = tables.command("doctor")[1].splitlines()
+        return {
+            (line.split()[0], actions)
+            for line in lines
+            for actions in re.findall(r"emp key: dep_id is (ON .*), so that", line)
+        }
+
+    expected = {("FAIL", actions.partition(" ON UPDATE")[0])}
+    if "UPDATE" in actions:
+        expected.add(("advice", "ON UPDATE SET NULL"))
+    assert told() == expected
+    well(tables.command("guard", "on"))
+    assert told() == set()
+    well(tables.command("enforce"))
+    assert told() == set()
+    well(tables.command("guard", "off"))
+
+    # What changes no key: nothing is there to say.
+    sql(tables.database, "ALTER TABLE emp DROP CONSTRAINT IF EXISTS emp_key")
+    sql(tables.database, "DROP INDEX IF EXISTS emp_key")
+    assert told() == expected
+    sql(tables.database, "ALTER TABLE emp DROP CONSTRAINT dep")
+    sql(tables.database, f"{foreign_key} ON DELETE CASCADE")
+    assert told() == set()
 
 
 # init
