@@ -13,7 +13,9 @@ from psycopg import RawServerCursor
 
 from db.change import Connection, Refused, ask, change, for_each, sql_of, wait_for_turn
 from db.definition import indexes, made_by
+from db.header import names_of
 from db.kind import check_ordinary
+from db.moves import table_of
 from db.pool import Row
 from db.resources import RESOURCES, Resource
 from db.texts import inert, say
@@ -86,8 +88,8 @@ def _print_table(connection: Connection, resource: Resource) -> bool:
         say(f"{resource.name}: every key has one row.")
         return False
     say(f"{resource.name}: {first['total']:,} keys have {first['surplus']:,} rows too many.")
-    for key in ask(connection, "adoption/foreign_keys", resource.table):
-        if key["referring"] not in resource.references:
+    for key in ask(connection, "adoption/foreign_keys", *held_against(resource)):
+        if key["reference"] is None:
             say(f"{key['referring']} refers to them, too, and merge has no SQL for that.")
     say(f"{'rows':>8} {'id kept':>10} {'first':20} {'last':20} {'referring':>9}  key")
     for row in islice(chain([first], rows), WORST):
@@ -117,17 +119,28 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def held_against(resource: Resource) -> list[Any]:
+    """Return the parameters of foreign_keys.sql, which finds what a resource has no files for."""
+    references = resource.references
+    names = [names_of(each) for each in references]
+    # A folder whose name has no table in it is found to have no foreign key.
+    tables = [
+        table_of(each) if len(parts) > 1 else None
+        for each, parts in zip(references, names, strict=True)
+    ]
+    return [resource.table, references, tables, [parts[-1] for parts in names]]
+
+
 def check_references(resource: Resource, foreign_keys: list[Row]) -> None:
     """Raise Refused unless the foreign keys to a resource are those that there are files for."""
-    there, known = {key["referring"] for key in foreign_keys}, {*resource.references}
-    if there - known:
+    if unknown := [key["referring"] for key in foreign_keys if key["reference"] is None]:
         raise Refused(
             "a foreign key that merge has no SQL for would delete rows or refuse:"
-            f" {', '.join(sorted(there - known))}"
+            f" {', '.join(unknown)}"
         )
-    if known - there:
+    if gone := [key["reference"] for key in foreign_keys if key["referring"] is None]:
         raise Refused(
-            f"without a foreign key {', '.join(sorted(known - there))} a row written meanwhile"
+            f"without a foreign key {', '.join(gone)} a row written meanwhile"
             f" would refer to a row of {resource.name} that is gone"
         )
 

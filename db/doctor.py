@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from db import prepared
-from db.adoption import guard_status, is_alike
+from db.adoption import guard_status, held_against, is_alike
 from db.change import Connection, Refused, ask
 from db.check import ADVICE, FAIL, OK, Check
 from db.definition import indexes, made_by
@@ -291,12 +291,11 @@ def _key_changes(connection: Connection, resource: Resource) -> Iterator[Check]:
 
 def _foreign_keys(connection: Connection, resource: Resource) -> Iterator[Check]:
     name = resource.name
-    there = {row["referring"] for row in ask(connection, "adoption/foreign_keys", resource.table)}
-    known = {*resource.references}
-    for column in sorted(known - there):
+    foreign_keys = ask(connection, "adoption/foreign_keys", *held_against(resource))
+    for column in [key["reference"] for key in foreign_keys if key["referring"] is None]:
         detail = f"{column} has no foreign key to {name}: rows may lose theirs"
         yield Check(FAIL, f"{name} references", detail)
-    for column in sorted(there - known):
+    for column in [key["referring"] for key in foreign_keys if key["reference"] is None]:
         yield Check(
             ADVICE,
             f"{name} references",

@@ -17,6 +17,7 @@ from db import change
 from db.adoption import (
     check_references,
     duplicates,
+    held_against,
     key_text,
     refuse_guarded,
     refuse_relatives,
@@ -194,7 +195,8 @@ def _check(connection: change.Connection, name: str) -> None:
     """Raise Refused unless rows of a resource can be merged without a loss."""
     _check_tables(connection, family(name))
     for resource in family(name):
-        check_references(resource, change.ask(connection, "adoption/foreign_keys", resource.table))
+        foreign_keys = change.ask(connection, "adoption/foreign_keys", *held_against(resource))
+        check_references(resource, foreign_keys)
         for reference in resource.references:
             _check_keys(connection, resource, reference)
 
@@ -351,7 +353,7 @@ async def merge_keys(connection: Connection, items: list[Item]) -> Tally:
     """Merge all rows that share a key with one of the items, which are of one resource."""
     name = items[0][0]
     for each in family(name):
-        foreign_keys = await ask(connection, "adoption/foreign_keys", each.table)
+        foreign_keys = await ask(connection, "adoption/foreign_keys", *held_against(each))
         check_references(each, foreign_keys)
     rows = await ask(connection, f"{name}/surplus", [id_ for _, id_ in items])
     tally = Tally()

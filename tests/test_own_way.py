@@ -435,6 +435,34 @@ def test_merge_goes_on_where_no_key_has_what_refers(tables: Adopted) -> None:
     assert sql(tables.database, "SELECT id, dep_id FROM emp") == [(1, 1), (2, 1)]
 
 
+def test_a_reference_is_known_whatever_the_search_path_is(tables: Adopted) -> None:
+    sql(tables.database, "CREATE SCHEMA shop")
+    sql(tables.database, "CREATE TABLE customers (id bigserial PRIMARY KEY, email text NOT NULL)")
+    sql(
+        tables.database,
+        "CREATE TABLE shop.orders (id bigserial PRIMARY KEY,"
+        " customer_id bigint NOT NULL REFERENCES customers)",
+    )
+    sql(
+        tables.database,
+        "CREATE TABLE shop.items (id bigserial PRIMARY KEY, name text NOT NULL)",
+    )
+    name = sql(tables.database, "SELECT current_database()")[0][0]
+    sql(tables.database, f"ALTER DATABASE {name} SET search_path = public, shop")
+    tables.adopt("customers", "--key", "email")
+    tables.adopt("shop.items", "--key", "name")
+    well(tables.command("init"))
+    sql(tables.database, "INSERT INTO customers (email) VALUES ('ada'), ('ada')")
+    sql(tables.database, "INSERT INTO shop.orders (customer_id) VALUES (1), (2)")
+    assert "customers references" not in tables.command("doctor")[1]
+    assert "no SQL" not in tables.command("duplicates")[1]
+    assert "1 rows would go" in well(tables.command("merge", "customers"))
+    well(tables.merge("customers"))
+    assert sql(tables.database, "SELECT customer_id FROM shop.orders") == [(1,), (1,)]
+    well(tables.command("merge", "--undo"))
+    assert sql(tables.database, "SELECT customer_id FROM shop.orders ORDER BY id") == [(1,), (2,)]
+
+
 ACTIONS = {
     "ON DELETE SET NULL": ["name,dep_id"],
     "ON DELETE SET DEFAULT": ["coalesce(dep_id,0)"],
