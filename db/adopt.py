@@ -17,14 +17,14 @@ from psycopg import RawCursor
 from psycopg.rows import dict_row
 
 from db import prepared
-from db.adopt_catalog import read_references, read_table
+from db.adopt_catalog import oid_of, read_references, read_table
 from db.adopt_files import render
 from db.adopt_table import Table
 from db.change import Connection, Refused, ask, patient
 from db.engine import ENGINES, named
 from db.kind import why_not_ordinary
 from db.queries import QUERIES
-from db.resources import FOLDER, NAME, RESERVED, read_resource
+from db.resources import FOLDER, NAME, REQUESTS, RESERVED, read_resource
 from db.session import MEANING, SETTINGS, parameters
 from db.settings import Settings
 from db.texts import say
@@ -68,7 +68,9 @@ def adopt(
         table = _read(connection, given)
         commands = {table.name: given}
         tables = [table]
-        for name, command in _adopted(resources).items():
+        adopted = _adopted(resources)
+        _check_others(connection, table, given, resources, adopted)
+        for name, command in adopted.items():
             with suppress(Refused, psycopg.Error):  # its table may be gone
                 other = _read(connection, command)
                 if other.name == name != table.name:
@@ -114,6 +116,30 @@ def _read(connection: Connection, given: argparse.Namespace) -> Table:
         raise Refused(f"a resource cannot be called {table.name}: give it a name with --as NAME")
     _choose_attributes(table, given.attributes)
     return table
+
+
+def _check_others(
+    connection: Connection,
+    table: Table,
+    given: argparse.Namespace,
+    resources: Path,
+    adopted: dict[str, argparse.Namespace],
+) -> None:
+    """Raise Refused where its folder is another table's, or another folder is of its table."""
+    for name, command in adopted.items():
+        oid = oid_of(connection, command.table)
+        folder = resources / name
+        if name == table.name:
+            is_other = command.table != given.table if oid is None else oid != table.oid
+            if is_other:  # what a merge has moved away from that one would be put back into this
+                raise Refused(
+                    f"{folder}: this folder is of {command.table}; give another name with --as"
+                )
+        elif oid == table.oid and any((folder / f"{each}.sql").is_file() for each in REQUESTS):
+            raise Refused(
+                f"{folder}: {command.table} is served by this folder already, and merge is unsafe"
+                f" with two resources of one table: adopt it as {name}, or remove that folder first"
+            )
 
 
 def _choose_attributes(table: Table, names: str | None) -> None:

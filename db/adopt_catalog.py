@@ -77,6 +77,15 @@ def is_plain(table: str) -> bool:
     return table not in COMMON_TABLES and not table.endswith("_kept")
 
 
+def oid_of(connection: Connection, given: str) -> int | None:
+    """Return which table has this name, or None if none has."""
+    try:
+        oid: int = _found(connection, given)["oid"]
+    except Refused:
+        return None
+    return oid
+
+
 def _found(connection: Connection, given: str) -> Row:
     """Return the table of this name, in capitals where it is stored so."""
     for name in (given, '"{}"'.format(given.replace('"', '""'))):

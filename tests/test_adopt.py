@@ -411,6 +411,49 @@ def test_a_folder_by_hand_is_left_alone(four: str, tmp_path: Path) -> None:
     assert "delete.sql, get.sql, insert.sql, list.sql, select.sql" in said
 
 
+# one folder for one table
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return all files below a folder."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_stays_with_its_table(new_database: Callable[[], str], tmp_path: Path) -> None:
+    database = new_database()
+    for schema in "ab":
+        script(
+            database,
+            f"CREATE SCHEMA {schema};"
+            f" CREATE TABLE {schema}.dup (id bigserial PRIMARY KEY, name text)",
+        )
+    assert adopt(database, tmp_path, "a.dup", "--key", "name")[0] == 0
+    before = contents(tmp_path)
+    for _ in range(2):
+        for words in ((), ("--force",)):
+            status, said = adopt(database, tmp_path, "b.dup", "--key", "name", *words)
+            assert status == 1
+            assert said == f"{tmp_path}/dup: this folder is of a.dup; give another name with --as"
+        assert contents(tmp_path) == before
+        sql(database, "DROP TABLE IF EXISTS a.dup")  # its rows in merged are there all the same
+    assert adopt(database, tmp_path, "b.dup", "--key", "name", "--as", "dup2")[0] == 0
+
+
+def test_a_table_has_one_folder(new_database: Callable[[], str], tmp_path: Path) -> None:
+    database = new_database()
+    script(database, TABLES)
+    assert adopt(database, tmp_path, "tags", *FOUR["tags"])[0] == 0
+    before = contents(tmp_path)
+    words = ("public.tags", "--key", "name", "--as", "labels")
+    status, said = adopt(database, tmp_path, *words)
+    assert (status, "tags is served by this folder already" in said) == (1, True)
+    assert contents(tmp_path) == before
+    assert adopt(database, tmp_path, "public.tags", *FOUR["tags"])[0] == 0
+    for path in (tmp_path / "tags").glob("*.sql"):
+        path.unlink()
+    assert adopt(database, tmp_path, *words)[0] == 0
+
+
 # tables that are not so ordinary
 
 TRAPS = """
