@@ -64,7 +64,12 @@ class Column:
     def given(self, number: int) -> str:
         """Return what the insert sets it to: where the parameter is NULL, its default."""
         value = f"${number}::{self.bare}"
-        return f"coalesce({value}, {self.default})" if self.default else value
+        if not self.default:
+            return value
+        # The catalog does not tell the cast of an assignment, which only PostgreSQL knows to add.
+        is_cast = self.default.endswith((f"::{self.bare}", f"::{self.bare_type}"))
+        default = self.default if is_cast else f"({self.default})::{self.bare}"
+        return f"coalesce({value}, {default})"
 
 
 @dataclass

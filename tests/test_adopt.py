@@ -731,6 +731,43 @@ def test_a_folder_that_cannot_be_written(four: str, tmp_path: Path) -> None:
     assert (status, said) == (1, f"{tmp_path}/tags/get.sql: Is a directory")
 
 
+DEFAULTS = {
+    "order_no text": "nextval('numbers')",
+    "token text": "gen_random_uuid()",
+    "code varchar(36)": "gen_random_uuid()",
+    "day text": "current_date",
+    "at time": "now()",
+    "zero text": "0",
+    "label mood": "'it''s ::text'",
+    "joined text": "'a' || 'b'::text",
+    "small smallint": "1 + 1",
+    "price numeric(5,2)": "9.5",
+    "stamp timestamptz": "now()",
+    "named words": "'x'",
+    "done boolean": "true",
+}
+
+
+def test_a_default_is_of_its_columns_type(new_database: Callable[[], str], tmp_path: Path) -> None:
+    database = new_database()
+    columns = "".join(f", {column} DEFAULT {value}" for column, value in DEFAULTS.items())
+    script(
+        database,
+        "CREATE TYPE mood AS ENUM ('ok', 'it''s ::text'); CREATE DOMAIN words AS text;"
+        f" CREATE SEQUENCE numbers; CREATE TABLE t (id bigserial PRIMARY KEY, name text{columns})",
+    )
+    status, said = adopt(database, tmp_path, "t", "--key", "name")
+    assert status == 0, said
+    fit(database, tmp_path)
+    with psycopg.connect(database, cursor_factory=RawCursor, autocommit=True) as connection:
+        nones = [None] * len(DEFAULTS)
+        made = inserted(connection, tmp_path / "t" / "insert.sql", "Ada", *nones)
+        assert None not in made
+        row = dict(zip(DEFAULTS, made[2:], strict=True))
+    assert (row["zero text"], row["label mood"]) == ("0", "it's ::text")
+    assert len(str(row["code varchar(36)"])) == 36
+
+
 def test_a_column_that_no_field_can_be_called_as(
     new_database: Callable[[], str], tmp_path: Path
 ) -> None:
