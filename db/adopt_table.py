@@ -53,8 +53,12 @@ class Column:
 
     def header(self, *, optional: bool) -> str:
         """Return what follows `-- $1 `."""
-        labels = f", one of {', '.join(map(literal, self.labels))}" if self.labels else ""
-        return f"{self.sql} {self.type}{labels}{', or NULL' if optional else ''}"
+        return f"{self.sql} {self.type}{self.one_of}{', or NULL' if optional else ''}"
+
+    @property
+    def one_of(self) -> str:
+        """Return what a header says of an enum's labels."""
+        return f", one of {', '.join(map(literal, self.labels))}" if self.labels else ""
 
     def sent(self, number: int) -> str:
         """Return the parameter, of the column's type and collation."""

@@ -731,6 +731,29 @@ def test_a_folder_that_cannot_be_written(four: str, tmp_path: Path) -> None:
     assert (status, said) == (1, f"{tmp_path}/tags/get.sql: Is a directory")
 
 
+@pytest.mark.parametrize("engine", [None, "yugabytedb"], ids=str)
+def test_an_id_may_be_of_an_enum(
+    engine: str | None, new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    database = new_database()
+    script(
+        database,
+        "CREATE TYPE mood AS ENUM ('ok', 'it''s', 'sad');"
+        " CREATE TABLE moods (mood mood PRIMARY KEY, name text)",
+    )
+    status, said = adopt(database, tmp_path, "moods", "--key", "name", engine=engine)
+    assert status == 0, said
+    assert fit(database, tmp_path)["moods"].id.labels == ("ok", "it's", "sad")
+    with psycopg.connect(database, cursor_factory=RawCursor, autocommit=True) as connection:
+        moods = tmp_path / "moods"
+        for n, mood in enumerate(("sad", "it's")):
+            inserted(connection, moods / "insert.sql", f"N{n}", mood)
+        assert query(connection, moods / "get.sql", "it's") == [("it's", "N1")]
+        nones = [None]
+        assert query(connection, moods / "list.sql", "it's", 9, *nones) == [("sad", "N0")]
+        assert query(connection, moods / "delete.sql", "sad") == [("sad",)]
+
+
 DEFAULTS = {
     "order_no text": "nextval('numbers')",
     "token text": "gen_random_uuid()",
