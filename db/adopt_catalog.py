@@ -65,6 +65,7 @@ def read_table(
         full=full,
         table=sql,
         table_line=None if sql == quoted(bare_name) else sql,
+        row_type=sql if found["type_visible"] else full,
         columns=columns,
         id=id_,
         key=parts,

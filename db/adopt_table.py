@@ -186,6 +186,7 @@ class Table:
     full: str  # its name with the schema
     table: str  # as SQL has it, with a schema where it needs one
     table_line: str | None  # where a header must say so
+    row_type: str  # which needs a schema where another type has the table's name, as box
     columns: list[Column]
     id: Column
     key: list[Part]

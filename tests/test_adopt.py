@@ -754,6 +754,25 @@ def test_an_id_may_be_of_an_enum(
         assert query(connection, moods / "delete.sql", "sad") == [("sad",)]
 
 
+GEOMETRY = ("path", "line", "box", "circle", "point", "polygon", "time", "name", "int4")
+
+
+@pytest.mark.parametrize("name", GEOMETRY)
+def test_a_table_may_be_called_as_a_type(name: str, empty: str, tmp_path: Path) -> None:
+    script(
+        empty,
+        f'CREATE TABLE "{name}" (id bigserial PRIMARY KEY, name text);'
+        f" INSERT INTO \"{name}\" (name) VALUES ('a'), ('a')",
+    )
+    status, said = adopt(empty, tmp_path, f'"{name}"', "--key", "name")
+    assert status == 0, said
+    fit(empty, tmp_path)
+    with psycopg.connect(empty, cursor_factory=RawCursor) as connection:
+        folder = tmp_path / name
+        assert query(connection, folder / "remove.sql", [2], [1], "{}") == [(2, True)]
+        assert query(connection, folder / "restore.sql", "2") == [("1", {}, [])]
+
+
 DEFAULTS = {
     "order_no text": "nextval('numbers')",
     "token text": "gen_random_uuid()",
