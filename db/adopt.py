@@ -24,13 +24,25 @@ from db.change import Connection, Refused, ask, patient
 from db.engine import ENGINES, named
 from db.kind import why_not_ordinary
 from db.queries import QUERIES
-from db.resources import FOLDER, NAME, REQUESTS, RESERVED, read_resource
+from db.resources import (
+    FOLDER,
+    NAME,
+    REQUESTS,
+    RESERVED,
+    HeaderError,
+    Resource,
+    file_of,
+    read_resource,
+)
 from db.session import MEANING, SETTINGS, parameters
 from db.settings import Settings
 from db.texts import say
 
 # The command that made a folder, and the sums of the files that it wrote, as sha256sum has them.
 RECORD = "adopted.sha256"
+
+# What a file's name ends with until it takes its place, which is not as any that is read.
+NEW = ".new"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,19 +91,30 @@ def adopt(
         for each in tables:
             read_references(connection, each, tables)
 
-        def write(each: Table) -> None:
+        def write(each: Table) -> bool:
+            """Write its files, or say why the start of the service would not take them."""
+            folder, command = resources / each.name, commands[each.name]
             files = render(each, tables, distributed=bool(engine.folder))
             try:
-                _write(resources / each.name, files, commands[each.name])
+                edited = [] if command.force else _edited(folder, files)
+                faults = _refusals(connection, folder, files, edited)
+                if not faults:
+                    _write(folder, files, edited, command)
             except OSError as error:
                 raise Refused(f"{error.filename}: {error.strerror}") from error
+            for fault in faults:
+                say(fault)
+            if faults:
+                say(f"{folder}: nothing is written, for the service would not start with that.")
+            return not faults
 
-        write(table)
-        well = _report(connection, table, resources / table.name)
-        # Whose files speak of this table, too: what merge does to a parent or a child.
-        for other in tables:
-            if other is not table and _related(table, other):
-                write(other)
+        well = write(table)
+        if well:
+            well = _report(connection, table, resources / table.name)
+            # Whose files speak of this table, too: what merge does to a parent or a child.
+            for other in tables:
+                if other is not table and _related(table, other):
+                    well &= write(other)
         say(f"Next: {'python -m db init' if well else 'mend that, and adopt it again'}")
     return well
 
@@ -226,30 +249,73 @@ def _sums(folder: Path) -> dict[str, str]:
     return {path: sum_ for sum_, _, path in (line.partition("  ") for line in lines)}
 
 
-def _write(folder: Path, files: dict[str, str], given: argparse.Namespace) -> None:
-    """Write the files but for those that were edited."""
-    before, sums = _sums(folder), {}
-    written = 0
-    edited = []
+def _edited(folder: Path, files: dict[str, str]) -> list[str]:
+    """Return the files that are neither as they were written nor as they would be."""
+    before = _sums(folder)
+    found = []
     for path in sorted({*files, *before}):
-        file = folder / path
-        there = file.read_bytes() if file.exists() else None
+        there = _content(folder / path)
         new = files[path].encode() if path in files else None
-        ours = there is None or _sum(there) == before.get(path) or there == new
-        if not ours and not given.force:
-            edited.append(path)
-            continue
-        if new is None:
-            file.unlink(missing_ok=True)
-            continue
-        sums[path] = _sum(new)
-        if there != new:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(new)
-            written += 1
-    lines = [f"# {command_line(given)}", *(f"{sum_}  {path}" for path, sum_ in sums.items())]
-    (folder / RECORD).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    say(f"{folder}: {written} files written, {len(sums) - written} as they were.")
+        if there is not None and there != new and _sum(there) != before.get(path):
+            found.append(path)
+    return found
+
+
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.exists() else None
+
+
+def _refusals(
+    connection: Connection, folder: Path, files: dict[str, str], edited: list[str]
+) -> list[str]:
+    """Return why the start, or PostgreSQL, would not take the files, alone and beside the others.
+
+    One folder that the start does not take keeps all resources from being served.
+    """
+    new = {path: text.encode() for path, text in files.items()}
+    gone = {*_sums(folder)} - {*edited}
+    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.sql")}
+    kept = {path: file.read_bytes() for path, file in there.items() if path not in gone}
+    try:
+        faults = [*_faults(connection, _resource(folder, new))]
+        _resource(folder, {**kept, **{path: new[path] for path in new if path not in edited}})
+    except HeaderError as error:
+        return [str(error)]
+    return faults
+
+
+def _resource(folder: Path, contents: dict[str, bytes]) -> Resource:
+    """Return what a folder with these files is. Raises HeaderError."""
+    files = {
+        path.removesuffix(".sql"): file_of(folder / path, contents[path])
+        for path in sorted(contents)
+    }
+    return Resource(folder.name, files)
+
+
+def _write(
+    folder: Path, files: dict[str, str], edited: list[str], given: argparse.Namespace
+) -> None:
+    """Write the files but for those that were edited."""
+    gone = [path for path in _sums(folder) if path not in files and path not in edited]
+    texts = {path: files[path] for path in sorted(files) if path not in edited}
+    changed = [path for path, text in texts.items() if _content(folder / path) != text.encode()]
+    sums = [f"{_sum(text.encode())}  {path}" for path, text in texts.items()]
+    texts[RECORD] = "\n".join([f"# {command_line(given)}", *sums]) + "\n"
+    # All of them beside their places first: where the disk is full, the old ones stay.
+    new = {folder / path: folder / f"{path}{NEW}" for path in (*changed, RECORD)}
+    try:
+        for path, beside in zip((*changed, RECORD), new.values(), strict=True):
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(texts[path].encode())
+        for file, beside in new.items():
+            beside.replace(file)
+    finally:
+        for beside in new.values():
+            beside.unlink(missing_ok=True)
+    for path in gone:
+        (folder / path).unlink(missing_ok=True)
+    say(f"{folder}: {len(changed)} files written, {len(sums) - len(changed)} as they were.")
     if edited:
         say(f"Left as they are, for they were edited (--force writes them): {', '.join(edited)}")
 
@@ -270,7 +336,7 @@ def _report(connection: Connection, table: Table, folder: Path) -> bool:
         (kind,) = ask(connection, "adoption/kind", table.full)
     if reason := why_not_ordinary(table.name, kind):
         say(f"{reason}: the service works, but merge, guard and enforce refuse it.")
-    faults = list(_faults(connection, folder))
+    faults = list(_faults(connection, read_resource(folder)))
     for fault in faults:
         say(fault)
     duplicates = folder / "duplicates.sql"
@@ -283,13 +349,12 @@ def _report(connection: Connection, table: Table, folder: Path) -> bool:
     return not faults
 
 
-def _faults(connection: Connection, folder: Path) -> Iterator[str]:
+def _faults(connection: Connection, resource: Resource) -> Iterator[str]:
     """Yield what PostgreSQL refuses of the files, and what their headers say otherwise."""
     with connection.transaction(force_rollback=True):
         if not ask(connection, "adopt/table", "merged"):
             # What `python -m db init` makes, so that all files can be looked at before.
             connection.execute(QUERIES["adoption/merged"])
-        resource = read_resource(folder)
         for check in (
             *prepared.checks(connection, resource),
             *prepared.way_out(connection, resource),

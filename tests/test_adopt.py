@@ -9,6 +9,7 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -372,6 +373,11 @@ def test_before_version_15_the_unique_index_is_of_arrays(
 # files that were edited
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return all files below a folder."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_an_edited_file_stays_as_it_is(four: str, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     edited = tmp_path / "tags" / "list.sql"
@@ -411,12 +417,61 @@ def test_a_folder_by_hand_is_left_alone(four: str, tmp_path: Path) -> None:
     assert "delete.sql, get.sql, insert.sql, list.sql, select.sql" in said
 
 
+# what the start would not take
+
+
+def test_a_change_that_an_edited_file_does_not_fit_is_not_written(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    database = new_database()
+    script(database, TABLES)
+    for table in ("customers", "devices"):
+        assert adopt(database, tmp_path, table, *FOUR[table])[0] == 0
+    edited = {name: tmp_path / name / "list.sql" for name in ("customers", "devices")}
+    for path in edited.values():
+        path.write_text(path.read_text() + "-- edited\n")
+    script(database, "ALTER TABLE customers ADD note text; ALTER TABLE devices ADD note text")
+    before = contents(tmp_path)
+    for name in edited:
+        status, said = adopt(database, tmp_path, name, *FOUR[name])
+        assert status == 1
+        assert f"{edited[name]}:1: must return what get.sql returns" in said
+        assert f"{tmp_path / name}: nothing is written" in said
+        assert contents(tmp_path) == before
+        assert read_resources(tmp_path)
+    # Alone, this one fits; the other, which speaks of it, stays as it can be served.
+    status, said = adopt(database, tmp_path, "customers", *FOUR["customers"], "--force")
+    assert (status, f"{tmp_path}/devices: nothing is written" in said) == (1, True)
+    assert "note" in [field.name for field in read_resources(tmp_path)["customers"].columns]
+    status, said = adopt(database, tmp_path, "devices", *FOUR["devices"], "--force")
+    assert status == 0, said
+    fit(database, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"), [("-- $1 id", "must be `-- $1"), ("FROM", "syntax error")], ids=str
+)
+def test_what_would_stop_the_start_is_not_written(
+    wrong: str, why: str, four: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of adopt's own, of which there is none that is known."""
+
+    def faulty(*given: Any, **options: Any) -> dict[str, str]:
+        files = render(*given, **options)
+        return {**files, "get.sql": files["get.sql"].replace(f"{wrong} ", f"{wrong} ( ")}
+
+    assert adopt(four, tmp_path, "stock", *FOUR["stock"])[0] == 0
+    before = contents(tmp_path)
+    monkeypatch.setattr(db.adopt, "render", faulty)
+    for name in ("tags", "stock"):
+        status, said = adopt(four, tmp_path, name, *FOUR[name])
+        assert (status, why in said, f"{tmp_path}/{name}: nothing is" in said) == (1, True, True)
+        assert said.endswith("Next: mend that, and adopt it again\n")
+        assert contents(tmp_path) == before
+        assert set(read_resources(tmp_path)) == {"stock"}
+
+
 # one folder for one table
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return all files below a folder."""
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_folder_stays_with_its_table(new_database: Callable[[], str], tmp_path: Path) -> None:
@@ -729,6 +784,7 @@ def test_a_folder_that_cannot_be_written(four: str, tmp_path: Path) -> None:
     (tmp_path / "tags" / "get.sql").mkdir(parents=True)
     status, said = adopt(four, tmp_path, "tags", *FOUR["tags"])
     assert (status, said) == (1, f"{tmp_path}/tags/get.sql: Is a directory")
+    assert [path.name for path in (tmp_path / "tags").iterdir()] == ["get.sql"]
 
 
 @pytest.mark.parametrize("engine", [None, "yugabytedb"], ids=str)
