@@ -23,7 +23,7 @@ from db.adopt_table import Table
 from db.change import Connection, Refused, ask, patient
 from db.engine import ENGINES, named
 from db.kind import why_not_ordinary
-from db.queries import QUERIES
+from db.queries import QUERIES, flat
 from db.resources import (
     FOLDER,
     NAME,
@@ -230,16 +230,16 @@ class _Recorded(argparse.ArgumentParser):
 
 def command_line(given: argparse.Namespace) -> str:
     """Return the command, but for --force, in one line."""
-    words = [given.table, "--key", given.key]
+    # A line break would end the comment that this is.
+    words = [given.table.replace("\n", " "), "--key", flat(given.key)]
     for option, value in (
-        ("--where", given.where),
+        ("--where", given.where and flat(given.where)),
         ("--as", given.name),
         ("--attributes", given.attributes),
     ):
         if value is not None:
             words += [option, value]
-    # A line break would end the comment that this is, and is a blank to SQL.
-    return "python -m db adopt " + shlex.join(word.replace("\n", " ") for word in words)
+    return "python -m db adopt " + shlex.join(words)
 
 
 def _sums(folder: Path) -> dict[str, str]:

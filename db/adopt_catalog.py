@@ -19,6 +19,7 @@ from db.change import Connection, Refused, ask
 from db.header import UNSENT
 from db.kind import NAMES
 from db.pool import Row
+from db.queries import flat
 from db.resources import KINDS, quoted
 
 # What a column cannot be called: the answer has an id of its own, and a lookup's the copies.
@@ -277,7 +278,9 @@ class Understood:
             self._run(f"CREATE INDEX {self.nonce}_index ON {self.table} ({element}){where}")
             for mark, column in self.marks.items():
                 self._run(f"ALTER TABLE {self.table} RENAME {column.sql} TO {mark}")
-            return ask(self.connection, "adopt/expression", f"pg_temp.{self.nonce}_index")[0]
+            (said,) = ask(self.connection, "adopt/expression", f"pg_temp.{self.nonce}_index")
+            # No line of theirs can be taken for a comment of the files.
+            return {name: text and flat(text) for name, text in said.items()}
 
     def _run(self, statement: str) -> None:
         # Prepared, so that it can be one statement only.

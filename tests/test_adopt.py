@@ -20,6 +20,7 @@ import db.adopt
 from db.adopt_catalog import read_table
 from db.adopt_files import render
 from db.change import Refused
+from db.queries import one_line
 from db.resources import REQUESTS, SAMPLE, Field, Resource, read_resources
 from db.settings import Settings
 from db.texts import printable_lines
@@ -827,6 +828,51 @@ def test_a_table_may_be_called_as_a_type(name: str, empty: str, tmp_path: Path) 
         folder = tmp_path / name
         assert query(connection, folder / "remove.sql", [2], [1], "{}") == [(2, True)]
         assert query(connection, folder / "restore.sql", "2") == [("1", {}, [])]
+
+
+LINES = ["a\n-- b", "a\n-- $1 b", "\\\n--'", "a\r\n  b  c"]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_literal_keeps_its_lines(
+    line: str, new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    database = new_database()
+    script(
+        database,
+        "CREATE TABLE parents (id bigserial PRIMARY KEY, name text);"
+        "CREATE TABLE states (id bigserial PRIMARY KEY, name text, state text,"
+        " parent_id bigint REFERENCES parents)",
+    )
+    sql(database, "INSERT INTO states (name, state) VALUES ('a', %s), ('a', 'b')", line)
+    said_so = line.replace("\\", "\\\\").replace("'", "\\'")  # as E'' has it
+    where = f"state -- it's this one\n <> E'{said_so}'"
+    status, said = adopt(database, tmp_path, "states", "--key", "name", "--where", where)
+    assert (status, "Every key has one row" in said) == (0, True), said
+    before = contents(tmp_path)
+    # Which has the child's files written again, by the command that they have noted.
+    assert adopt(database, tmp_path, "parents", "--key", "name")[0] == 0
+    assert {path: contents(tmp_path)[path] for path in before} == before
+    resources = {"RESOURCES": str(tmp_path)}
+    status, output, errors = run(database, "init", **resources)
+    assert status == 0, output + errors
+    assert run(database, "enforce", **resources)[0] == 0
+    sql(database, "INSERT INTO states (name, state) VALUES ('a', %s)", line)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        sql(database, "INSERT INTO states (name, state) VALUES ('a', 'c')")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("-- what\nCREATE INDEX x\n    ON t -- why\n    (a);\n", "CREATE INDEX x ON t (a);"),
+        ("SELECT\n  'a\n-- b', E'\\'\n-- b\\\n'", "SELECT 'E"),
+        ('SELECT "--a",\n $$--b$$', 'SELECT "--a", $$--b$$'),
+    ],
+)
+def test_a_statement_on_one_line(text: str, line: str) -> None:
+    line = line.replace("'E", r"E'a\n-- b', E'\'\n-- b\n'")
+    assert one_line(text.encode()) == line
 
 
 DEFAULTS = {
