@@ -875,6 +875,28 @@ def test_a_statement_on_one_line(text: str, line: str) -> None:
     assert one_line(text.encode()) == line
 
 
+def test_two_foreign_keys_of_one_column_are_one_reference(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    database = new_database()
+    script(
+        database,
+        "CREATE TABLE parents (id bigserial PRIMARY KEY, name text);"
+        "CREATE TABLE children (id bigserial PRIMARY KEY, parent_id bigint"
+        " REFERENCES parents REFERENCES parents ON DELETE CASCADE);"
+        "INSERT INTO parents (name) VALUES ('a'), ('a');"
+        "INSERT INTO children (parent_id) VALUES (1), (2)",
+    )
+    assert adopt(database, tmp_path, "parents", "--key", "name")[0] == 0
+    folder = tmp_path / "parents"
+    assert (folder / "delete.sql").read_text().count("ON DELETE CASCADE") == 1
+    with psycopg.connect(database, cursor_factory=RawCursor, row_factory=dict_row) as connection:
+        for file in ("duplicates", "plan"):
+            (row,) = connection.execute((folder / f"{file}.sql").read_bytes()).fetchall()
+            # All that refer to the two rows, and those that refer to the one that goes.
+            assert row["referring"] == {"duplicates": 2, "plan": 1}[file]
+
+
 DEFAULTS = {
     "order_no text": "nextval('numbers')",
     "token text": "gen_random_uuid()",
