@@ -138,6 +138,7 @@ def _read(connection: Connection, given: argparse.Namespace) -> Table:
     if not NAME.fullmatch(table.name) or table.name in RESERVED:
         raise Refused(f"a resource cannot be called {table.name}: give it a name with --as NAME")
     _choose_attributes(table, given.attributes)
+    _note_deletes(table)
     return table
 
 
@@ -196,6 +197,19 @@ def _choose_attributes(table: Table, names: str | None) -> None:
             table.notes.append(
                 f"{column.name} is NOT NULL, has no default, and no request sets it: unless a"
                 " trigger does, the table refuses each new row"
+            )
+
+
+def _note_deletes(table: Table) -> None:
+    """Note what gives rows other keys though no request does."""
+    in_key = {part.column.sql for part in table.key}
+    in_key |= {*table.where.columns.values()} if table.where else set()
+    for column in table.columns:
+        for parent in column.set_by if column.sql in in_key else []:
+            table.notes.append(
+                f"{column.name} is set to NULL or its default where a row of {parent} is deleted,"
+                " which can give a key a second row without a request: the guard refuses that,"
+                " and later the unique index"
             )
 
 

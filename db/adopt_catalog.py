@@ -138,6 +138,7 @@ def _column(row: Row) -> Column:
         is_citext=is_citext,
         primary_key=row["primary_key"],
         indexed=row["indexed"],
+        set_by=row["set_by"],
         unserved=unserved,
     )
 

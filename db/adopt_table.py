@@ -30,6 +30,7 @@ class Column:
     is_citext: bool
     primary_key: bool
     indexed: bool
+    set_by: list[str]  # the tables by which a delete of a row sets it, to NULL or its default
     unserved: str | None  # why no request can have it
 
     @property
