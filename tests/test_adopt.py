@@ -953,6 +953,23 @@ def test_a_foreign_key_may_set_some_of_its_columns(
     assert ("a is set to NULL" in said, "b is set to NULL" in said) == (True, False)
 
 
+def test_a_key_that_is_called_as_a_page_is(empty: str, tmp_path: Path) -> None:
+    script(
+        empty,
+        'CREATE TABLE pages (id bigserial PRIMARY KEY, "limit" int, name text, x int);'
+        "CREATE INDEX ON pages (x)",
+    )
+    status, said = adopt(empty, tmp_path, "pages", "--key", '"limit",name,x')
+    assert status == 0, said
+    assert said.count("a list cannot be filtered by") == 2
+    for line in (
+        "filtered by limit, for it takes that for its pages",
+        "filtered by name, for that needs limit, which it takes for its pages",
+    ):
+        assert line in said
+    assert [field.name for field in fit(empty, tmp_path)["pages"].filters] == ["x"]
+
+
 DEFAULTS = {
     "order_no text": "nextval('numbers')",
     "token text": "gen_random_uuid()",
