@@ -472,6 +472,27 @@ def test_what_would_stop_the_start_is_not_written(
         assert set(read_resources(tmp_path)) == {"stock"}
 
 
+def test_a_table_of_ones_own_that_is_called_merged(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    database = new_database()
+    script(
+        database,
+        "DROP TABLE IF EXISTS merged; CREATE TABLE merged (id bigserial PRIMARY KEY, name text);"
+        "CREATE TABLE t (id bigserial PRIMARY KEY, name text)",
+    )
+    for words in (("t",), ("merged",), ("merged", "--as", "others")):
+        status, said = adopt(database, tmp_path, *words, "--key", "name")
+        assert status == 1
+        assert 'column "resource" of relation "merged" does not exist' in said
+        assert "nothing is written" in said
+    assert not any(tmp_path.iterdir())
+    sql(database, "ALTER TABLE merged RENAME TO merges")
+    for table in ("t", "merges"):
+        status, said = adopt(database, tmp_path, table, "--key", "name")
+        assert status == 0, said
+
+
 # one folder for one table
 
 
