@@ -17,20 +17,32 @@ from psycopg import RawCursor
 from psycopg.rows import dict_row
 
 from db import prepared
-from db.adopt_catalog import read_references, read_table
+from db.adopt_catalog import oid_of, read_references, read_table
 from db.adopt_files import render
 from db.adopt_table import Table
 from db.change import Connection, Refused, ask, patient
 from db.engine import ENGINES, named
 from db.kind import why_not_ordinary
-from db.queries import QUERIES
-from db.resources import FOLDER, NAME, RESERVED, read_resource
+from db.queries import QUERIES, flat
+from db.resources import (
+    FOLDER,
+    NAME,
+    REQUESTS,
+    RESERVED,
+    HeaderError,
+    Resource,
+    file_of,
+    read_resource,
+)
 from db.session import MEANING, SETTINGS, parameters
 from db.settings import Settings
 from db.texts import say
 
 # The command that made a folder, and the sums of the files that it wrote, as sha256sum has them.
 RECORD = "adopted.sha256"
+
+# What a file's name ends with until it takes its place, which is not as any that is read.
+NEW = ".new"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +80,9 @@ def adopt(
         table = _read(connection, given)
         commands = {table.name: given}
         tables = [table]
-        for name, command in _adopted(resources).items():
+        adopted = _adopted(resources)
+        _check_others(connection, table, given, resources, adopted)
+        for name, command in adopted.items():
             with suppress(Refused, psycopg.Error):  # its table may be gone
                 other = _read(connection, command)
                 if other.name == name != table.name:
@@ -77,19 +91,30 @@ def adopt(
         for each in tables:
             read_references(connection, each, tables)
 
-        def write(each: Table) -> None:
+        def write(each: Table) -> bool:
+            """Write its files, or say why the start of the service would not take them."""
+            folder, command = resources / each.name, commands[each.name]
             files = render(each, tables, distributed=bool(engine.folder))
             try:
-                _write(resources / each.name, files, commands[each.name])
+                edited = [] if command.force else _edited(folder, files)
+                faults = _refusals(connection, folder, files, edited)
+                if not faults:
+                    _write(folder, files, edited, command)
             except OSError as error:
                 raise Refused(f"{error.filename}: {error.strerror}") from error
+            for fault in faults:
+                say(fault)
+            if faults:
+                say(f"{folder}: nothing is written, for the service would not start with that.")
+            return not faults
 
-        write(table)
-        well = _report(connection, table, resources / table.name)
-        # Whose files speak of this table, too: what merge does to a parent or a child.
-        for other in tables:
-            if other is not table and _related(table, other):
-                write(other)
+        well = write(table)
+        if well:
+            well = _report(connection, table, resources / table.name)
+            # Whose files speak of this table, too: what merge does to a parent or a child.
+            for other in tables:
+                if other is not table and _related(table, other):
+                    well &= write(other)
         say(f"Next: {'python -m db init' if well else 'mend that, and adopt it again'}")
     return well
 
@@ -113,7 +138,32 @@ def _read(connection: Connection, given: argparse.Namespace) -> Table:
     if not NAME.fullmatch(table.name) or table.name in RESERVED:
         raise Refused(f"a resource cannot be called {table.name}: give it a name with --as NAME")
     _choose_attributes(table, given.attributes)
+    _note_deletes(table)
     return table
+
+
+def _check_others(
+    connection: Connection,
+    table: Table,
+    given: argparse.Namespace,
+    resources: Path,
+    adopted: dict[str, argparse.Namespace],
+) -> None:
+    """Raise Refused where its folder is another table's, or another folder is of its table."""
+    for name, command in adopted.items():
+        oid = oid_of(connection, command.table)
+        folder = resources / name
+        if name == table.name:
+            is_other = command.table != given.table if oid is None else oid != table.oid
+            if is_other:  # what a merge has moved away from that one would be put back into this
+                raise Refused(
+                    f"{folder}: this folder is of {command.table}; give another name with --as"
+                )
+        elif oid == table.oid and any((folder / f"{each}.sql").is_file() for each in REQUESTS):
+            raise Refused(
+                f"{folder}: {command.table} is served by this folder already, and merge is unsafe"
+                f" with two resources of one table: adopt it as {name}, or remove that folder first"
+            )
 
 
 def _choose_attributes(table: Table, names: str | None) -> None:
@@ -150,6 +200,19 @@ def _choose_attributes(table: Table, names: str | None) -> None:
             )
 
 
+def _note_deletes(table: Table) -> None:
+    """Note what gives rows other keys though no request does."""
+    in_key = {part.column.sql for part in table.key}
+    in_key |= {*table.where.columns.values()} if table.where else set()
+    for column in table.columns:
+        for parent in column.set_by if column.sql in in_key else []:
+            table.notes.append(
+                f"{column.name} is set to NULL or its default where a row of {parent} is deleted,"
+                " which can give a key a second row without a request: the guard refuses that,"
+                " and later the unique index"
+            )
+
+
 def _related(one: Table, other: Table) -> bool:
     return any(
         reference.oid == b.oid
@@ -181,16 +244,16 @@ class _Recorded(argparse.ArgumentParser):
 
 def command_line(given: argparse.Namespace) -> str:
     """Return the command, but for --force, in one line."""
-    words = [given.table, "--key", given.key]
+    # A line break would end the comment that this is.
+    words = [given.table.replace("\n", " "), "--key", flat(given.key)]
     for option, value in (
-        ("--where", given.where),
+        ("--where", given.where and flat(given.where)),
         ("--as", given.name),
         ("--attributes", given.attributes),
     ):
         if value is not None:
             words += [option, value]
-    # A line break would end the comment that this is, and is a blank to SQL.
-    return "python -m db adopt " + shlex.join(word.replace("\n", " ") for word in words)
+    return "python -m db adopt " + shlex.join(words)
 
 
 def _sums(folder: Path) -> dict[str, str]:
@@ -200,30 +263,73 @@ def _sums(folder: Path) -> dict[str, str]:
     return {path: sum_ for sum_, _, path in (line.partition("  ") for line in lines)}
 
 
-def _write(folder: Path, files: dict[str, str], given: argparse.Namespace) -> None:
-    """Write the files but for those that were edited."""
-    before, sums = _sums(folder), {}
-    written = 0
-    edited = []
+def _edited(folder: Path, files: dict[str, str]) -> list[str]:
+    """Return the files that are neither as they were written nor as they would be."""
+    before = _sums(folder)
+    found = []
     for path in sorted({*files, *before}):
-        file = folder / path
-        there = file.read_bytes() if file.exists() else None
+        there = _content(folder / path)
         new = files[path].encode() if path in files else None
-        ours = there is None or _sum(there) == before.get(path) or there == new
-        if not ours and not given.force:
-            edited.append(path)
-            continue
-        if new is None:
-            file.unlink(missing_ok=True)
-            continue
-        sums[path] = _sum(new)
-        if there != new:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(new)
-            written += 1
-    lines = [f"# {command_line(given)}", *(f"{sum_}  {path}" for path, sum_ in sums.items())]
-    (folder / RECORD).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    say(f"{folder}: {written} files written, {len(sums) - written} as they were.")
+        if there is not None and there != new and _sum(there) != before.get(path):
+            found.append(path)
+    return found
+
+
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.exists() else None
+
+
+def _refusals(
+    connection: Connection, folder: Path, files: dict[str, str], edited: list[str]
+) -> list[str]:
+    """Return why the start, or PostgreSQL, would not take the files, alone and beside the others.
+
+    One folder that the start does not take keeps all resources from being served.
+    """
+    new = {path: text.encode() for path, text in files.items()}
+    gone = {*_sums(folder)} - {*edited}
+    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.sql")}
+    kept = {path: file.read_bytes() for path, file in there.items() if path not in gone}
+    try:
+        faults = [*_faults(connection, _resource(folder, new))]
+        _resource(folder, {**kept, **{path: new[path] for path in new if path not in edited}})
+    except HeaderError as error:
+        return [str(error)]
+    return faults
+
+
+def _resource(folder: Path, contents: dict[str, bytes]) -> Resource:
+    """Return what a folder with these files is. Raises HeaderError."""
+    files = {
+        path.removesuffix(".sql"): file_of(folder / path, contents[path])
+        for path in sorted(contents)
+    }
+    return Resource(folder.name, files)
+
+
+def _write(
+    folder: Path, files: dict[str, str], edited: list[str], given: argparse.Namespace
+) -> None:
+    """Write the files but for those that were edited."""
+    gone = [path for path in _sums(folder) if path not in files and path not in edited]
+    texts = {path: files[path] for path in sorted(files) if path not in edited}
+    changed = [path for path, text in texts.items() if _content(folder / path) != text.encode()]
+    sums = [f"{_sum(text.encode())}  {path}" for path, text in texts.items()]
+    texts[RECORD] = "\n".join([f"# {command_line(given)}", *sums]) + "\n"
+    # All of them beside their places first: where the disk is full, the old ones stay.
+    new = {folder / path: folder / f"{path}{NEW}" for path in (*changed, RECORD)}
+    try:
+        for path, beside in zip((*changed, RECORD), new.values(), strict=True):
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(texts[path].encode())
+        for file, beside in new.items():
+            beside.replace(file)
+    finally:
+        for beside in new.values():
+            beside.unlink(missing_ok=True)
+    for path in gone:
+        (folder / path).unlink(missing_ok=True)
+    say(f"{folder}: {len(changed)} files written, {len(sums) - len(changed)} as they were.")
     if edited:
         say(f"Left as they are, for they were edited (--force writes them): {', '.join(edited)}")
 
@@ -244,7 +350,7 @@ def _report(connection: Connection, table: Table, folder: Path) -> bool:
         (kind,) = ask(connection, "adoption/kind", table.full)
     if reason := why_not_ordinary(table.name, kind):
         say(f"{reason}: the service works, but merge, guard and enforce refuse it.")
-    faults = list(_faults(connection, folder))
+    faults = list(_faults(connection, read_resource(folder)))
     for fault in faults:
         say(fault)
     duplicates = folder / "duplicates.sql"
@@ -257,13 +363,12 @@ def _report(connection: Connection, table: Table, folder: Path) -> bool:
     return not faults
 
 
-def _faults(connection: Connection, folder: Path) -> Iterator[str]:
+def _faults(connection: Connection, resource: Resource) -> Iterator[str]:
     """Yield what PostgreSQL refuses of the files, and what their headers say otherwise."""
     with connection.transaction(force_rollback=True):
         if not ask(connection, "adopt/table", "merged"):
             # What `python -m db init` makes, so that all files can be looked at before.
             connection.execute(QUERIES["adoption/merged"])
-        resource = read_resource(folder)
         for check in (
             *prepared.checks(connection, resource),
             *prepared.way_out(connection, resource),

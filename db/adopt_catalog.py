@@ -19,6 +19,7 @@ from db.change import Connection, Refused, ask
 from db.header import UNSENT
 from db.kind import NAMES
 from db.pool import Row
+from db.queries import flat
 from db.resources import KINDS, quoted
 
 # What a column cannot be called: the answer has an id of its own, and a lookup's the copies.
@@ -65,6 +66,7 @@ def read_table(
         full=full,
         table=sql,
         table_line=None if sql == quoted(bare_name) else sql,
+        row_type=sql if found["type_visible"] else full,
         columns=columns,
         id=id_,
         key=parts,
@@ -75,6 +77,15 @@ def read_table(
 def is_plain(table: str) -> bool:
     """Tell whether nothing in the templates has this name, so that it needs no schema."""
     return table not in COMMON_TABLES and not table.endswith("_kept")
+
+
+def oid_of(connection: Connection, given: str) -> int | None:
+    """Return which table has this name, or None if none has."""
+    try:
+        oid: int = _found(connection, given)["oid"]
+    except Refused:
+        return None
+    return oid
 
 
 def _found(connection: Connection, given: str) -> Row:
@@ -127,6 +138,7 @@ def _column(row: Row) -> Column:
         is_citext=is_citext,
         primary_key=row["primary_key"],
         indexed=row["indexed"],
+        set_by=row["set_by"],
         unserved=unserved,
     )
 
@@ -267,7 +279,9 @@ class Understood:
             self._run(f"CREATE INDEX {self.nonce}_index ON {self.table} ({element}){where}")
             for mark, column in self.marks.items():
                 self._run(f"ALTER TABLE {self.table} RENAME {column.sql} TO {mark}")
-            return ask(self.connection, "adopt/expression", f"pg_temp.{self.nonce}_index")[0]
+            (said,) = ask(self.connection, "adopt/expression", f"pg_temp.{self.nonce}_index")
+            # No line of theirs can be taken for a comment of the files.
+            return {name: text and flat(text) for name, text in said.items()}
 
     def _run(self, statement: str) -> None:
         # Prepared, so that it can be one statement only.

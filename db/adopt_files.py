@@ -132,10 +132,14 @@ def _filters(table: Table) -> list[dict[str, str]]:
         column = part.column
         free = column.indexed and not part.expression and len(table.key) > 1
         others = [each.column for each in table.key if each is not part]
-        if column.name in PAGE or (not free and PAGE & {each.name for each in others}):
-            table.notes.append(
-                f"a list cannot be filtered by {column.name}, for it has after and limit already"
-            )
+        taken = {column.name} & PAGE or (
+            {each.name for each in others} & PAGE if not free else set()
+        )
+        if taken:
+            why = "it takes that for its pages"
+            if column.name not in taken:  # which an index serves with the others alone
+                why = f"that needs {' and '.join(sorted(taken))}, which it takes for its pages"
+            table.notes.append(f"a list cannot be filtered by {column.name}, for {why}")
             continue
         number = len(filters) + 3
         parameter = part.of_parameter(number)

@@ -30,6 +30,7 @@ class Column:
     is_citext: bool
     primary_key: bool
     indexed: bool
+    set_by: list[str]  # the tables by which a delete of a row sets it, to NULL or its default
     unserved: str | None  # why no request can have it
 
     @property
@@ -53,8 +54,12 @@ class Column:
 
     def header(self, *, optional: bool) -> str:
         """Return what follows `-- $1 `."""
-        labels = f", one of {', '.join(map(literal, self.labels))}" if self.labels else ""
-        return f"{self.sql} {self.type}{labels}{', or NULL' if optional else ''}"
+        return f"{self.sql} {self.type}{self.one_of}{', or NULL' if optional else ''}"
+
+    @property
+    def one_of(self) -> str:
+        """Return what a header says of an enum's labels."""
+        return f", one of {', '.join(map(literal, self.labels))}" if self.labels else ""
 
     def sent(self, number: int) -> str:
         """Return the parameter, of the column's type and collation."""
@@ -64,7 +69,12 @@ class Column:
     def given(self, number: int) -> str:
         """Return what the insert sets it to: where the parameter is NULL, its default."""
         value = f"${number}::{self.bare}"
-        return f"coalesce({value}, {self.default})" if self.default else value
+        if not self.default:
+            return value
+        # The catalog does not tell the cast of an assignment, which only PostgreSQL knows to add.
+        is_cast = self.default.endswith((f"::{self.bare}", f"::{self.bare_type}"))
+        default = self.default if is_cast else f"({self.default})::{self.bare}"
+        return f"coalesce({value}, {default})"
 
 
 @dataclass
@@ -177,6 +187,7 @@ class Table:
     full: str  # its name with the schema
     table: str  # as SQL has it, with a schema where it needs one
     table_line: str | None  # where a header must say so
+    row_type: str  # which needs a schema where another type has the table's name, as box
     columns: list[Column]
     id: Column
     key: list[Part]

@@ -1,5 +1,6 @@
 """The SQL files, and the one thing the service is about: get or create a row."""
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -22,6 +23,15 @@ INSPECT = ROOT / "sql" / "inspect"
 # Scripts, and no statements.
 ROLES = ROOT / "sql" / "roles.sql"
 SCRIPTS = (ROLES, *(engine.schema for engine in ENGINES.values()))
+
+# Blanks and comments; literals, with escapes or without; and what stays as it is.
+_PIECE = re.compile(
+    r"(?P<blank>\s*(?:--[^\r\n]*\s*)+|\s*[\r\n]\s*)"
+    r"|(?<![\w&])[eE]'(?P<escaped>(?:[^'\\]|\\.|'')*)'"
+    r"|(?<![\w&])'(?P<plain>(?:[^']|'')*)'"
+    r"""|'[^']*'|"[^"]*"|/\*.*?\*/|(?P<tag>\$\w*\$).*?(?P=tag)""",
+    re.DOTALL,
+)
 
 # "customers/select" to the file's bytes, which is what PostgreSQL gets: first what the service says
 # for itself, then the resources' own.
@@ -113,9 +123,28 @@ def explained(resource: str, file: str, form: bytes = b"") -> tuple[bytes, list[
 
 
 def one_line(sql: bytes) -> str:
-    """Return an SQL file's statement on one line, to paste."""
-    lines = sql.decode().splitlines()
-    return " ".join(line.strip() for line in lines if not line.startswith("--"))
+    """Return an SQL file's statement on one line and without its comments, to paste."""
+    return flat(sql.decode())
+
+
+def flat(sql: str) -> str:
+    """Return a statement, or a part of one, on one line and without its comments."""
+    return _PIECE.sub(_flat, sql).strip()
+
+
+def _flat(piece: re.Match[str]) -> str:
+    if piece["blank"]:
+        return " "
+    text = piece["escaped"]
+    if piece["plain"] is not None:
+        text = piece["plain"].replace("\\", r"\\")
+    if text is None or not re.search(r"[\r\n]", text):
+        return piece[0]
+    # A backslash stays with what it escapes, unless that is a line break, which needs none.
+    breaks = {"\r": r"\r", "\n": r"\n"}
+    return "E'{}'".format(
+        re.sub(r"\\[^\r\n]|\\?([\r\n])", lambda each: breaks.get(each[1], each[0]), text)
+    )
 
 
 async def check_usable(connection: Connection, resources: Iterable[str]) -> None:

@@ -196,6 +196,11 @@ def _read(path: Path) -> File:
         content = path.read_bytes()
     except OSError as error:
         raise HeaderError(str(path), f"{error.strerror}") from None
+    return file_of(path, content)
+
+
+def file_of(path: Path, content: bytes) -> File:
+    """Return a file by what is in it, or will be. Raises HeaderError."""
     try:
         return File(path, content.decode())
     except UnicodeDecodeError as error:

@@ -1,5 +1,5 @@
 -- The rows of {{ name }} after an id, by id, one more than the limit if there are more: {{ answered }}.
--- $1 after {{ id.type }}, or NULL for the start
+-- $1 after {{ id.type }}{{ id.one_of }}, or NULL for the start
 -- $2 limit bigint
 {% for each in filters %}
 -- ${{ loop.index + 2 }} {{ each.header }}

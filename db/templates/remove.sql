@@ -18,7 +18,7 @@ removed AS (
         pg_catalog.to_jsonb({{ table }}.*) AS content,
         ({{ table }}.*)::text
             = pg_catalog.jsonb_populate_record(
-                NULL::{{ table }}, pg_catalog.to_jsonb({{ table }}.*)
+                NULL::{{ row_type }}, pg_catalog.to_jsonb({{ table }}.*)
             )::text AS whole
 ),
 moved AS (

@@ -17,7 +17,7 @@ restored AS (
     SELECT whole.*
 {% endif %}
     FROM taken
-    CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ table }}, content) AS whole
+    CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, content) AS whole
     RETURNING pg_catalog.to_jsonb({{ table }}.*) AS restored
 )
 SELECT

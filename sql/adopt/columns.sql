@@ -1,4 +1,4 @@
--- The columns of a table: name, quoted, type, bare (the type without length or digits), type_schema, type_name, category (as in pg_type), not_null, default_value (as SQL, of the column or else of its domain), generated, identity, collation (if not the type's own), labels (of an enum), primary_key (the column alone is), indexed (first in a btree that is not unique).
+-- The columns of a table: name, quoted, type, bare (the type without length or digits), type_schema, type_name, category (as in pg_type), not_null, default_value (as SQL, of the column or else of its domain), generated, identity, collation (if not the type's own), labels (of an enum), primary_key (the column alone is), indexed (first in a btree that is not unique), set_by (the tables that a delete of a row sets it by, to NULL or its default).
 -- $1 table oid
 -- It runs where the search_path is pg_catalog alone, so that all other names have their schema.
 WITH RECURSIVE based AS (
@@ -61,7 +61,24 @@ SELECT
           AND indisvalid
           AND NOT indisunique
           AND amname OPERATOR(pg_catalog.=) 'btree'
-    ) AS indexed
+    ) AS indexed,
+    ARRAY(
+        SELECT DISTINCT confrelid::pg_catalog.regclass::pg_catalog.text AS parent
+        FROM pg_catalog.pg_constraint
+        WHERE conrelid OPERATOR(pg_catalog.=) attrelid
+          AND contype OPERATOR(pg_catalog.=) 'f'::"char"
+          AND confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['n', 'd']::"char"[])
+          -- From PostgreSQL 15 on it may set some of its columns alone.
+          AND CASE pg_catalog.jsonb_typeof(
+              pg_catalog.to_jsonb(pg_constraint) OPERATOR(pg_catalog.->) 'confdelsetcols'
+          )
+              WHEN 'array' THEN
+                  pg_catalog.to_jsonb(pg_constraint) OPERATOR(pg_catalog.->) 'confdelsetcols'
+                  OPERATOR(pg_catalog.@>) pg_catalog.to_jsonb(pg_attribute.attnum)
+              ELSE pg_attribute.attnum OPERATOR(pg_catalog.=) ANY (conkey)
+          END
+        ORDER BY parent
+    ) AS set_by
 FROM based
 INNER JOIN pg_catalog.pg_attribute
     ON attrelid OPERATOR(pg_catalog.=) $1::pg_catalog.oid

@@ -1,4 +1,4 @@
--- The foreign keys that refer to a table: oid (of the table that refers), kind, schema, table_name, bare, columns, refers_to (both quoted where SQL quotes them), cascades, key (the columns of that table's primary key).
+-- The foreign keys that refer to a table, several of the same columns as one: oid (of the table that refers), kind, schema, table_name, bare, columns, refers_to (both quoted where SQL quotes them), cascades, key (the columns of that table's primary key).
 -- $1 table oid
 SELECT
     conrelid::bigint AS oid,
@@ -22,7 +22,7 @@ SELECT
            AND attnum OPERATOR(pg_catalog.=) number
         ORDER BY place
     ) AS refers_to,
-    confdeltype OPERATOR(pg_catalog.=) 'c'::"char" AS cascades,
+    pg_catalog.bool_or(confdeltype OPERATOR(pg_catalog.=) 'c'::"char") AS cascades,
     ARRAY(
         SELECT attname::pg_catalog.text
         FROM pg_catalog.pg_constraint AS primary_key
@@ -40,4 +40,5 @@ INNER JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) re
 WHERE contype OPERATOR(pg_catalog.=) 'f'::"char"
   AND confrelid OPERATOR(pg_catalog.=) $1::pg_catalog.oid
   AND conparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+GROUP BY conrelid, conkey, confrelid, confkey, relkind, nspname, relname
 ORDER BY schema, bare, columns;

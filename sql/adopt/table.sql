@@ -1,4 +1,4 @@
--- A table by its name as SQL has it: oid, kind (as in pg_class), schema, table_name (both quoted where SQL quotes them), bare (not quoted), visible (found without its schema), version (of the server, as 180006). No row if there is none.
+-- A table by its name as SQL has it: oid, kind (as in pg_class), schema, table_name (both quoted where SQL quotes them), bare (not quoted), visible (found without its schema), type_visible (its row type is, too), version (of the server, as 180006). No row if there is none.
 -- $1 name text
 -- It runs where the search_path is the caller's own: names have their schema.
 SELECT
@@ -8,6 +8,7 @@ SELECT
     pg_catalog.quote_ident(relname::pg_catalog.text) AS table_name,
     relname::pg_catalog.text AS bare,
     pg_catalog.pg_table_is_visible(pg_class.oid) AS visible,
+    pg_catalog.pg_type_is_visible(reltype) AS type_visible,
     pg_catalog.current_setting('server_version_num')::integer AS version
 FROM pg_catalog.pg_class
 INNER JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) relnamespace
