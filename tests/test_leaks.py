@@ -203,7 +203,7 @@ REQUESTS = {
     "a parameter not in UTF-8": get(f"/departments?name={SECRET}%FF"),
     "no such page": get(f"/inspect/{SECRET}.json"),
     "a page's unknown parameter": get(f"/inspect/merged.json?{SECRET}=1"),
-    "a page's wrong value": get(f"/inspect/merged.csv?id={SECRET}"),
+    "a page's wrong value": get(f"/inspect/employees_plan.csv?department_id={SECRET}"),
     "a page's long value": get(f"/inspect/merged.json?id={SECRET * 101}"),
     "a plan's wrong value": get(f"/inspect/employees_plan.json?department_id={SECRET}"),
     "no token": get(f"/{SECRET}", Authorization=SECRET),
