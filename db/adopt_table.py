@@ -89,17 +89,17 @@ class Part:
     is_column: bool  # it is equal where the column itself is
 
     def stored(self, prefix: str = "") -> str:
-        """Return it of a row, in exactly one type."""
+        """Return the SQL of this part for a row, cast to one type."""
         column = f"{prefix}{self.column.sql}"
         return self.expression(column) if self.expression else f"{column}::{self._exact}"
 
     @property
     def sent(self) -> str:
-        """It of what a client has sent."""
+        """The SQL of this part for what a client has sent."""
         return self.of_parameter(self.number)
 
     def of_parameter(self, number: int) -> str:
-        """Return it of a parameter."""
+        """Return the SQL of this part for a parameter."""
         parameter = self.column.sent(number)
         if self.expression:
             return self.expression(parameter)
@@ -108,7 +108,7 @@ class Part:
         return f"{parameter}::{self._exact}"
 
     def of(self, prefix: str) -> str:
-        """Return it of a table expression that has key_listed()."""
+        """Return the SQL of this part for a table expression that has key_listed()."""
         column = f"{prefix}{self.column.sql}"
         return column if self.expression else f"{column}::{self._exact}"
 

@@ -66,7 +66,7 @@ STAGES = ("batch", "alone", *["writers locked out"] * 5)
 SECONDS = 2.2
 
 # Times to go through all duplicates: a key is left out if the row that was to be kept is deleted
-# before its turn. Who finds more after that is up against a writer without a guard.
+# before its turn. If there are more after that, someone makes new ones, without the guard.
 PASSES = 3
 
 # Keys shown of what merge would do, and rows of each.

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 REQUESTS = ("select", "insert", "get", "list", "delete")
 
 # A resource's name is a segment of a URL, and begins the names of its index, constraint and guard,
-# of which PostgreSQL keeps 63 bytes: the longest end is _guard_search_path, of 18.
+# of which PostgreSQL keeps 63 bytes: the longest end is _lookup_before, of 14.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,44}")
 _NAMES = "letters, digits, _ and -, 45 at most, a letter first, and no name of the service's own"
 _FILES = ", ".join(f"{name}.sql" for name in REQUESTS)

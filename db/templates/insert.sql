@@ -8,7 +8,7 @@
 -- An insert must come within 50 ms of its transaction's begin. PostgreSQL remembers a committed
 -- serializable transaction, and with it the conflict with what it has read, for as long as its pool
 -- has room: for the next 1,360 transactions by default. In 50 ms that is 27,000 a second.
--- The end fails, and so the transaction, with what it says as an invalid boolean: after triggers and
+-- The end fails, and so the transaction, with what it says as an invalid boolean: after BEFORE triggers and
 -- the columns' types have had their way, the row must be there, in time, with the key that was sent
 -- and with its hash, which a column's own collation may make another.
 WITH missing AS MATERIALIZED (

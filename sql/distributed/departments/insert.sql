@@ -1,7 +1,7 @@
 -- The new row of departments: id bigint, name text, created_at timestamp with time zone. No row if the key has one.
 -- $1 name text
 -- Engines that keep the locks of what a transaction has read need no limit to its age.
--- The end fails, and so the transaction, with what it says as an invalid boolean: after triggers and
+-- The end fails, and so the transaction, with what it says as an invalid boolean: after BEFORE triggers and
 -- the columns' types have had their way, the row must be there with the key that was sent.
 WITH missing AS MATERIALIZED (
     SELECT $1::text AS name

@@ -2,7 +2,7 @@
 -- $1 department_id bigint
 -- $2 name text
 -- Engines that keep the locks of what a transaction has read need no limit to its age.
--- The end fails, and so the transaction, with what it says as an invalid boolean: after triggers and
+-- The end fails, and so the transaction, with what it says as an invalid boolean: after BEFORE triggers and
 -- the columns' types have had their way, the row must be there with the key that was sent.
 WITH missing AS MATERIALIZED (
     SELECT $1::bigint AS department_id, $2::text AS name
