@@ -384,10 +384,6 @@ EMPLOYED = {
         [["emp", "--key", "name", "--where", "dep_id <> 2"]],
         "emp.dep_id is inside an expression or the condition of the key of emp",
     ),
-    "two resources of a table": (
-        [["emp", "--key", "dep_id,name"], ["emp", "--key", "dep_id,badge", "--as", "badges"]],
-        "badges and emp are resources of one table, emp",
-    ),
 }
 
 
@@ -425,7 +421,6 @@ def test_merge_goes_on_where_no_key_has_what_refers(tables: Adopted) -> None:
     )
     tables.adopt("dep", "--key", "name")
     tables.adopt("emp", "--key", "lower(name)")
-    tables.adopt("emp", "--key", "badge", "--as", "badges")
     well(tables.command("init"))
     sql(tables.database, "INSERT INTO dep (name) VALUES ('d'), ('d')")
     sql(

@@ -19,12 +19,10 @@ FILES = [path.relative_to(ROOT) for path in sorted((ROOT / "sql").rglob("*.sql")
 # Values that any file can be run with, by the parameter's name or else its type.
 VALUES = {
     "resource": "employees",
-    "id": "1",
-    "kept": "1",
     "oid": "1259",  # pg_class
     "bigint": "1",
     "boolean": "true",
-    "text": "x",
+    "text": "1",  # as of an id of any type
     "text[]": "{}",
     "bigint[]": "{1}",
     "jsonb": "{}",
