@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import socket
 from contextlib import suppress
 from typing import Any, NamedTuple
+
+from tests.service import LIMIT, Service
 
 
 class Answer(NamedTuple):
@@ -59,3 +62,24 @@ class Caller:
         if headers.get("connection") == "close":
             await self.close()
         return Answer(int(head[0].split()[1]), headers, content)
+
+
+def connect(service: Service, receive_buffer: int = 0) -> socket.socket:
+    connection = socket.socket()
+    if receive_buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(LIMIT)
+    connection.connect(("127.0.0.1", service.port))
+    return connection
+
+
+PAGE = request("GET", "/departments?limit=1000")
+PAGE_SIZE = 10**6
+
+
+def fill(service: Service) -> None:
+    """Make PAGE that large."""
+    service.sql(
+        "INSERT INTO departments (name)"
+        " SELECT repeat('𝄞', 250) || n FROM generate_series(1, 1000) AS n"
+    )

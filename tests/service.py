@@ -15,6 +15,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import httpx
+import psutil
 import psycopg
 
 ROOT = Path(__file__).parent.parent
@@ -136,3 +137,24 @@ def serving(*command: str, **settings: str) -> Iterator[Service]:
                     except subprocess.TimeoutExpired:
                         process.kill()
                         raise
+
+
+def workers(service: Service) -> list[psutil.Process]:
+    children = psutil.Process(service.process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def both_serve(service: Service) -> bool:
+    """Whether both workers have their connections to the database, and so all their code, too."""
+    sessions = "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+    return len(service.sql(sessions + " AND application_name = 'onerow'")) == 2 * 8
+
+
+def postmaster(data_dir: Path) -> int | None:
+    """The process id of the server that runs on the folder."""
+    try:
+        process = int((data_dir / "postmaster.pid").read_text().split()[0])
+        os.kill(process, 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return process

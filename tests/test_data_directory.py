@@ -17,8 +17,16 @@ from db import embedded, programs
 from db.data_directory import PID_FILE, SOCKET, remove_stale_notes
 from db.embedded import embedded_server
 from db.programs import BIN, EmbeddedServerError, server_user
-from tests.service import LIMIT, ROOT, environment, serving, sql, temporary_data_dir, until
-from tests.test_embedded import postmaster
+from tests.service import (
+    LIMIT,
+    ROOT,
+    environment,
+    postmaster,
+    serving,
+    sql,
+    temporary_data_dir,
+    until,
+)
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 

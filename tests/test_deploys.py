@@ -18,9 +18,18 @@ from db.embedded import _url
 from tests.deploys import Traffic, rolling_restarts
 from tests.haproxy import HAPROXY
 from tests.linearizability import Call, Key, Row
-from tests.service import LIMIT, Service, serving, sql, temporary_data_dir, until
-from tests.test_embedded import postmaster
-from tests.test_overload import PAGE, both_serve, connect, fill, workers
+from tests.raw import PAGE, connect, fill
+from tests.service import (
+    LIMIT,
+    Service,
+    both_serve,
+    postmaster,
+    serving,
+    sql,
+    temporary_data_dir,
+    until,
+    workers,
+)
 from web.serving import SAME_SIGNAL
 
 pytestmark = pytest.mark.alone

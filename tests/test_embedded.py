@@ -16,7 +16,16 @@ import pytest
 
 from db.embedded import embedded_server
 from db.programs import EmbeddedServerError
-from tests.service import LIMIT, ROOT, environment, serving, sql, temporary_data_dir, until
+from tests.service import (
+    LIMIT,
+    ROOT,
+    environment,
+    postmaster,
+    serving,
+    sql,
+    temporary_data_dir,
+    until,
+)
 
 
 @pytest.fixture
@@ -26,16 +35,6 @@ def data_dir() -> Iterator[Path]:
         if postmaster(path) is not None:
             with embedded_server(path):
                 pass  # the last one out stops what a killed process left running
-
-
-def postmaster(data_dir: Path) -> int | None:
-    """The process id of the server that runs on the folder."""
-    try:
-        process = int((data_dir / "postmaster.pid").read_text().split()[0])
-        os.kill(process, 0)
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return process
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

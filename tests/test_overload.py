@@ -22,8 +22,8 @@ import psycopg
 import pytest
 
 from tests.deploys import Traffic
-from tests.raw import Answer, Caller, request
-from tests.service import LIMIT, Service, serving, until
+from tests.raw import PAGE, PAGE_SIZE, Answer, Caller, connect, fill, request
+from tests.service import LIMIT, Service, both_serve, serving, until, workers
 
 pytestmark = pytest.mark.alone
 
@@ -54,29 +54,9 @@ def impatient(new_database: Any) -> Iterator[Service]:
         yield service
 
 
-def workers(service: Service) -> list[psutil.Process]:
-    children = psutil.Process(service.process.pid).children()
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-
-
-def both_serve(service: Service) -> bool:
-    """Whether both workers have their connections to the database, and so all their code, too."""
-    sessions = "SELECT FROM pg_stat_activity WHERE datname = current_database()"
-    return len(service.sql(sessions + " AND application_name = 'onerow'")) == 2 * 8
-
-
 def memory(service: Service) -> int:
     """The larger of the workers' memory, in bytes."""
     return max(int(worker.memory_info().rss) for worker in workers(service))
-
-
-def connect(service: Service, receive_buffer: int = 0) -> socket.socket:
-    connection = socket.socket()
-    if receive_buffer:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    connection.settimeout(LIMIT)
-    connection.connect(("127.0.0.1", service.port))
-    return connection
 
 
 def everything(connection: socket.socket) -> bytes:
@@ -369,18 +349,6 @@ def test_an_upgrade_is_not_taken(service: Service) -> None:
                 assert data, received
                 received += data
             assert received.startswith(b"HTTP/1.1 200 ")
-
-
-PAGE = request("GET", "/departments?limit=1000")
-PAGE_SIZE = 10**6
-
-
-def fill(service: Service) -> None:
-    """Make PAGE that large."""
-    service.sql(
-        "INSERT INTO departments (name)"
-        " SELECT repeat('𝄞', 250) || n FROM generate_series(1, 1000) AS n"
-    )
 
 
 def test_who_does_not_read_the_answer_is_disconnected(impatient: Service) -> None:
