@@ -22,18 +22,10 @@ from db.adopt_files import render
 from db.adopt_table import Table
 from db.change import Connection, Refused, ask, patient
 from db.engine import ENGINES, named
+from db.header import HeaderError
 from db.kind import why_not_ordinary
 from db.queries import QUERIES, flat
-from db.resources import (
-    FOLDER,
-    NAME,
-    REQUESTS,
-    RESERVED,
-    HeaderError,
-    Resource,
-    file_of,
-    read_resource,
-)
+from db.resources import FOLDER, NAME, REQUESTS, RESERVED, Resource, file_of, read_resource
 from db.session import MEANING, SETTINGS, parameters
 from db.settings import Settings
 from db.texts import say
@@ -111,7 +103,7 @@ def adopt(
         well = write(table)
         if well:
             well = _report(connection, table, resources / table.name)
-            # Whose files speak of this table, too: what merge does to a parent or a child.
+            # The files of parents and children speak of this table, too, for merge moves its rows.
             for other in tables:
                 if other is not table and _related(table, other):
                     well &= write(other)

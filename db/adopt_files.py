@@ -6,7 +6,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from db.adopt_table import Part, Table, literal
-from db.resources import ROOT, quoted
+from db.header import quoted
+from db.resources import ROOT
 
 TEMPLATES = ROOT / "db" / "templates"
 

@@ -13,11 +13,12 @@ from db.adoption import guard_status, held_against, is_alike
 from db.change import Connection, Refused, ask
 from db.check import ADVICE, FAIL, OK, Check
 from db.definition import indexes, made_by
+from db.header import quoted
 from db.kind import why_not_ordinary
 from db.lookup import lookup
 from db.pool import Row
 from db.queries import QUERIES
-from db.resources import RESOURCES, Resource, quoted
+from db.resources import RESOURCES, Resource
 from db.schema import is_sample, why_not_ours
 from db.session import TABLES, conninfo, pin, service_settings
 from db.settings import INSPECTION_POOL_SIZE, Settings

@@ -54,6 +54,13 @@ KINDS = {
 }
 
 
+# Characters of a text in a key: 255, at most 1,020 bytes, fit an entry of a btree (2,700 bytes), so
+# that a unique constraint can be added later.
+KEY_LENGTH = 255
+
+# The bits of each integer's value, its sign apart.
+BITS = {"smallint": 15, "integer": 31, "bigint": 63}
+
 # The names of PostgreSQL's own types that psycopg knows, arrays among them.
 _KNOWN = {name for each in psycopg.adapters.types for name in (each.name, each.regtype)}
 

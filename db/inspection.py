@@ -19,10 +19,11 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 from psycopg.rows import tuple_row
 
+from db.header import File
 from db.meter import Meter
 from db.pool import Connection, Pool
 from db.queries import INSPECT, shown
-from db.resources import RESOURCES, File
+from db.resources import RESOURCES
 from db.session import MEANING, PLANS, SETTINGS, conninfo, parameters
 from db.settings import INSPECTION_POOL_SIZE, Settings
 from db.transaction import Unavailable, read

@@ -90,11 +90,12 @@ async def merge_rows(
     if len(await ask(connection, f"{name}/keep", list(set(kept)))) < len(set(kept)):
         raise Unmergeable("the row that it would be merged into is out of reach")
     pointed: dict[str, dict[str, list[str]]] = {}
+    sharing = children(resource)
     for reference in resource.references:
         folder = f"{name}/{reference}"
         # First the rows that would share a key when they point at one row: the guard, if it is on,
         # refuses to make them.
-        if child := children(resource).get(reference):
+        if child := sharing.get(reference):
             rows = await ask(connection, f"{folder}/collisions", ids, kept)
             colliding = [(row["id"], row["kept"]) for row in rows]
             await merge_rows(connection, child, colliding, tally, under_way | going)

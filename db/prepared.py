@@ -6,8 +6,9 @@ from psycopg import pq
 
 from db.change import Connection, ask
 from db.check import ADVICE, FAIL, Check
+from db.header import Field, File
 from db.queries import shown
-from db.resources import REQUESTS, Field, File, Resource
+from db.resources import REQUESTS, Resource
 
 STATEMENT = b""  # the unnamed one, which the next replaces
 

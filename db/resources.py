@@ -5,12 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from db.header import KINDS as KINDS
-from db.header import Field as Field
-from db.header import File as File
-from db.header import HeaderError as HeaderError
-from db.header import names_of
-from db.header import quoted as quoted
+from db.header import Field, File, HeaderError, names_of
 from db.settings import read_settings
 
 ROOT = Path(__file__).parent.parent

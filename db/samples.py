@@ -7,7 +7,8 @@ from secrets import token_hex
 from typing import Any
 from uuid import uuid4
 
-from db.resources import Field, Resource
+from db.header import BITS, KEY_LENGTH, Field
+from db.resources import Resource
 
 # As PostgreSQL reads them.
 SAMPLES = {
@@ -24,12 +25,6 @@ SAMPLES = {
 
 # The kind of a key that has NULL where it may.
 NONE = "no value"
-
-# Characters of a text in a key.
-KEY_LENGTH = 255
-
-# The numbers that each type of integer has.
-INTEGERS = {"smallint": 2**15, "integer": 2**31, "bigint": 2**63}
 
 # A second's fraction with all the digits that PostgreSQL keeps.
 FRACTION = timedelta(microseconds=123_456)
@@ -48,7 +43,7 @@ def draw(field: Field) -> dict[str, Any]:
         case "numeric":
             return _numbers(field)
         case "integer":
-            return {"a plain number": random.randrange(INTEGERS[field.type])}
+            return {"a plain number": random.randrange(2 ** BITS[field.type])}
         case "boolean":
             return {"a plain value": random.choice([True, False])}
         case "uuid":

@@ -10,8 +10,9 @@ import pytest
 import db.merge
 import db.moves
 from db import adoption
+from db.header import File
 from db.queries import QUERIES
-from db.resources import RESOURCES, File, Resource
+from db.resources import RESOURCES, Resource
 from tests.service import ROOT, environment, sql
 
 # Of the rows, a fifth are surplus; departments as well as employees, and employees whose

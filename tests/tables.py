@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.folders import quoted
 
-# Of each key, so many: five clients often meet in one, and two keys in one page of the index.
+# The number of keys: five clients often meet in one, and two keys in one page of the index.
 KEYS = 5
 
 MOST_CLIENTS = 6

@@ -20,8 +20,9 @@ import db.adopt
 from db.adopt_catalog import read_table
 from db.adopt_files import render
 from db.change import Refused
+from db.header import Field
 from db.queries import one_line
-from db.resources import REQUESTS, SAMPLE, Field, Resource, read_resources
+from db.resources import REQUESTS, SAMPLE, Resource, read_resources
 from db.settings import Settings
 from db.texts import printable_lines
 from tests.legacy import run

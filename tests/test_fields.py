@@ -274,7 +274,7 @@ def test_an_id_leads_to_its_row(name: str, service: Service, data: st.DataObject
     row = made.json()
     assert kind.meaning(row["id"]) == kind.meaning(id_)
     location = made.headers["Location"]
-    # Of a segment that is "..", as it is, clients go up.
+    # Clients go up a folder for a segment that is ".." as it stands.
     sent = location if id_ == ".." else f"{path}/{quote(as_text(id_), safe='')}"
     for each in {location, sent}:
         assert service.http.get(each).json() == row

@@ -8,20 +8,15 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from db.header import Field
+from db.header import BITS, KEY_LENGTH, Field
 from db.resources import Resource
 from web.invisible import INVISIBLE
-
-# Characters of a text in a key: 255, at most 1,020 bytes, fit an entry of a btree (2,700 bytes), so
-# that a unique constraint can be added later.
-KEY_LENGTH = 255
 
 # PostgreSQL's text holds neither NUL nor surrogates.
 CHARACTER = r"[^\x00\ud800-\udfff]"
 NOT_BLANK = rf"^[{INVISIBLE}]*[^{INVISIBLE}\x00\ud800-\udfff]{CHARACTER}*$"
 
-# The bounds of each integer, and digits that a numeric has without bounds of its own.
-BITS = {"smallint": 15, "integer": 31, "bigint": 63}
+# Digits on each side of the point that a numeric has without bounds of its own.
 DIGITS = 1000
 
 EXAMPLES = {"integer": 7, "text": "Ada", "numeric": "7"}

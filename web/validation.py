@@ -71,8 +71,8 @@ def from_body(body: bytes, struct: type[S]) -> S:
     """
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         decoded = msgspec.json.decode(body, type=struct, dec_hook=read_custom)
-        # Of a field twice msgspec takes the last. No field is where there is a colon for each;
-        # strings may have some, too, and are then passed over.
+        # msgspec takes the last of a field that is there twice. None is where each field has one
+        # colon; strings may have some, too, and are then passed over.
         there = len(astuple(decoded)) - astuple(decoded).count(UNSET)
         if body.count(b":") == there or sum(map(bool, STRING.findall(body))) == there:
             return decoded

@@ -1,4 +1,4 @@
--- Who has a lock on one of these tables: description.
+-- The sessions that have a lock on one of these tables: description.
 -- $1 tables text[]
 SELECT DISTINCT
     CASE
