@@ -24,7 +24,7 @@ PSQL = [str(BIN / "psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
 def test_it_is_installed_as_make_does() -> None:
     commands = [command for command, _ in turns(section("docs/operating.md#install"))]
     make = subprocess.run(
-        ["make", "--dry-run", "--always-make", "run"],
+        ["make", "--no-print-directory", "--dry-run", "--always-make", "run"],
         cwd=ROOT,
         env=environment(),
         capture_output=True,
