@@ -18,14 +18,14 @@ psql: .venv/installed
 	@$(BIN)/python -m db psql
 
 stress: .venv/tested
-	$(BIN)/python -m tests.stress
+	$(BIN)/python -m tests.proof.stress
 
 faults: .venv/tested
 	$(BIN)/python -m tests.faults
 
 # In namespaces of its own, which only root may make.
 cluster: .venv/tested
-	$(BIN)/python -m tests.cluster
+	$(BIN)/python -m tests.faults.cluster
 
 # QUICK=1: the main figures, in under three minutes.
 bench: .venv/tested tests/bench/.venv/installed
@@ -79,7 +79,7 @@ lock:
 audit:
 	@tools=$$(mktemp -d) && trap 'rm -r "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && \
 	if "$$tools"/bin/pip install --quiet --disable-pip-version-check pip-audit; then \
-	"$$tools"/bin/python tests/audit.py tests/requirements.txt tests/bench/requirements.txt tests/fuzz/requirements.txt; \
+	"$$tools"/bin/python tests/tools/audit.py tests/requirements.txt tests/bench/requirements.txt tests/fuzz/requirements.txt; \
 	else echo 'Not audited: pip-audit cannot be installed.'; fi
 
 .PHONY: run test psql stress faults cluster bench fuzz lint lock audit

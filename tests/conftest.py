@@ -17,11 +17,11 @@ from db.engine import discover
 from db.pool import Pool, open_pool
 from db.schema import apply_schema
 from db.settings import Settings
-from tests import profiles as profiles  # loads one
 from tests.faults.server import Server
-from tests.pools import SECONDS, nothing_left_behind
-from tests.roles import SERVICE, as_role, make_roles
-from tests.service import LIMIT, Service, serving, sql, temporary_data_dir
+from tests.proof import profiles as profiles  # loads one
+from tests.support.pools import SECONDS, nothing_left_behind
+from tests.support.roles import SERVICE, as_role, make_roles
+from tests.support.service import LIMIT, Service, serving, sql, temporary_data_dir
 
 OURS = "^onerow_test_"
 

@@ -11,7 +11,7 @@ from psycopg import sql
 from db.embedded import embedded_server
 from db.schema import apply_schema
 from tests.bench.keys import DEPARTMENTS, OLD_ROWS
-from tests.service import temporary_data_dir
+from tests.support.service import temporary_data_dir
 
 # What stands behind the key. "lookup" is schema.sql as it is. "unique" has a unique constraint in
 # the place of the lookup's index, and "plain" an index of the same columns without uniqueness.

@@ -19,7 +19,7 @@ from db.embedded import embedded_server
 from db.programs import BIN
 from db.queries import QUERIES
 from db.schema import apply_schema
-from tests.service import temporary_data_dir
+from tests.support.service import temporary_data_dir
 
 ROUNDS = 5
 SECONDS = 6

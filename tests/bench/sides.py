@@ -19,7 +19,7 @@ from tests.bench.databases import Index, Table
 from tests.bench.floor import pgbench
 from tests.bench.keys import Regime
 from tests.bench.load import Load, post
-from tests.service import LIMIT, ROOT, Service, environment, serving, until
+from tests.support.service import LIMIT, ROOT, Service, environment, serving, until
 
 PEERS = Path(__file__).parent / ".venv" / "bin"
 

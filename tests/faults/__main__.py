@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 from db.embedded import unwind_on_signals
 from db.settings import Settings
-from tests.deploys import OVERLOAD, ROLLING_RESTART, overload, rolling_restarts
+from tests.faults.deploys import OVERLOAD, ROLLING_RESTART, overload, rolling_restarts
 from tests.faults.faults import FAULTS
 from tests.faults.server import Server, Skipped, running
 from tests.faults.trial import FULL, SHORT, trial
 from tests.faults.verdict import LATE, Verdict, markdown
-from tests.haproxy import HAPROXY
-from tests.service import temporary_data_dir
+from tests.support.haproxy import HAPROXY
+from tests.support.service import temporary_data_dir
 
 # Of the throughput of a service that was spared. Medians of one service differ by up to a fifth.
 AS_BEFORE = 0.7

@@ -12,9 +12,9 @@ import psycopg
 from tests.faults.proxy import Lose
 from tests.faults.scene import POOL_SIZE, WORKERS, Fault, Scene
 from tests.faults.server import sessions
-from tests.others import make_others, others, remembered
-from tests.service import LIMIT, sql
-from tests.stalls import has_looked
+from tests.support.others import make_others, others, remembered
+from tests.support.service import LIMIT, sql
+from tests.support.stalls import has_looked
 
 
 @contextmanager

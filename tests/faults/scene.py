@@ -14,7 +14,7 @@ import psutil
 from tests.faults.proxy import Proxy
 from tests.faults.server import Server
 from tests.faults.traffic import Traffic
-from tests.service import LIMIT, Service, serving, until
+from tests.support.service import LIMIT, Service, serving, until
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ class Fault(NamedTuple):
 def staged(
     fault: Fault, server: Server, rng: random.Random, *command: str, **settings: str
 ) -> Iterator[Scene]:
-    """Start everything; `command` and `settings` are those of tests.service.serving()."""
+    """Start everything; `command` and `settings` are those of tests.support.service.serving()."""
     database = server.new_database()
     proxy = Proxy(database, rng)
     with event_loop() as start:

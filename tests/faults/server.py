@@ -13,8 +13,8 @@ from psycopg.conninfo import make_conninfo
 
 from db.embedded import embedded_server
 from db.schema import apply_schema
-from tests.linearizability import Row
-from tests.service import sql, temporary_data_dir, until
+from tests.proof.linearizability import Row
+from tests.support.service import sql, temporary_data_dir, until
 
 # A black hole leaves the server sessions that it cannot know to be dead.
 CONNECTIONS = 200

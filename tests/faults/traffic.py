@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from tests.linearizability import Call, Key, Row
-from tests.service import LIMIT
+from tests.proof.linearizability import Call, Key, Row
+from tests.support.service import LIMIT
 
 # Each name of a department is for so many clients, with so many calls each, one after the other: 16
 # calls at most, so that the checker has its verdict at once, even where few were answered.

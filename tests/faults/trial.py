@@ -29,7 +29,7 @@ def trial(
 ) -> Result:
     """Try the fault and judge what came of it.
 
-    `command` and `settings` are those of tests.service.serving(). Raises Skipped.
+    `command` and `settings` are those of tests.support.service.serving(). Raises Skipped.
     """
     rng = random.Random(f"{seed} {fault.name}")
     with (

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.faults.scene import Fault
 from tests.faults.traffic import Traffic
-from tests.linearizability import Call, Key, NotLinearizable, Row, check, history
+from tests.proof.linearizability import Call, Key, NotLinearizable, Row, check, history
 
 # Seconds by which a request may end later than its deadline.
 LATE = 1.0

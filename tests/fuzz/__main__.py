@@ -14,8 +14,8 @@ from psycopg.conninfo import make_conninfo
 
 from db.embedded import embedded_server, unwind_on_signals
 from db.schema import apply_schema
-from tests import legacy
-from tests.service import serving, sql, temporary_data_dir
+from tests.support import legacy
+from tests.support.service import serving, sql, temporary_data_dir
 
 # Where it finds schemathesis.toml, and that hooks.py.
 FOLDER = Path(__file__).parent

@@ -1,0 +1,69 @@
+"""RELOAD=1: what changes under RESOURCES is taken up by the running service."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import copytree, rmtree
+
+import httpx
+import pytest
+
+from tests.support.folders import Part, write
+from tests.support.service import Service, serving, sql, until
+
+NAME = Part("name", "text")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The folder that is served; others are written beside it and put in whole."""
+    write(tmp_path / "served", "tags", [NAME])
+    return tmp_path / "served"
+
+
+@pytest.fixture
+def service(database: str, root: Path) -> Iterator[Service]:
+    for name in ("tags", "labels"):
+        sql(
+            database,
+            f"CREATE TABLE {name} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text,"
+            " colour text DEFAULT 'red')",
+        )
+    with serving(DATABASE_URL=database, RESOURCES=str(root), RELOAD="1") as service:
+        yield service
+
+
+def ask(service: Service, path: str, **body: str) -> httpx.Response:
+    """POST the body or GET; again where the worker that had the connection was replaced."""
+    while True:
+        try:
+            return service.post(path, **body) if body else service.http.get(path)
+        except httpx.RemoteProtocolError:
+            continue
+
+
+def test_changes_are_served(service: Service, root: Path, tmp_path: Path) -> None:
+    assert ask(service, "/tags", name="old").status_code == 201
+    write(tmp_path / "next", "labels", [NAME])
+    copytree(tmp_path / "next" / "labels", root / "labels")
+    until(lambda: ask(service, "/labels").status_code == 200)
+    until(lambda: ask(service, "/labels", name="Ada").status_code == 200)
+    # Another column and attribute, in place of what is served.
+    write(tmp_path / "next", "tags", [NAME], attributes=[Part("colour", "text", notes=", or NULL")])
+    copytree(tmp_path / "next" / "tags", root / "tags", dirs_exist_ok=True)
+    until(lambda: "colour" in ask(service, "/tags").text)
+    until(lambda: ask(service, "/tags", name="new", colour="blue").status_code == 200)
+    # A header that is wrong: the file and the line are in the log, and all goes on as before.
+    get = root / "tags" / "get.sql"
+    right = get.read_bytes()
+    get.write_bytes(right.replace(b'"colour" text', b'"colour" text[]'))
+    until(lambda: f"what is served stays as it was: {get}:1: colour is text[]" in log(service))
+    assert ask(service, "/tags").json()["items"][0]["name"] == "old"
+    get.write_bytes(right)
+    rmtree(root / "labels")
+    until(lambda: ask(service, "/labels").status_code == 404)
+    assert ask(service, "/tags").status_code == 200
+    assert service.stop() == 0
+
+
+def log(service: Service) -> str:
+    return service.log.read_text()

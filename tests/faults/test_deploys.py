@@ -1,0 +1,223 @@
+"""The end of a service: in order, so that no request is lost, and no later than it says."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from time import perf_counter
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from db.embedded import _url
+from tests.faults.deploys import Traffic, rolling_restarts
+from tests.proof.linearizability import Call, Key, Row
+from tests.support.haproxy import HAPROXY
+from tests.support.raw import PAGE, connect, fill
+from tests.support.service import (
+    LIMIT,
+    Service,
+    both_serve,
+    postmaster,
+    serving,
+    sql,
+    temporary_data_dir,
+    until,
+    workers,
+)
+from web.serving import SAME_SIGNAL
+
+pytestmark = pytest.mark.alone
+
+NEVER = "3600"  # seconds
+
+
+@contextmanager
+def in_flight(service: Service) -> Iterator[tuple[Future[httpx.Response], psycopg.Connection]]:
+    """A POST, and the transaction that keeps the service from answering it."""
+    with closing(psycopg.connect(service.database)) as blocker, ThreadPoolExecutor(1) as thread:
+        blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
+        answer = thread.submit(
+            httpx.post, f"{service.url}/departments", json={"name": "in flight"}, timeout=LIMIT
+        )
+        until(lambda: service.sessions_in_transaction() > 0)
+        yield answer, blocker
+
+
+def is_listening(service: Service) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", service.port)) == 0
+
+
+def get(service: Service, path: str) -> httpx.Response:
+    """The answer on a connection of its own, as probes make them."""
+    return httpx.get(f"{service.url}{path}", timeout=LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("number", "signal_number"),
+    [("2", signal.SIGTERM), ("1", signal.SIGINT), ("2", signal.SIGHUP)],
+)
+def test_not_ready_then_closed_then_ended(database: str, number: str, signal_number: int) -> None:
+    # Patient, so that not even on a slow machine the signals below come too late to be the same.
+    patient = "import web.serving; web.serving.SAME_SIGNAL = 3600; import app; app.main()"
+    with serving(
+        *(sys.executable, "-c", patient),
+        DATABASE_URL=database,
+        WORKERS=number,
+        DRAIN_SECONDS="2",
+        RETRY_DEADLINE=NEVER,
+    ) as service:
+        until(lambda: service.http.get("/ready").status_code == 200)
+        with in_flight(service) as (answer, blocker):
+            # To all processes, as by a terminal or systemd, and then passed on, as by make.
+            for process in (*workers(service), service.process):
+                process.send_signal(signal_number)
+            until(lambda: get(service, "/ready").status_code == 503)
+            service.process.send_signal(signal.SIGTERM)
+            told = get(service, "/ready")
+            assert told.headers["content-type"] == "application/problem+json"
+            assert int(told.headers["retry-after"]) >= 1
+            # It still serves, on new connections and on those from before, each for the last time.
+            for live in (service.http.get("/live"), get(service, "/live")):
+                assert live.status_code == 200
+                assert live.headers["connection"] == "close"
+            until(lambda: not is_listening(service))
+            service.process.send_signal(signal.SIGTERM)
+            with pytest.raises(
+                TimeoutError
+            ):  # still in flight, when that signal has long been seen
+                answer.result(0.5)
+            blocker.rollback()
+            assert answer.result().status_code == 201
+            assert answer.result().headers["connection"] == "close"
+        assert service.process.wait(LIMIT) == 0
+        assert "Traceback" not in service.log.read_text()
+
+
+def test_an_answer_in_flight_at_the_signal_is_the_last_on_its_connection(database: str) -> None:
+    with serving(DATABASE_URL=database, DRAIN_SECONDS=NEVER, RETRY_DEADLINE=NEVER) as service:
+        until(lambda: service.http.get("/ready").status_code == 200)
+        with in_flight(service) as (answer, blocker):
+            service.process.send_signal(signal.SIGTERM)
+            until(lambda: get(service, "/ready").status_code == 503)
+            blocker.rollback()
+            assert answer.result().headers["connection"] == "close"
+        until(lambda: ends_by_a_signal(service))
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_a_second_signal_ends_it_at_once(number: str) -> None:
+    with temporary_data_dir() as data_dir:
+        settings = {"WORKERS": number, "DRAIN_SECONDS": NEVER, "RETRY_DEADLINE": NEVER}
+        with serving(DATA_DIR=str(data_dir), **settings) as service:
+            service.database = _url(data_dir)
+            until(lambda: service.http.get("/ready").status_code == 200)
+            with in_flight(service) as (answer, _):
+                until(lambda: ends_by_a_signal(service))
+                assert service.process.returncode == 0
+                assert isinstance(answer.exception(), httpx.TransportError)
+                assert "Traceback" not in service.log.read_text()
+        assert postmaster(data_dir) is None
+
+
+@pytest.mark.parametrize("phase", [0.05, 0.3])
+def test_a_second_signal_is_heard_whenever_it_comes(database: str, phase: float) -> None:
+    # The supervisor looks for signals every half second; the first may be seen with the second.
+    with serving(DATABASE_URL=database, WORKERS="2", DRAIN_SECONDS=NEVER) as service:
+        until(lambda: both_serve(service))
+        service.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            service.process.wait(SAME_SIGNAL + phase)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(LIMIT) == 0
+
+
+def ends_by_a_signal(service: Service) -> bool:
+    """Send one more; wait for longer than it counts as the one before."""
+    service.process.send_signal(signal.SIGTERM)
+    try:
+        service.process.wait(1.2 * SAME_SIGNAL)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_the_embedded_server_stops_last(number: str) -> None:
+    with temporary_data_dir() as data_dir:
+        with serving(DATA_DIR=str(data_dir), WORKERS=number, RETRY_DEADLINE=NEVER) as service:
+            service.database = _url(data_dir)
+            until(lambda: service.http.get("/ready").status_code == 200)
+            with in_flight(service) as (answer, blocker):
+                service.process.send_signal(signal.SIGTERM)
+                until(lambda: not is_listening(service))
+                blocker.rollback()
+                assert answer.result().status_code == 201
+            assert service.process.wait(LIMIT) == 0
+        assert postmaster(data_dir) is None
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_who_does_not_read_the_answer_cannot_keep_it_from_ending(
+    database: str, number: str
+) -> None:
+    with serving(DATABASE_URL=database, WORKERS=number, RETRY_DEADLINE="0.5") as service:
+        fill(service)
+        with connect(service, receive_buffer=1) as reader:
+            reader.sendall(PAGE)
+            reader.recv(1)
+            service.process.send_signal(signal.SIGTERM)
+            # It says 2 seconds, and would give the reader 30.
+            assert service.process.wait(20) == 0
+
+
+def test_a_worker_that_hangs_cannot_keep_it_from_ending(database: str) -> None:
+    with serving(
+        *(sys.executable, "-m", "tests.support.impatient"),
+        DATABASE_URL=database,
+        WORKERS="2",
+        RETRY_DEADLINE="0.5",
+    ) as service:
+        until(lambda: both_serve(service))
+        workers(service)[0].suspend()
+        assert service.stop() == 0
+
+
+def test_workers_whose_parent_is_gone_do_not_wait(database: str) -> None:
+    with serving(DATABASE_URL=database, WORKERS="2", DRAIN_SECONDS=NEVER) as service:
+        until(lambda: both_serve(service))
+        left = workers(service)
+        service.stop(signal.SIGKILL)
+        until(lambda: not is_listening(service))
+        assert psutil.wait_procs(left, LIMIT)[1] == []
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed")
+def test_a_rolling_restart_loses_no_request(database: str) -> None:
+    traffic, verdict = rolling_restarts(database, times=1, requests=1000)
+    assert set(traffic.statuses) == {200, 201}
+    assert verdict.lost == verdict.doubled == 0
+
+
+def test_the_verdict_sees_what_is_lost_and_what_is_doubled(database: str) -> None:
+    key = Key("departments", "Research")
+    ((id_,),) = sql(database, "INSERT INTO departments (name) VALUES ('Research') RETURNING id")
+
+    def verdict(*calls: Call) -> tuple[int, int]:
+        judged = Traffic(0, calls=list(calls)).verdict("", database, 0)
+        return judged.lost, judged.doubled
+
+    start = perf_counter()
+    created = Call(0, "POST", key, start, start, 201, (Row("departments", id_, "Research"),))
+    promised = Call(1, "POST", key, start, start, 201, (Row("departments", -1, "Research"),))
+    assert verdict(created) == (0, 0)
+    assert verdict(created, promised) == (1, 0)
+    assert verdict(created, Call(1, "POST", key, start)) == (1, 0)
+    sql(database, "INSERT INTO departments (name) VALUES ('Research')")
+    assert verdict(created) == (0, 1)

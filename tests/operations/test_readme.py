@@ -1,0 +1,194 @@
+"""The sessions of README and docs, run in a real shell, answer as printed; SQL is the files'."""
+
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from db.programs import BIN
+from db.settings import Settings
+from tests.support import legacy
+from tests.support.documents import blocks, section, turns
+from tests.support.service import LIMIT, ROOT, environment, serving, sql
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="the session needs curl")
+
+# What differs from run to run.
+VARYING = [
+    (r"date: .*", "date: DATE"),
+    (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME"),
+    (r"content-length: \d+", "content-length: N"),  # a time may end in zeros, which are left out
+    (r"dur=[\d.]+", "dur=MS"),
+    (r"x-request-id: .*", "x-request-id: ID"),
+    # Of a hundred creators it is not always the one that drew the first id who wins.
+    (r'"id":\d+,"department_id"', '"id":ID,"department_id"'),
+]
+
+
+def masked(text: str) -> str:
+    for pattern, replacement in VARYING:
+        text = re.sub(pattern, replacement, text)
+    return text.strip()
+
+
+def run(*command: object, given: str | None = None) -> str:
+    """Run a command of ours that must succeed, with this input, and return what it prints."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        input=given,
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def answers(commands: list[str], port: int) -> list[str]:
+    """Run commands that talk to a service, in one shell, and return what each of them prints."""
+    script = "".join(f"{command}\necho; echo END\n" for command in commands)
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail"],
+        input=script.replace("127.0.0.1:8000", f"127.0.0.1:{port}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        timeout=LIMIT,
+        check=True,
+    )
+    return done.stdout.replace("\r", "").split("END\n")[:-1]
+
+
+@needs_curl
+def test_the_session_answers_as_printed(database: str) -> None:
+    session = turns(section("README.md#a-session"))
+    assert len(session) == 7
+    with serving(DATABASE_URL=database) as service:
+        answered = answers([command for command, _ in session], service.port)
+    assert [masked(each) for each in answered] == [masked(printed) for _, printed in session]
+
+
+@needs_curl
+def test_a_question_answers_as_printed(database: str) -> None:
+    question, psql = turns(section("docs/inside.md#looking-inside"))
+    assert psql == ("make psql", "")
+    with serving(DATABASE_URL=database) as service:
+        (answered,) = answers([question[0]], service.port)
+    assert answered.strip() == question[1].strip()
+
+
+COMMANDS = run(sys.executable, "-m", "db", "--help")
+
+
+@needs_curl
+@pytest.mark.skipif("adopt" not in COMMANDS, reason="there is no command adopt yet")
+def test_a_table_of_ones_own_takes_five_lines(server: str, tmp_path: Path) -> None:
+    told = section("docs/own-table.md#your-own-table")
+    lines, printed = zip(*turns(told), strict=True)
+    assert list(lines) == [command for command, _ in turns(section("README.md#your-own-table"))]
+    sql(server, "CREATE DATABASE onerow_test_own_table")
+    database = make_conninfo(server, dbname="onerow_test_own_table")
+    (table,) = blocks(told, "sql")
+    sql(database, table)
+    sql(
+        database,
+        "INSERT INTO customers (email, full_name) VALUES ('ada@example.org', 'Ada L.'),"
+        " ('Ada@Example.org', 'Ada'), ('grace@example.org', 'Grace'),"
+        " ('Grace@example.org', NULL), ('GRACE@example.org', NULL), ('joan@example.org', 'Joan')",
+    )
+    export, adopt, init, make, curl = lines
+    folder = tmp_path / "shop" / "onerow"  # which is not there yet
+    script = f"{export}\n{adopt}\n{init}"
+    for theirs, ours in (
+        ("postgresql://user:password@host/database", f'"{database}"'),
+        ("~/shop/onerow", str(folder)),
+        (".venv/bin/python", sys.executable),
+    ):
+        assert theirs in script
+        script = script.replace(theirs, ours)
+    said = run("bash", "-e", given=script).replace(str(folder), "/home/ada/shop/onerow")
+    assert said == "".join(printed[:3])
+    assert make == "make run"
+    with serving(DATABASE_URL=database, RESOURCES=str(folder)) as service:
+        json = turns(section("README.md#a-session"))[0][0]
+        _, found = answers([json, curl], service.port)
+        assert found.strip() == printed[4].strip()
+        email = "Ada@Example.org"
+        assert service.post("/customers", email=email).headers["Duplicates"] == "2"
+        assert service.post("/customers", email=f"new.{email}").status_code == 201
+    tables = sql(database, "SELECT relname::text FROM pg_stat_user_tables ORDER BY 1")
+    assert tables == [("customers",), ("merged",)]
+
+
+def test_the_road_goes_as_printed(database: str) -> None:
+    # About the tables of the printed session, a hundred times smaller.
+    sql(
+        database,
+        "INSERT INTO departments (name, created_at)"
+        " SELECT 'Department ' || n %% 80, '2024-01-01' FROM generate_series(0, 99) AS n",
+    )
+    sql(
+        database,
+        "INSERT INTO employees (department_id, name, created_at)"
+        " SELECT n %% 9000 %% 100 + 1, 'Employee ' || n %% 9000 / 100, '2024-01-01'"
+        " FROM generate_series(0, 9999) AS n",
+    )
+    road = turns(section("docs/duplicates.md#the-session"))
+    assert len(road) == 6
+    for command, printed in road:
+        words = command.removeprefix(".venv/bin/python -m db ")
+        assert words != command
+        _, output, errors = legacy.run(database, *words.split())
+        assert errors == ""
+        said = iter(digits_masked(output).splitlines())
+        for line in digits_masked(printed.replace("...\n", "")).splitlines():
+            assert line in said, line  # in this order
+
+
+def digits_masked(text: str) -> str:
+    text = re.sub("(advice role: ).* is a superuser.*:", r"\1is a superuser:", text)
+    return re.sub(r" *[\d,.T:Z-]+", " N", text.replace("Bitmap ", ""))
+
+
+@pytest.mark.parametrize("name", ["select", "insert"])
+def test_the_sql_is_that_of_the_files(name: str) -> None:
+    lines = (ROOT / f"sql/employees/{name}.sql").read_text().splitlines(keepends=True)
+    statement = "".join(line for line in lines if not line.startswith("--"))
+    assert statement in blocks(section("docs/inside.md#how-a-request-flows"), "sql")
+
+
+def test_the_comment_lines_are_those_of_the_file() -> None:
+    (lines,) = blocks(section("docs/own-table.md#the-files"), "sql")
+    assert (ROOT / "sql/employees/select.sql").read_text().startswith(lines)
+
+
+def test_the_lock_is_a_page(database: str) -> None:
+    sql(database, "ANALYZE")  # of a table that it knows to be empty PostgreSQL would read the whole
+    (script,) = blocks(section("docs/inside.md#the-lookup-and-why-it-is-written-so"), "sql")
+    psql = (BIN / "psql", "--no-psqlrc", "--quiet", "--csv", "--tuples-only")
+    locked = run(*psql, database, given=script)
+    assert re.fullmatch(r"page,departments_lookup,\d+\n", locked)
+
+
+def test_every_variable_is_named() -> None:
+    table = section("docs/operating.md#configuration")
+    for field in (*Settings.__struct_fields__, "resources"):
+        assert field.upper() in table
+
+
+def test_the_benchmark_takes_these_words() -> None:
+    commands = [command for command, _ in turns(section("tests/bench/README.md#the-benchmark"))]
+    modules = [command.split()[2:] for command in commands if not command.startswith("make ")]
+    assert [module for module, *_ in modules] == ["tests.bench", "tests.bench.guard"]
+    for module, *words in modules:
+        assert find_spec(module)
+        if words:
+            told = run(sys.executable, "-m", module, *words, "--help")
+            assert {word for word in words if word.startswith("--")} <= set(told.split())

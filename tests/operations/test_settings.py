@@ -1,0 +1,87 @@
+"""A bad value stops the start, and the message names the variable."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.service import LIMIT, ROOT, environment, serving
+
+
+def start(**settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=ROOT,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATABASE_URL", "mysql://localhost/x"),
+        ("DATABASE_URL", "hunter2 nonsense"),
+        ("DATABASE_URL", "postgresql://user:not@hunter2@localhost/x"),
+        ("DATABASE_URL", "postgresql://user:not/hunter2@localhost/x"),
+        ("PORT", "http"),
+        ("PORT", "70000"),
+        ("WORKERS", "0"),
+        ("WORKERS", "two"),
+        ("POOL_SIZE", "0"),
+        ("POOL_QUEUE", "-1"),
+        ("RETRY_DEADLINE", "nan"),
+        ("RETRY_DEADLINE", "0"),
+        ("PIPELINE", "maybe"),
+        ("MAX_BODY", "1e99"),
+        ("DRAIN_SECONDS", "-1"),
+        ("API_TOKEN", "hunter2 with a blank"),
+        ("API_TOKEN", "hunter2,"),
+        ("ALLOW_ANONYMOUS", "perhaps"),
+        ("ALLOWED_HOSTS", "example.org, hunter2"),
+        ("ALLOWED_HOSTS", "example.org:8000"),
+        ("ALLOWED_HOSTS", "http://example.org"),
+        ("ALLOWED_HOSTS", "*"),
+        ("ALLOWED_HOSTS", ","),
+        ("ALLOWED_HOSTS", "."),
+        ("ALLOWED_HOSTS", "example.org,"),
+        ("ALLOWED_HOSTS", "example.org,."),
+        ("ALLOWED_HOSTS", "example..org"),
+        ("ALLOWED_HOSTS", ".example.org"),
+        ("ALLOWED_HOSTS", "example.org.."),
+        ("ALLOWED_HOSTS", "[127.0.0.1]"),
+        ("ALLOWED_HOSTS", "example.org,[:]"),
+        ("HOST", "0.0.0.0"),
+        ("HOST", "::"),
+        ("HOST", "example.org"),
+    ],
+)
+def test_a_bad_value_stops_the_start(variable: str, value: str) -> None:
+    done = start(**{variable: value})
+    assert done.returncode != 0
+    assert variable in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "token", ["x", "hunter2", "x" + "=" * 30, f"{'x' * 40},hunter2", f"hunter2,{'x' * 40}"]
+)
+@pytest.mark.parametrize("more", [{}, {"ALLOW_ANONYMOUS": "1"}], ids=str)
+def test_a_token_that_others_would_guess_stops_the_start(token: str, more: dict[str, str]) -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.1"):
+        done = start(HOST=host, API_TOKEN=token, **more)
+        assert done.returncode != 0
+        assert "API_TOKEN" in done.stderr
+        assert "hunter2" not in done.stderr
+        assert done.stdout == ""
+
+
+def test_on_this_machine_a_token_may_be_short(tmp_path: Path) -> None:
+    url = f"postgresql://postgres@/postgres?host={tmp_path}"
+    with serving(DATABASE_URL=url, API_TOKEN="x") as service:
+        assert service.http.get("/departments").status_code == 401

@@ -1,0 +1,192 @@
+"""Every way in which two requests can interleave, and many of those of three to five.
+
+A request selects its key (which takes the snapshot of its transaction), inserts it if it was not
+there, and commits. BEGIN is not a step: until the first statement it does nothing that another
+session could see.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from itertools import combinations
+
+import pytest
+from hypothesis import find, given
+from hypothesis import strategies as st
+from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel
+
+from tests.proof.schedules import STEPS, Session, connect, run
+from tests.support.service import sql
+
+# For each interleaving of s(elect), i(nsert) and c(ommit) of sessions 1 and 2: how many rows the
+# key has in the end, and who failed, at which step, with which SQLSTATE; "none" if the insert made
+# no row, for it saw one at READ COMMITTED that the select had not seen; "waits" if that step was
+# blocked before. First without a constraint, then with UNIQUE (department_id, name), each at
+# READ COMMITTED, REPEATABLE READ and SERIALIZABLE.
+OUTCOMES = """
+s1 i1 c1 s2 i2 c2| 1        | 1| 1         | 1               | 1               | 1
+s1 i1 s2 c1 i2 c2| 1 i2 none| 2| 1 i2 40001| 1 i2 none       | 1 i2 23505      | 1 i2 40001
+s1 i1 s2 i2 c1 c2| 2        | 2| 1 c2 40001| 1 i2 waits 23505| 1 i2 waits 23505| 1 i2 waits 40001
+s1 i1 s2 i2 c2 c1| 2        | 2| 1 c1 40001| 1 i2 waits 23505| 1 i2 waits 23505| 1 i2 waits 40001
+s1 s2 i1 c1 i2 c2| 1 i2 none| 2| 1 i2 40001| 1 i2 none       | 1 i2 23505      | 1 i2 40001
+s1 s2 i1 i2 c1 c2| 2        | 2| 1 c2 40001| 1 i2 waits 23505| 1 i2 waits 23505| 1 i2 waits 40001
+s1 s2 i1 i2 c2 c1| 2        | 2| 1 c1 40001| 1 i2 waits 23505| 1 i2 waits 23505| 1 i2 waits 40001
+s1 s2 i2 i1 c1 c2| 2        | 2| 1 c2 40001| 1 i1 waits 23505| 1 i1 waits 23505| 1 i1 waits 40001
+s1 s2 i2 i1 c2 c1| 2        | 2| 1 c1 40001| 1 i1 waits 23505| 1 i1 waits 23505| 1 i1 waits 40001
+s1 s2 i2 c2 i1 c1| 1 i1 none| 2| 1 i1 40001| 1 i1 none       | 1 i1 23505      | 1 i1 40001
+s2 s1 i1 c1 i2 c2| 1 i2 none| 2| 1 i2 40001| 1 i2 none       | 1 i2 23505      | 1 i2 40001
+s2 s1 i1 i2 c1 c2| 2        | 2| 1 c2 40001| 1 i2 waits 23505| 1 i2 waits 23505| 1 i2 waits 40001
+s2 s1 i1 i2 c2 c1| 2        | 2| 1 c1 40001| 1 i2 waits 23505| 1 i2 waits 23505| 1 i2 waits 40001
+s2 s1 i2 i1 c1 c2| 2        | 2| 1 c2 40001| 1 i1 waits 23505| 1 i1 waits 23505| 1 i1 waits 40001
+s2 s1 i2 i1 c2 c1| 2        | 2| 1 c1 40001| 1 i1 waits 23505| 1 i1 waits 23505| 1 i1 waits 40001
+s2 s1 i2 c2 i1 c1| 1 i1 none| 2| 1 i1 40001| 1 i1 none       | 1 i1 23505      | 1 i1 40001
+s2 i2 s1 i1 c1 c2| 2        | 2| 1 c2 40001| 1 i1 waits 23505| 1 i1 waits 23505| 1 i1 waits 40001
+s2 i2 s1 i1 c2 c1| 2        | 2| 1 c1 40001| 1 i1 waits 23505| 1 i1 waits 23505| 1 i1 waits 40001
+s2 i2 s1 c2 i1 c1| 1 i1 none| 2| 1 i1 40001| 1 i1 none       | 1 i1 23505      | 1 i1 40001
+s2 i2 c2 s1 i1 c1| 1        | 1| 1         | 1               | 1               | 1
+"""
+
+LEVELS = (
+    IsolationLevel.READ_COMMITTED,
+    IsolationLevel.REPEATABLE_READ,
+    IsolationLevel.SERIALIZABLE,
+)
+NAMES = {step[0]: step for step in STEPS}
+
+CASES = [
+    pytest.param(schedule, constraint, level, expected, id=f"{schedule}-{level.name}-{constraint}")
+    for line in OUTCOMES.strip().splitlines()
+    for schedule, *cells in [[cell.strip() for cell in line.split("|")]]
+    for (constraint, level), expected in zip(
+        [(constraint, level) for constraint in (False, True) for level in LEVELS],
+        cells,
+        strict=True,
+    )
+]
+
+MOST_SESSIONS = 5
+
+
+class Bench:
+    """A table, and a connection for each session at each level."""
+
+    def __init__(self, database: str, runner: asyncio.Runner) -> None:
+        self.database = database
+        self.runner = runner
+        self.monitor = runner.run(
+            AsyncConnection.connect(database, autocommit=True, cursor_factory=AsyncRawCursor)
+        )
+        self.connections = {
+            level: [runner.run(connect(database, level)) for _ in range(MOST_SESSIONS)]
+            for level in LEVELS
+        }
+        sql(database, "INSERT INTO departments (name) VALUES ('Research')")
+
+    def run(
+        self, schedule: list[tuple[str, str]], level: IsolationLevel, keys: dict[str, str]
+    ) -> dict[str, Session]:
+        """Run the schedule on an empty table; `keys` has the employee's name of each session."""
+        sql(self.database, "TRUNCATE employees RESTART IDENTITY")
+        sessions = {
+            name: Session(name, connection, (1, key))
+            for (name, key), connection in zip(keys.items(), self.connections[level], strict=False)
+        }
+        self.runner.run(run(sessions, schedule, self.monitor))
+        return sessions
+
+    def rows(self) -> list[tuple[str, int]]:
+        return sql(self.database, "SELECT name, count(*) FROM employees GROUP BY name")
+
+    def close(self) -> None:
+        for connections in [[self.monitor], *self.connections.values()]:
+            for connection in connections:
+                self.runner.run(connection.close())
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["no constraint", "unique constraint"])
+def bench(request: pytest.FixtureRequest, new_database: Callable[[], str]) -> Iterator[Bench]:
+    database = new_database()
+    if request.param:
+        sql(
+            database,
+            "ALTER TABLE employees ADD CONSTRAINT employees_key UNIQUE (department_id, name)",
+        )
+    with asyncio.Runner() as runner:
+        bench = Bench(database, runner)
+        yield bench
+        bench.close()
+
+
+def test_the_table_has_every_interleaving() -> None:
+    interleavings = set()
+    for ones in combinations(range(6), 3):
+        left, right = iter(["s1", "i1", "c1"]), iter(["s2", "i2", "c2"])
+        interleavings.add(" ".join(next(left) if i in ones else next(right) for i in range(6)))
+    assert {case.values[0] for case in CASES} == interleavings
+    assert len(interleavings) == 20
+
+
+@pytest.mark.parametrize(("schedule", "bench", "level", "expected"), CASES, indirect=["bench"])
+def test_two_requests(schedule: str, bench: Bench, level: IsolationLevel, expected: str) -> None:
+    steps = [(step[1], NAMES[step[0]]) for step in schedule.split()]
+    sessions = bench.run(steps, level, {"1": "Ada", "2": "Ada"})
+    ((_, rows),) = bench.rows()
+    outcome = [str(rows)]
+    for name, session in sessions.items():
+        if session.failed:
+            step, sqlstate = session.failed.split()
+            waits = ["waits"] if session.blocked == [step] else []
+            outcome += [f"{step[0]}{name}", *waits, sqlstate]
+        else:
+            assert session.committed
+            assert session.blocked == []
+    assert " ".join(outcome) == expected
+
+
+Requests = tuple[dict[str, str], list[tuple[str, str]]]
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Requests:
+    """Three to five sessions, each with one of two keys, and an order of all their steps."""
+    count = draw(st.integers(3, MOST_SESSIONS))
+    # Two names of one letter each: on an empty table their index entries often share a page.
+    pair = draw(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("abcdefgh")))
+    keys = {str(number): draw(st.sampled_from(pair)) for number in range(1, count + 1)}
+    order = draw(st.permutations([name for name in keys for _ in STEPS]))
+    left = {name: iter(STEPS) for name in keys}
+    return keys, [(name, next(left[name])) for name in order]
+
+
+def broken(bench: Bench, level: IsolationLevel, drawn: Requests) -> str:
+    """Run it; return what of the promise did not hold, "" if all did."""
+    keys, schedule = drawn
+    sessions = bench.run(schedule, level, keys)
+    rows = dict(bench.rows())
+    ids = dict(sql(bench.database, "SELECT name, min(id) FROM employees GROUP BY name"))
+    for name, count in rows.items():
+        if count > 1:
+            return f"{name} has {count} rows"
+    for session in sessions.values():
+        key = keys[session.name]
+        if session.committed and ids.get(key) != session.found:
+            return f"session {session.name} was told id {session.found}"
+        if not session.committed and not session.failed.endswith(("40001", "23505", "none")):
+            return f"session {session.name} failed at {session.failed}"
+    if not any(session.committed for session in sessions.values()):
+        return "nobody got on"
+    return ""
+
+
+@pytest.mark.parametrize("bench", [False, True], indirect=True, ids=["no constraint", "unique"])
+@given(drawn=requests())
+def test_three_to_five_requests_at_serializable(bench: Bench, drawn: Requests) -> None:
+    assert broken(bench, IsolationLevel.SERIALIZABLE, drawn) == ""
+
+
+@pytest.mark.parametrize("bench", [False], indirect=True)
+@pytest.mark.parametrize("level", LEVELS[:2], ids=lambda level: level.name)
+def test_weaker_levels_are_caught(bench: Bench, level: IsolationLevel) -> None:
+    keys, schedule = find(requests(), lambda drawn: broken(bench, level, drawn) != "")
+    # Three sessions at the least, of which two make the duplicate.
+    assert len(keys) == 3
+    assert broken(bench, level, (keys, schedule)).endswith("has 2 rows")

@@ -1,0 +1,101 @@
+"""Databases full of duplicates, and the commands that clean them."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+import db.merge
+import db.moves
+from db import adoption
+from db.header import File
+from db.queries import QUERIES
+from db.resources import RESOURCES, Resource
+from tests.support.service import ROOT, environment, sql
+
+# Of the rows, a fifth are surplus; departments as well as employees, and employees whose
+# departments are two rows of one name, so that merging those makes more.
+SURPLUS = 0.2
+
+
+def fill(database: str, employees: int, departments: int = 500) -> None:
+    """Fill a database's tables, as a get_or_create helper without a constraint would have."""
+    names = round(departments * (1 - SURPLUS))
+    keys = round(employees * (1 - SURPLUS))
+    sql(
+        database,
+        "INSERT INTO departments (name) SELECT 'department ' || n %% %s"
+        " FROM generate_series(0, %s - 1) AS n",
+        names,
+        departments,
+    )
+    sql(
+        database,
+        "INSERT INTO employees (department_id, name)"
+        " SELECT n %% %s %% %s + 1, 'employee ' || n %% %s / %s"
+        " FROM generate_series(0, %s - 1) AS n",
+        keys,
+        departments,
+        keys,
+        departments,
+        employees,
+    )
+    sql(database, "VACUUM ANALYZE")
+
+
+@contextmanager
+def start(
+    database: str, *words: str, stderr: int = subprocess.PIPE, **settings: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Start `python -m db` with these words, and wait for its end; after a failure, end it."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "db", *words],
+        cwd=ROOT,
+        env=environment(DATABASE_URL=database, **settings),
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+
+
+def run(database: str, *words: str, **settings: str) -> tuple[int, str, str]:
+    """Run `python -m db` with these words: its exit status, output and error output."""
+    with start(database, *words, stderr=subprocess.PIPE, **settings) as process:
+        output, errors = process.communicate()
+    assert "Traceback" not in errors, errors
+    return process.returncode, output, errors
+
+
+def duplicated(database: str, resource: str) -> int:
+    """How many rows are surplus."""
+    key = {"departments": "name", "employees": "department_id, name"}[resource]
+    rows = sql(database, f"SELECT count(*) - count(DISTINCT ({key})) FROM {resource}")
+    return int(rows[0][0])
+
+
+def everything(database: str) -> list[tuple[object, ...]]:
+    """All rows of both tables."""
+    departments = sql(database, "SELECT id, name, NULL, created_at FROM departments ORDER BY id")
+    return departments + sql(
+        database, "SELECT id, name, department_id, created_at FROM employees ORDER BY id"
+    )
+
+
+def teach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give merge the files for badges.holder, as docs/duplicates.md says."""
+    files = RESOURCES["employees"].files
+    for name in ("repoint", "left", "repoint_back"):
+        file = RESOURCES["departments"].files[f"employees.department_id/{name}"]
+        taught = file.text.replace("employees", "badges").replace("department_id", "holder")
+        monkeypatch.setitem(files, f"badges.holder/{name}", File(file.path, taught))
+        monkeypatch.setitem(QUERIES, f"employees/badges.holder/{name}", taught.encode())
+    resources = {**RESOURCES, "employees": Resource("employees", files)}  # which looks anew
+    for module in (adoption, db.merge, db.moves):
+        monkeypatch.setattr(module, "RESOURCES", resources, raising=False)

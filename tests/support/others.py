@@ -1,0 +1,35 @@
+"""Serializable transactions that pass by, more of them than PostgreSQL remembers."""
+
+from db import change
+from tests.support.service import sql
+
+# Looks that find nothing: what the service's POST for a key leaves behind, without its row.
+PROCEDURE = """
+CREATE OR REPLACE PROCEDURE others(number integer) LANGUAGE plpgsql AS $$
+BEGIN
+    FOR n IN 1..number LOOP
+        COMMIT;
+        SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;
+        PERFORM FROM bystanders WHERE id = 1;
+    END LOOP;
+END
+$$
+"""
+
+
+def make_others(database: str) -> None:
+    """Make a procedure that commits one transaction after another, some 100,000 a second."""
+    sql(database, "CREATE TABLE IF NOT EXISTS bystanders (id integer PRIMARY KEY)")
+    sql(database, PROCEDURE)
+
+
+def remembered(database: str) -> int:
+    """How many serializable transactions the server has room for, as doctor says."""
+    with change.connect(database, "test") as connection:
+        (server,) = change.ask(connection, "adoption/doctor/server")
+    return int(server["serializable"])
+
+
+def others(database: str, number: int) -> None:
+    """Run so many transactions."""
+    sql(database, f"CALL others({number})")

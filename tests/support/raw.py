@@ -1,0 +1,85 @@
+"""A client that hides nothing: one connection, no retries, and whatever goes wrong is raised."""
+
+import asyncio
+import json
+import socket
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from tests.support.service import LIMIT, Service
+
+
+class Answer(NamedTuple):
+    """What came back; the names of headers in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def request(method: str, path: str, body: object = None) -> bytes:
+    """The bytes of a request."""
+    content = b"" if body is None else json.dumps(body).encode()
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    ).encode() + content
+
+
+class Caller:
+    """One client of a port: keeps its connection as long as the answers let it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def connect(self) -> None:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+
+    async def close(self) -> None:
+        if self._streams is not None:
+            _, writer = self._streams
+            self._streams = None
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def call(self, method: str, path: str, body: object = None) -> Answer:
+        """Send a request and return its answer; OSError or EOFError if none came."""
+        await self.connect()
+        assert self._streams is not None
+        reader, writer = self._streams
+        writer.write(request(method, path, body))
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {
+            name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])
+        }
+        content = await reader.readexactly(int(headers.get("content-length", 0)))
+        if headers.get("connection") == "close":
+            await self.close()
+        return Answer(int(head[0].split()[1]), headers, content)
+
+
+def connect(service: Service, receive_buffer: int = 0) -> socket.socket:
+    connection = socket.socket()
+    if receive_buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(LIMIT)
+    connection.connect(("127.0.0.1", service.port))
+    return connection
+
+
+PAGE = request("GET", "/departments?limit=1000")
+PAGE_SIZE = 10**6
+
+
+def fill(service: Service) -> None:
+    """Make PAGE that large."""
+    service.sql(
+        "INSERT INTO departments (name)"
+        " SELECT repeat('𝄞', 250) || n FROM generate_series(1, 1000) AS n"
+    )

@@ -1,0 +1,166 @@
+"""The real service, `python app.py`, in a process of its own, on a free port."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+
+ROOT = Path(__file__).parent.parent.parent
+
+# Seconds for what takes milliseconds, or one or two with initdb: reached, it is a failure.
+LIMIT = 60.0
+
+# The variables that a developer's shell may have set.
+OURS = re.compile(
+    "DATABASE_URL|DATA_DIR|HOST|PORT|WORKERS|POOL_.*|RETRY_.*|PIPELINE|POOLER|ENGINE|MAX_BODY|DRAIN_.*"
+    "|RESOURCES|RELOAD|ALLOW_.*|ALLOWED_.*|API_.*|LOG_.*|PROMETHEUS_.*|PG.*"
+)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds; fail if it does not within LIMIT."""
+    deadline = monotonic() + LIMIT
+    while not condition():
+        assert monotonic() < deadline, f"still not so after {LIMIT} s"
+        sleep(0.01)
+
+
+@contextmanager
+def temporary_data_dir() -> Iterator[Path]:
+    """A path for a data directory of the embedded server, gone with its folder at the end.
+
+    Not pytest's tmp_path, which is closed to others: root's server runs as someone else.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="onerow-tests-"))
+    try:
+        yield folder / "data"
+    finally:
+        shutil.rmtree(folder)
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """The environment with these settings and no others of the service's."""
+    kept = {name: value for name, value in os.environ.items() if not OURS.fullmatch(name)}
+    return {**kept, "PYTHONWARNINGS": "error", **settings}
+
+
+@dataclass
+class Service:
+    """A running service."""
+
+    process: subprocess.Popen[str]
+    line: str  # what it printed when it began to serve
+    log: Path  # its stderr
+    database: str
+    http: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = re.search(r"(http://[\d.]+:(\d+))", self.line)
+        assert found, f"{self.line}{self.log.read_text()}"
+        self.url = found[1]
+        self.port = int(found[2])
+        self.http = httpx.Client(base_url=self.url, timeout=LIMIT, trust_env=False)
+
+    def complaints(self) -> list[str]:
+        """The lines of the log but for a worker's begin and end, and the version of the server."""
+        expected = (" INFO onerow: worker ", " WARNING onerow: PostgreSQL ")
+        lines = self.log.read_text().splitlines()
+        return [line for line in lines if not any(each in line for each in expected)]
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.http.post(path, json=body)
+
+    def sql(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Run a statement of the test's own, beside the service."""
+        return sql(self.database, query, *parameters)
+
+    def sessions_in_transaction(self) -> int:
+        """How many of the service's connections are in a transaction, at work or idle."""
+        rows = self.sql(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'onerow'"
+            " AND datname = current_database() AND xact_start IS NOT NULL"
+        )
+        return int(rows[0][0])
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(signal_number)
+        return self.process.wait(LIMIT)
+
+
+def sql(database: str, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+    """Run one statement in a transaction of its own and return its rows."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        cursor = connection.execute(query, parameters)
+        # Not cursor.description, which SELECT FROM, without columns, has none of either.
+        assert cursor.pgresult is not None
+        answered = cursor.pgresult.status == psycopg.pq.ExecStatus.TUPLES_OK
+        return cursor.fetchall() if answered else []
+
+
+@contextmanager
+def serving(*command: str, **settings: str) -> Iterator[Service]:
+    """Start the service and wait until it serves; end it, by its process id, if it still runs."""
+    with tempfile.NamedTemporaryFile("w", prefix="onerow-", suffix=".log") as log:
+        process = subprocess.Popen(
+            command or [sys.executable, "app.py"],
+            cwd=ROOT,
+            env=environment(**{"PORT": "0", **settings}),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        assert process.stdout is not None
+        with process, process.stdout:
+            try:
+                line = process.stdout.readline()
+                service = Service(process, line, Path(log.name), settings.get("DATABASE_URL", ""))
+                with service.http:
+                    yield service
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    try:
+                        process.wait(LIMIT)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+                        raise
+
+
+def workers(service: Service) -> list[psutil.Process]:
+    children = psutil.Process(service.process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def both_serve(service: Service) -> bool:
+    """Whether both workers have their connections to the database, and so all their code, too."""
+    sessions = "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+    return len(service.sql(sessions + " AND application_name = 'onerow'")) == 2 * 8
+
+
+def postmaster(data_dir: Path) -> int | None:
+    """The process id of the server that runs on the folder."""
+    try:
+        process = int((data_dir / "postmaster.pid").read_text().split()[0])
+        os.kill(process, 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return process
+
+
+def connection_to(service: Service) -> httpx.AsyncClient:
+    """Make a client of its own, for one of several that ask at once."""
+    # Loading the system's certificates would take longer than the requests.
+    return httpx.AsyncClient(base_url=service.url, timeout=LIMIT, trust_env=False, verify=False)

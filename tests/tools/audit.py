@@ -1,0 +1,51 @@
+"""The known vulnerabilities of pinned requirements: `python tests/tools/audit.py FILE...`.
+
+Exit 1 for a vulnerability, and 0 where the data cannot be reached, which it says: pip-audit has one
+exit status for both, and of packages that it knows nothing of it says that nothing was found.
+"""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+
+def main(files: list[str]) -> int:
+    """Audit all files together; return the exit status."""
+    options = ["--disable-pip", "--require-hashes", "--format=json", "--progress-spinner=off"]
+    requirements = [word for file in files for word in ("--requirement", file)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip_audit", *options, *requirements],
+        capture_output=True,
+        text=True,
+    )
+    if not done.stdout.strip():
+        print(done.stderr)
+        print("Not audited: see above.")
+        return 0 if "ConnectionError" in done.stderr or "ServiceError" in done.stderr else 1
+    packages = json.loads(done.stdout)["dependencies"]
+    vulnerable = found(packages)
+    print("\n".join([*vulnerable, summary(packages)]))
+    return 1 if vulnerable else 0
+
+
+def found(packages: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each vulnerability that pip-audit lists."""
+    return [
+        f"{package['name']} {package['version']}: {each['id']}, fixed in"
+        f" {', '.join(each['fix_versions']) or 'no version yet'}"
+        for package in packages
+        for each in package.get("vulns", [])
+    ]
+
+
+def summary(packages: list[dict[str, Any]]) -> str:
+    """Return how many packages it had data on."""
+    audited = sum("vulns" in package for package in packages)
+    if audited == 0:
+        return "Not audited: the data on vulnerabilities cannot be reached from here."
+    return f"{audited} of {len(packages)} packages audited."
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

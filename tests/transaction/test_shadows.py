@@ -1,0 +1,267 @@
+"""Functions and operators that others made beside PostgreSQL's are never chosen by our SQL."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import RawCursor
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+
+from db.adoption import GUARD_ON
+from db.programs import BIN
+from db.queries import QUERIES, SCRIPTS
+from db.roles import roles
+from db.schema import apply_schema
+from db.session import MEANING, TABLES, pin
+from tests.support import legacy
+from tests.support.service import LIMIT, ROOT, environment, serving, sql
+from tests.support.shadows import cast_shadows, chosen, come_before, unshadowed
+
+FILES = sorted([*(ROOT / "sql").rglob("*.sql"), ROOT / "schema.sql"])
+
+# Columns as others have them, which our parameters' types do not fit exactly: the type of the ids,
+# of name and of created_at.
+OTHER_TYPES = {
+    "the schema's types": (),
+    "integer": ("integer", "varchar(300)", "timestamp"),
+    "numeric": ("numeric", "others.citext", "timestamptz"),
+    "domains": ("others.number", "others.word", "others.instant"),
+}
+
+MAKE_OTHERS = """
+CREATE SCHEMA others;
+CREATE EXTENSION citext SCHEMA others;
+CREATE DOMAIN others.number AS bigint;
+CREATE DOMAIN others.word AS text;
+CREATE DOMAIN others.instant AS timestamptz;
+ALTER TABLE employees DROP CONSTRAINT employees_department_id_fkey;
+DROP INDEX departments_lookup, employees_lookup;
+ALTER TABLE departments ALTER id DROP IDENTITY;
+ALTER TABLE employees ALTER id DROP IDENTITY;
+CREATE SEQUENCE ids;
+ALTER TABLE departments
+    ALTER id TYPE {id}, ALTER id SET DEFAULT nextval('ids'),
+    ALTER name TYPE {name}, ALTER created_at TYPE {at};
+ALTER TABLE employees
+    ALTER id TYPE {id}, ALTER id SET DEFAULT nextval('ids'), ALTER department_id TYPE {id},
+    ALTER name TYPE {name}, ALTER created_at TYPE {at},
+    ADD FOREIGN KEY (department_id) REFERENCES departments ON DELETE CASCADE
+"""
+
+SHADOWS = """
+SELECT oid::bigint FROM pg_proc WHERE prosrc LIKE '%%a shadow%%'
+UNION ALL
+SELECT oid::bigint FROM pg_operator WHERE oprnamespace = 'public'::regnamespace
+"""
+
+# What was made with one of them: an index, a default, a trigger's condition.
+MADE_WITH_ONE = """
+SELECT pg_describe_object(classid, objid, objsubid)
+FROM pg_depend
+WHERE deptype = 'n'
+  AND refobjid = ANY (%s::oid[])
+  AND classid <> 'pg_operator'::regclass::oid
+"""
+
+
+@pytest.fixture(scope="module", params=OTHER_TYPES)
+def shadowed(request: pytest.FixtureRequest, new_database: Callable[[], str]) -> str:
+    database = new_database()
+    sql(database, "CREATE EXTENSION pg_stat_statements")
+    types = OTHER_TYPES[request.param]
+    if types:
+        id_, name, at = types
+        for statement in MAKE_OTHERS.format(id=id_, name=name, at=at).split(";"):
+            sql(database, statement)
+        apply_schema(database)  # the lookups' indexes, whose expressions do not change with a type
+    cast_shadows(database, FILES, [type_ for type_ in types if "others." in type_])
+    return database
+
+
+class Watched:
+    """A session as the commands have it, whose server tells what it has chosen."""
+
+    def __init__(self, database: str) -> None:
+        self.told: list[str] = []
+        self.shadows = {oid for (oid,) in sql(unshadowed(database), SHADOWS)}
+        self.connection = psycopg.connect(
+            database, autocommit=True, cursor_factory=RawCursor, row_factory=dict_row
+        )
+        pin(self.connection, MEANING)
+        self.connection.execute("SET debug_print_parse = on")
+        self.connection.execute("SET client_min_messages = log")
+        self.connection.add_notice_handler(
+            lambda notice: self.told.append(str(notice.message_detail))
+        )
+
+    def chosen(self) -> set[int]:
+        """Return which shadows were, and forget what was told."""
+        told, self.told = "\n".join(self.told), []
+        return chosen(told, self.shadows)
+
+
+@pytest.fixture(scope="module")
+def watched(shadowed: str) -> Iterator[Watched]:
+    watched = Watched(shadowed)
+    with watched.connection:
+        yield watched
+
+
+# What has more than one statement is looked at by tests of its own.
+STATEMENTS = [file for file in FILES if file not in SCRIPTS]
+
+
+@pytest.mark.parametrize("file", STATEMENTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_file_chooses_one(file: Path, watched: Watched) -> None:
+    prepared = watched.connection.pgconn.prepare(b"", file.read_bytes())
+    assert prepared.error_message == b""
+    assert watched.chosen() == set()
+
+
+def test_the_test_would_see_one(watched: Watched) -> None:
+    for statement in (
+        b"SELECT FROM departments WHERE hash_record_extended(ROW(name), 0) = 0::bigint",
+        b"SELECT FROM pg_trigger WHERE tgfoid = 'now()'::regprocedure",
+        b"SELECT 100.0 * 2::bigint",
+    ):
+        watched.connection.pgconn.prepare(b"", statement)
+        assert watched.chosen() != set(), statement
+
+
+def test_the_guard_and_the_indexes_do_not_either(watched: Watched) -> None:
+    with watched.connection.transaction(force_rollback=True):
+        execute = watched.connection.execute
+        for resource in ("departments", "employees"):
+            execute(f"DROP INDEX {resource}_lookup".encode())
+            for file in GUARD_ON:
+                execute(QUERIES[f"{resource}/{file}"])
+        execute((ROOT / "schema.sql").read_bytes())
+        # Both the guard's ways: to let a row in, and to refuse one.
+        for table, columns in (("departments", "name"), ("employees", "department_id, name")):
+            values = "'Ada'" if table == "departments" else "(SELECT id FROM departments), 'Ada'"
+            insert = f"INSERT INTO {table} ({columns}) VALUES ({values})".encode()
+            execute(insert)
+            with (
+                pytest.raises(psycopg.errors.UniqueViolation, match="the guard"),
+                watched.connection.transaction(),
+            ):
+                execute(insert)
+            execute(f"UPDATE {table} SET name = 'Grace'".encode())
+        assert len(watched.told) > 20
+        assert watched.chosen() == set()
+        oids = list(watched.shadows)
+        made = execute(MADE_WITH_ONE.replace("%s", "$1").encode(), [oids]).fetchall()
+        assert made == []
+
+
+def test_the_script_of_the_roles_does_not_either(shadowed: str, tmp_path: Path) -> None:
+    run_roles(shadowed, tmp_path)
+
+
+def test_the_script_of_the_roles_where_they_come_before(preceded: str, tmp_path: Path) -> None:
+    run_roles(preceded, tmp_path)
+
+
+def run_roles(database: str, tmp_path: Path) -> None:
+    # It has the server say less; here it must say more.
+    script = tmp_path / "roles.sql"
+    text = roles()
+    assert "SET client_min_messages = warning;\n" in text
+    script.write_text(text.replace("SET client_min_messages = warning;\n", ""))
+    options = "-c debug_print_parse=on -c client_min_messages=log"
+    done = subprocess.run(
+        [BIN / "psql", "--no-psqlrc", "--quiet", "--file", script, database],
+        env=environment(PGOPTIONS=options),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count("parse tree") > 4
+    shadows = {oid for (oid,) in sql(unshadowed(database), SHADOWS)}
+    assert chosen(done.stderr, shadows) == set()
+
+
+# Of numeric ids the service's answers make strings, and of citext doctor says that it will not do.
+@pytest.mark.parametrize("shadowed", sorted({*OTHER_TYPES} - {"numeric"}), indirect=True)
+def test_service_and_commands_run_among_them(shadowed: str) -> None:
+    with serving(DATABASE_URL=shadowed) as service:
+        created = service.post("/departments", name="Research")
+        assert created.status_code == 201
+        employee = {"department_id": created.json()["id"], "name": "Ada"}
+        hired = service.post("/employees", **employee)
+        assert (hired.status_code, service.post("/employees", **employee).status_code) == (201, 200)
+        assert service.http.get("/employees", params=employee).json()["items"] == [hired.json()]
+        for question in ("departments_duplicates", "sizes", "waiting", "transactions"):
+            assert service.http.get(f"/inspect/{question}").status_code == 200
+        calm = unshadowed(shadowed)
+        sql(calm, "INSERT INTO public.departments (name) VALUES ('Research')")
+        for words in (["merge", "--apply"], ["guard", "on"], ["doctor"], ["duplicates"]):
+            status, output, errors = legacy.run(shadowed, *words)
+            assert (status, errors) == (0, ""), output + errors
+        assert service.http.delete(hired.headers["location"]).status_code == 204
+        assert legacy.run(shadowed, "guard", "off")[0] == 0
+
+
+@pytest.fixture(scope="module")
+def preceded(new_database: Callable[[], str]) -> str:
+    database = new_database()
+    sql(database, "CREATE EXTENSION pg_stat_statements")
+    cast_shadows(database, FILES)
+    come_before(database)
+    return database
+
+
+# What runs in a session whose search_path is not set yet.
+FIRST: dict[str, list[object]] = {
+    "search_path": [TABLES, ["pg_stat_statements"]],
+    "session": [],
+    "settings": ['{"search_path": "public, pg_temp", "synchronous_commit": "on"}', False],
+    "timeline": [],
+}
+
+
+@pytest.mark.parametrize("file", FIRST)
+def test_what_runs_first_takes_none_that_comes_before(file: str, preceded: str) -> None:
+    shadows = {oid for (oid,) in sql(unshadowed(preceded), SHADOWS)}
+    told: list[str] = []
+    options = "-c debug_print_parse=on -c client_min_messages=log"
+    with psycopg.connect(
+        make_conninfo(preceded, options=options), autocommit=True, cursor_factory=RawCursor
+    ) as connection:
+        connection.add_notice_handler(lambda notice: told.append(str(notice.message_detail)))
+        found = connection.execute(QUERIES[file], FIRST[file]).fetchall()
+        if file == "search_path":
+            assert found == [("public, pg_temp",)]
+    assert told != []
+    assert chosen("\n".join(told), shadows) == set()
+
+
+def test_a_schema_is_made_among_them(preceded: str) -> None:
+    calm = unshadowed(preceded)
+    made = "SELECT pg_get_indexdef('public.departments_lookup'::regclass)"
+    before = sql(calm, made)
+    sql(calm, "CREATE SCHEMA away")
+    for table in TABLES:
+        sql(calm, f"ALTER TABLE public.{table} SET SCHEMA away")
+    apply_schema(preceded)
+    assert sql(calm, made) == before
+    oids = [oid for (oid,) in sql(calm, SHADOWS)]
+    assert sql(calm, MADE_WITH_ONE, oids) == []
+
+
+@pytest.mark.parametrize("pooler", ["0", "1"])
+def test_service_and_commands_run_where_they_come_before(pooler: str, preceded: str) -> None:
+    with serving(DATABASE_URL=preceded, POOLER=pooler) as service:
+        created = service.post("/departments", name=f"Research {pooler}")
+        assert created.status_code == 201
+        assert service.http.get("/ready").status_code == 200
+        assert service.http.get(f"/departments/{created.json()['id']}").json() == created.json()
+        assert service.http.get("/inspect/sizes").status_code == 200
+    for words in (["merge", "--apply"], ["guard", "on"], ["guard", "off"], ["duplicates"]):
+        status, output, errors = legacy.run(preceded, *words)
+        assert (status, errors) == (0, ""), output + errors
+    assert legacy.run(preceded, "doctor")[2] == ""
