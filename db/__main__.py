@@ -9,12 +9,10 @@ from collections.abc import Callable
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from db import adoption, doctor
-from db.adopt import add_arguments, adopt
-from db.change import Refused, connect
+from db.adopt.command import add_arguments, adopt
+from db.doctor import command as doctor
 from db.embedded import database_url, unwind_on_signals
 from db.engine import ENGINES, POSTGRESQL, discover
-from db.merge import SECONDS, merge, plan, undo
 from db.psql import psql
 from db.resources import RESOURCES, check_resources
 from db.roles import roles
@@ -22,6 +20,11 @@ from db.schema import apply_schema, init
 from db.settings import Settings, read_settings
 from db.texts import printable_lines, say
 from db.transaction import Unavailable
+from db.way_out.change import Refused, connect
+from db.way_out.duplicates import report
+from db.way_out.enforce import enforce
+from db.way_out.guard import guard
+from db.way_out.merge import SECONDS, merge, plan, undo
 
 
 def _init(url: str, given: argparse.Namespace) -> bool:
@@ -40,12 +43,12 @@ def _doctor(url: str, given: argparse.Namespace) -> bool:
 
 def _duplicates(url: str, given: argparse.Namespace) -> bool:
     with connect(url, "duplicates") as connection:
-        return adoption.report(connection, given.format, given.resources)
+        return report(connection, given.format, given.resources)
 
 
 def _guard(url: str, given: argparse.Namespace) -> bool:
     with connect(url, "guard") as connection:
-        return adoption.guard(connection, given.action, given.resources)
+        return guard(connection, given.action, given.resources)
 
 
 def _merge(url: str, given: argparse.Namespace) -> bool:
@@ -69,7 +72,7 @@ def _merge(url: str, given: argparse.Namespace) -> bool:
 
 def _enforce(url: str, given: argparse.Namespace) -> bool:
     with connect(url, "enforce") as connection:
-        adoption.enforce(connection, given.resources)
+        enforce(connection, given.resources)
     return True
 
 

@@ -6,7 +6,13 @@ And, where the sample is served, its tables.
 from collections.abc import Iterable
 from functools import partial
 
-from db.change import (
+from db.doctor.definition import indexes, made_by
+from db.engine import ENGINES, POSTGRESQL, Engine, discover
+from db.pool import Row
+from db.queries import QUERIES, one_line
+from db.resources import FOLDER, RESOURCES, ROOT, Resource
+from db.texts import say
+from db.way_out.change import (
     Connection,
     Refused,
     ask,
@@ -17,13 +23,7 @@ from db.change import (
     sql_of,
     wait_for_turn,
 )
-from db.definition import indexes, made_by
-from db.engine import ENGINES, POSTGRESQL, Engine, discover
-from db.kind import why_not_ordinary
-from db.pool import Row
-from db.queries import QUERIES, one_line
-from db.resources import FOLDER, RESOURCES, ROOT, Resource
-from db.texts import say
+from db.way_out.kind import why_not_ordinary
 
 
 def is_sample() -> bool:
@@ -44,7 +44,7 @@ def apply_schema(url: str, engine_name: str | None = None) -> None:
             there = [
                 name
                 for name, resource in RESOURCES.items()
-                if ask(connection, "adoption/kind", resource.table)
+                if ask(connection, "way_out/kind", resource.table)
             ]
             for_each(connection, there, partial(_make_lookup, connection))
 
@@ -68,20 +68,20 @@ def _make_tables(connection: Connection, engine: Engine) -> None:
         return
     else:
         _make(connection, [each.table for each in RESOURCES.values()], engine.schema.read_bytes())
-    _make(connection, ["merged"], sql_of("adoption/merged"))
+    _make(connection, ["merged"], sql_of("way_out/merged"))
     if reason := why_not_ours(connection):
         raise Refused(reason)
-    if ask(connection, "adoption/merged_ids"):
-        change(connection, ["merged"], [sql_of("adoption/merged_as_text")])
+    if ask(connection, "way_out/merged_ids"):
+        change(connection, ["merged"], [sql_of("way_out/merged_as_text")])
 
 
 def why_not_ours(connection: Connection) -> str | None:
     """Return what is to be done where the table merged is somebody else's, or None."""
-    for table in ask(connection, "adoption/merged_others"):
+    for table in ask(connection, "way_out/merged_others"):
         return (
             f"the table {table['name']} is somebody else's, for it has no column"
             f" {', '.join(table['missing'])}: rename it, or put another schema first on the"
-            " search_path and make merged there by sql/adoption/merged.sql"
+            " search_path and make merged there by sql/way_out/merged.sql"
         )
     return None
 
@@ -89,7 +89,7 @@ def why_not_ours(connection: Connection) -> str | None:
 def _make(connection: Connection, tables: list[str], statements: bytes) -> None:
     # Two starts at once would trip over each other's CREATE TABLE IF NOT EXISTS. And CREATE INDEX
     # IF NOT EXISTS locks the table even where it has nothing to do.
-    change(connection, tables, [sql_of("adoption/schema_turn"), statements])
+    change(connection, tables, [sql_of("way_out/schema_turn"), statements])
 
 
 def _make_lookup(connection: Connection, name: str) -> None:
@@ -108,7 +108,7 @@ def _make_lookup(connection: Connection, name: str) -> None:
 
     if there():
         return
-    for kind in ask(connection, "adoption/kind", resource.table):
+    for kind in ask(connection, "way_out/kind", resource.table):
         if kind["kind"] != "r":
             build = one_line(QUERIES[f"{name}/lookup"]).replace(" CONCURRENTLY", "")
             what = why_not_ordinary(resource.table, kind)
@@ -127,7 +127,7 @@ def _make_lookup(connection: Connection, name: str) -> None:
         # One that is there, from a run that was killed, serves no more than this one does.
         _drop(connection, resource, before)
         parameters = (resource.table, index["name"], before)
-        rename = composed(connection, "adoption/rename_index", *parameters)
+        rename = composed(connection, "way_out/rename_index", *parameters)
         change(connection, [resource.table], [rename] if rename else [])
         index = None
     if index is None:
@@ -140,5 +140,5 @@ def _serves(index: Row, wanted: str) -> bool:
 
 
 def _drop(connection: Connection, resource: Resource, name: str) -> None:
-    if drop := composed(connection, "adoption/drop_index", resource.table, name):
+    if drop := composed(connection, "way_out/drop_index", resource.table, name):
         connection.execute(drop)

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from db.doctor.shortcomings import shortcomings
 from db.pool import Connection, Pool
 from db.queries import check_usable
-from db.shortcomings import shortcomings
 from db.transaction import NoConnection, QueueFull, Unavailable, read
 from web.problem import unavailable
 from web.serving import is_draining
@@ -52,7 +52,7 @@ async def live(_request: Request) -> Response:
 
 
 async def check_ready(pool: Pool, resources: Sequence[str]) -> list[str]:
-    """Return what is wrong although a POST would be served, by db.shortcomings.
+    """Return what is wrong although a POST would be served, by db.doctor.shortcomings.
 
     Raises Unavailable if a POST would not find connection, tables and a server that writes.
     """

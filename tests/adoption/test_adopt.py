@@ -14,9 +14,9 @@ import pytest
 from psycopg import RawCursor
 from psycopg.rows import dict_row
 
-import db.adopt
-from db.adopt_catalog import read_table
-from db.adopt_files import render
+import db.adopt.command
+from db.adopt.catalog import read_table
+from db.adopt.files import render
 from db.header import Field
 from db.queries import one_line
 from db.resources import REQUESTS, SAMPLE, Resource, read_resources
@@ -447,7 +447,7 @@ def test_what_would_stop_the_start_is_not_written(
 
     assert adopt(four, tmp_path, "stock", *FOUR["stock"])[0] == 0
     before = contents(tmp_path)
-    monkeypatch.setattr(db.adopt, "render", faulty)
+    monkeypatch.setattr(db.adopt.command, "render", faulty)
     for name in ("tags", "stock"):
         status, said = adopt(four, tmp_path, name, *FOUR[name])
         assert (status, why in said, f"{tmp_path}/{name}: nothing is" in said) == (1, True, True)

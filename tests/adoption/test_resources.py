@@ -137,7 +137,7 @@ def test_a_file_that_is_not_utf_8(folder: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("inspect", "live", "ready", "metrics", "adoption", "distributed"),
+        *("inspect", "live", "ready", "metrics", "way_out", "distributed"),
         *("1st", "_x", "a b", "a.b", "a%2Fb", "tägs", "a" * 46, "a\nb"),
     ],
 )

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from db.adoption import GUARD_ON
-from db.change import Connection, change, connect
 from db.embedded import embedded_server
 from db.programs import BIN
 from db.queries import QUERIES
 from db.schema import apply_schema
+from db.way_out.change import Connection, change, connect
+from db.way_out.guard import GUARD_ON
 from tests.support.service import temporary_data_dir
 
 ROUNDS = 5

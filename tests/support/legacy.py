@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
-import db.merge
-import db.moves
-from db import adoption
+import db.way_out.merge
+import db.way_out.moves
 from db.header import File
 from db.queries import QUERIES
 from db.resources import RESOURCES, Resource
+from db.way_out import duplicates, enforce, guard
 from tests.support.service import ROOT, environment, sql
 
 # Of the rows, a fifth are surplus; departments as well as employees, and employees whose
@@ -97,5 +97,5 @@ def teach(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(files, f"badges.holder/{name}", File(file.path, taught))
         monkeypatch.setitem(QUERIES, f"employees/badges.holder/{name}", taught.encode())
     resources = {**RESOURCES, "employees": Resource("employees", files)}  # which looks anew
-    for module in (adoption, db.merge, db.moves):
+    for module in (duplicates, enforce, guard, db.way_out.merge, db.way_out.moves):
         monkeypatch.setattr(module, "RESOURCES", resources, raising=False)

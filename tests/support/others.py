@@ -1,6 +1,6 @@
 """Serializable transactions that pass by, more of them than PostgreSQL remembers."""
 
-from db import change
+from db.way_out import change
 from tests.support.service import sql
 
 # Looks that find nothing: what the service's POST for a key leaves behind, without its row.
@@ -26,7 +26,7 @@ def make_others(database: str) -> None:
 def remembered(database: str) -> int:
     """How many serializable transactions the server has room for, as doctor says."""
     with change.connect(database, "test") as connection:
-        (server,) = change.ask(connection, "adoption/doctor/server")
+        (server,) = change.ask(connection, "way_out/doctor/server")
     return int(server["serializable"])
 
 

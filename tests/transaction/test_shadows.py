@@ -10,12 +10,12 @@ from psycopg import RawCursor
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
-from db.adoption import GUARD_ON
 from db.programs import BIN
 from db.queries import QUERIES, SCRIPTS
 from db.roles import roles
 from db.schema import apply_schema
 from db.session import MEANING, TABLES, pin
+from db.way_out.guard import GUARD_ON
 from tests.support import legacy
 from tests.support.service import LIMIT, ROOT, environment, serving, sql
 from tests.support.shadows import cast_shadows, chosen, come_before, unshadowed

@@ -72,7 +72,7 @@ def test_the_lookups_index_is_that_of_the_schema() -> None:
 
 
 def test_the_table_merged_is_that_of_the_schema() -> None:
-    _, statement = QUERIES["adoption/merged"].decode().split("CREATE TABLE", 1)
+    _, statement = QUERIES["way_out/merged"].decode().split("CREATE TABLE", 1)
     assert statement in (ROOT / "schema.sql").read_text()
 
 

@@ -11,12 +11,15 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from db import adoption, change, doctor
-from db.check import Check
+from db.doctor import command as doctor
+from db.doctor.check import Check
 from db.embedded import embedded_server
 from db.programs import BIN
 from db.schema import apply_schema
 from db.settings import Settings
+from db.way_out import change
+from db.way_out.enforce import enforce
+from db.way_out.guard import guard
 from tests.support.others import make_others, others, remembered
 from tests.support.roles import make_role
 from tests.support.service import LIMIT, ROOT, environment, sql, temporary_data_dir, until
@@ -112,13 +115,13 @@ def patient(database: str) -> str:
     sql(database, f"GRANT SELECT, INSERT, DELETE ON departments, employees TO {ROLE}")
     sql(database, f"GRANT SELECT ON merged TO {ROLE}")
     with change.connect(database, "guard") as connection:
-        adoption.guard(connection, "on")
+        guard(connection, "on")
     return database
 
 
 def unguard(database: str) -> None:
     with change.connect(database, "guard") as connection:
-        adoption.guard(connection, "off")
+        guard(connection, "off")
 
 
 # the whole
@@ -510,7 +513,7 @@ def test_a_unique_index_a_constraint_and_its_way_there(columns: str, patient: st
     state = "employees_key is not yet a constraint: run `python -m db enforce` again"
     assert key_check(patient) == ("advice", "employees key", state)
     with change.connect(patient, "enforce") as connection:
-        adoption.enforce(connection)
+        enforce(connection)
     held = "the constraint {} holds for all writers"
     found = checks(as_role(patient))
     assert about("employees key", found).detail == held.format("employees_key")
@@ -555,7 +558,7 @@ def test_a_unique_index_of_another_name(statement: str, patient: str) -> None:
     else:
         assert renamed.detail.startswith("employees_key is not yet a constraint: ")
         with change.connect(patient, "enforce") as connection:
-            adoption.enforce(connection)
+            enforce(connection)
     assert troubles(as_role(patient)) == []
 
 

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from db import adoption, change
+import db.way_out.enforce
+from db.way_out import change
 from tests.support import legacy
 from tests.support.legacy import fill
 from tests.support.service import serving, sql, until
@@ -84,7 +85,7 @@ def test_it_removes_what_a_failed_build_left(database: str) -> None:
 def test_duplicates_that_come_while_it_builds_are_named_and_nothing_is_left(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse = adoption.refuse_duplicates
+    refuse = db.way_out.enforce.refuse_duplicates
 
     def too_early(connection: change.Connection, resource: str) -> None:
         refuse(connection, resource)
@@ -92,12 +93,12 @@ def test_duplicates_that_come_while_it_builds_are_named_and_nothing_is_left(
             duplicate(database)
             monkeypatch.undo()
 
-    monkeypatch.setattr(adoption, "refuse_duplicates", too_early)
+    monkeypatch.setattr(db.way_out.enforce, "refuse_duplicates", too_early)
     with (
         change.connect(database, "enforce") as connection,
         pytest.raises(change.Refused, match="Ada"),
     ):
-        adoption.enforce(connection)
+        db.way_out.enforce.enforce(connection)
     assert index(database) == []
     assert constraints(database) == CONSTRAINTS[:1]
 
@@ -132,7 +133,7 @@ def test_a_key_that_does_not_fit_an_index_is_an_error_and_nothing_is_left(databa
 
 def test_it_waits_for_another_enforce(database: str) -> None:
     with change.connect(database, "enforce") as first:
-        assert change.ask(first, "adoption/turn")[0]["mine"]
+        assert change.ask(first, "way_out/turn")[0]["mine"]
         with legacy.start(database, "enforce") as second:
             assert second.stdout is not None
             assert (

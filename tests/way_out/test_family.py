@@ -10,15 +10,18 @@ import psycopg
 import pytest
 from psycopg import RawCursor
 
-import db.merge
-import db.moves
-from db import adoption, change, doctor
-from db.check import Check
-from db.moves import Tally
+import db.way_out.enforce
+import db.way_out.guard
+import db.way_out.merge
+import db.way_out.moves
+from db.doctor import command as doctor
+from db.doctor.check import Check
 from db.queries import QUERIES
 from db.resources import RESOURCES
 from db.schema import apply_schema
 from db.settings import Settings
+from db.way_out import change
+from db.way_out.moves import Tally
 from tests.support import legacy
 from tests.support.legacy import teach
 from tests.support.roles import SERVICE, as_role, make_roles
@@ -116,15 +119,15 @@ ALL = tuple(RESOURCES)
 
 def plan(database: str, names: Iterable[str] = ALL) -> None:
     with change.connect(database, "merge") as connection:
-        db.merge.plan(connection, names)
+        db.way_out.merge.plan(connection, names)
 
 
 def apply(database: str, names: Iterable[str] = ALL) -> None:
-    refuse(asyncio.run(db.merge.merge(database, None, names=names)))
+    refuse(asyncio.run(db.way_out.merge.merge(database, None, names=names)))
 
 
 def undo(database: str, names: Iterable[str] = ALL) -> None:
-    refuse(asyncio.run(db.merge.undo(database, None, names=names)))
+    refuse(asyncio.run(db.way_out.merge.undo(database, None, names=names)))
 
 
 def refuse(tally: Tally) -> None:
@@ -134,12 +137,12 @@ def refuse(tally: Tally) -> None:
 
 def guard(database: str, names: Iterable[str] = ALL, action: str = "on") -> None:
     with change.connect(database, "guard") as connection:
-        adoption.guard(connection, action, names)
+        db.way_out.guard.guard(connection, action, names)
 
 
 def enforce(database: str, names: Iterable[str] = ALL) -> None:
     with change.connect(database, "enforce") as connection:
-        adoption.enforce(connection, names)
+        db.way_out.enforce.enforce(connection, names)
 
 
 COMMANDS: dict[str, Callable[..., object]] = {
@@ -193,8 +196,8 @@ def test_a_child_that_comes_while_it_runs_loses_nothing(
 ) -> None:
     database = duplicated()
     sql(database, FAMILIES["a child"][0])
-    monkeypatch.setattr(db.merge, "_check_tables", lambda *_: None)  # it was not there then
-    tally = asyncio.run(db.merge.merge(database, None))
+    monkeypatch.setattr(db.way_out.merge, "_check_tables", lambda *_: None)  # it was not there then
+    tally = asyncio.run(db.way_out.merge.merge(database, None))
     assert [note.split(":")[0] for note in tally.notes] == ["employees 1 stays as it is"]
     assert sql(database, "SELECT name, rate FROM contractors") == [("Ada", 90)]
     assert sql(database, "SELECT FROM merged WHERE resource = 'employees'") == []
@@ -217,10 +220,10 @@ def test_partitions_that_refer_are_repointed_and_back(
     sql(database, "CREATE TABLE badges_1 PARTITION OF badges FOR VALUES IN (1)")
     sql(database, "CREATE TABLE badges_2 PARTITION OF badges DEFAULT")
     sql(database, "INSERT INTO badges VALUES (11, 1), (12, 2)")
-    tally = asyncio.run(db.merge.merge(database, None))
+    tally = asyncio.run(db.way_out.merge.merge(database, None))
     assert (tally.rows, tally.notes) == ({"departments": 1, "employees": 1}, [])
     assert sql(database, "SELECT id, holder FROM badges_1 ORDER BY id") == [(11, 1), (12, 1)]
-    tally = asyncio.run(db.merge.undo(database, None))
+    tally = asyncio.run(db.way_out.merge.undo(database, None))
     assert tally.notes == []
     assert sql(database, "SELECT id, holder FROM badges ORDER BY id") == [(11, 1), (12, 2)]
 

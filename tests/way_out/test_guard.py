@@ -14,8 +14,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel
 
-from db import adoption, change
+import db.way_out.guard
 from db.queries import QUERIES
+from db.way_out import change
 from tests.bench.guard import ADVISORY, with_lock
 from tests.proof.linearizability import Call
 from tests.proof.schedules import Session, run
@@ -39,7 +40,7 @@ REFUSALS = {"23505", "40001", "40P01"}
 
 def guard(database: str, action: str) -> None:
     with change.connect(database, "guard") as connection:
-        adoption.guard(connection, action)
+        db.way_out.guard.guard(connection, action)
 
 
 @pytest.fixture
@@ -484,7 +485,7 @@ def test_it_stands_beside_its_table_whoever_turns_it_on(database: str) -> None:
 
 def test_on_and_off_take_turns(database: str) -> None:
     with change.connect(database, "guard") as first:
-        assert change.ask(first, "adoption/turn")[0]["mine"]
+        assert change.ask(first, "way_out/turn")[0]["mine"]
         with legacy.start(database, "guard", "on") as second:
             assert second.stdout is not None
             assert second.stdout.readline().startswith("Waiting for")

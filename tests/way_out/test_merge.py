@@ -17,9 +17,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-import db.merge
-from db.moves import Item, Tally
+import db.way_out.merge
 from db.pool import Connection
+from db.way_out.moves import Item, Tally
 from tests.support import legacy
 from tests.support.legacy import duplicated, everything, fill, teach
 from tests.support.roles import as_role, make_role
@@ -167,11 +167,11 @@ def test_a_foreign_key_it_was_taught_is_repointed_and_back(
     )
     sql(database, "INSERT INTO badges SELECT id + 10, id FROM employees")
     before = sql(database, "SELECT id, holder FROM badges ORDER BY id")
-    tally = asyncio.run(db.merge.merge(database, None))
+    tally = asyncio.run(db.way_out.merge.merge(database, None))
     assert (tally.rows, tally.notes) == ({"departments": 2, "employees": 3}, [])
     holders = dict(sql(database, "SELECT id, holder FROM badges"))
     assert holders == {11: 1, 12: 2, 13: 1, 14: 1, 15: 5, 16: 5, 17: 7}
-    tally = asyncio.run(db.merge.undo(database, None))
+    tally = asyncio.run(db.way_out.merge.undo(database, None))
     assert tally.notes == []
     assert sql(database, "SELECT id, holder FROM badges ORDER BY id") == before
 
@@ -420,7 +420,7 @@ def test_a_row_that_would_not_come_back_whole_stays_merged(database: str, altera
 def test_a_locked_row_holds_up_its_own_key_only(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db.merge, "STAGES", ("batch", "alone", "writers locked out"))
+    monkeypatch.setattr(db.way_out.merge, "STAGES", ("batch", "alone", "writers locked out"))
     insert(database, [f"{n // 2}" for n in range(20)], [])
     with (
         serving(DATABASE_URL=database) as service,
@@ -428,7 +428,7 @@ def test_a_locked_row_holds_up_its_own_key_only(
         ThreadPoolExecutor(1) as pool,
     ):
         connection.execute("SELECT FROM departments WHERE id = 20 FOR UPDATE")
-        merging = pool.submit(asyncio.run, db.merge.merge(database, None))
+        merging = pool.submit(asyncio.run, db.way_out.merge.merge(database, None))
         statuses = set()
         for turn in count():
             answer = service.post("/employees", name=f"{turn}", department_id=turn % 18 + 1)
@@ -505,7 +505,7 @@ def test_with_writers_locked_out_nothing_conflicts(
     # began with all others shut out gets to its end.
     insert(database, ["Sales", "Sales"], [(2, "Ada")])
     legacy.run(database, "guard", "on")  # without it all are shut out from the beginning
-    merge_keys = db.merge.merge_keys
+    merge_keys = db.way_out.merge.merge_keys
     stages: list[str] = []
 
     async def disturbed(connection: Connection, items: list[Item]) -> Tally:
@@ -519,8 +519,8 @@ def test_with_writers_locked_out_nothing_conflicts(
             stages.append("alone at last")
         return await merge_keys(connection, items)
 
-    monkeypatch.setattr(db.merge, "merge_keys", disturbed)
-    tally = asyncio.run(db.merge.merge(database, None))
+    monkeypatch.setattr(db.way_out.merge, "merge_keys", disturbed)
+    tally = asyncio.run(db.way_out.merge.merge(database, None))
     assert tally.notes == []
     assert {"disturbed", "alone at last"} == set(stages)
     assert duplicated(database, "departments") == 0

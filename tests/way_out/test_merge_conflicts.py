@@ -9,7 +9,7 @@ import httpx
 import psycopg
 import pytest
 
-import db.merge
+import db.way_out.merge
 from tests.support import legacy
 from tests.support.legacy import duplicated
 from tests.support.others import make_others, others, remembered
@@ -44,7 +44,7 @@ def held_merge(service: Service, row: str) -> Iterator[ThreadPoolExecutor]:
         with psycopg.connect(service.database) as holder:
             holder.execute(f"SELECT FROM {row} FOR UPDATE".encode())
             # One key: that employees share one would be mended by what comes after it.
-            work = db.merge.merge(service.database, 1, seconds=LIMIT)
+            work = db.way_out.merge.merge(service.database, 1, seconds=LIMIT)
             merging = threads.submit(asyncio.run, work)
             until(lambda: waiting(service.database, "onerow merge") > 0)
             yield threads

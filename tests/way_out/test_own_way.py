@@ -583,7 +583,7 @@ def test_a_table_merged_of_somebody_elses_is_left_alone(shop: str, command: Comm
     with psycopg.connect(shop, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA ours")
         connection.execute("SET search_path = ours")
-        connection.execute(QUERIES["adoption/merged"])
+        connection.execute(QUERIES["way_out/merged"])
         name = connection.info.dbname
         connection.execute(f"ALTER DATABASE {name} SET search_path = ours, public".encode())
     well(command("init"))

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from db import doctor
+from db.doctor import command as doctor
 from db.embedded import embedded_server
 from db.inspection import questions
 from db.schema import apply_schema

@@ -3,13 +3,13 @@
 import psycopg
 import pytest
 
-from db import doctor
-from db.change import connect
-from db.check import Check
+from db.doctor import command as doctor
+from db.doctor.check import Check
+from db.doctor.trial import INSERT_AGE
 from db.queries import QUERIES
 from db.resources import RESOURCES
 from db.settings import Settings
-from db.trial import INSERT_AGE
+from db.way_out.change import connect
 from tests.support.service import sql
 
 FUNCTION = "CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} END $$;"

@@ -16,19 +16,19 @@ import psycopg
 from psycopg import RawCursor
 from psycopg.rows import dict_row
 
-from db import prepared
-from db.adopt_catalog import oid_of, read_references, read_table
-from db.adopt_files import render
-from db.adopt_table import Table
-from db.change import Connection, Refused, ask, patient
+from db.adopt.catalog import oid_of, read_references, read_table
+from db.adopt.files import render
+from db.adopt.table import Table
+from db.doctor import prepared
 from db.engine import ENGINES, named
 from db.header import HeaderError
-from db.kind import why_not_ordinary
 from db.queries import QUERIES, flat
 from db.resources import FOLDER, NAME, REQUESTS, RESERVED, Resource, file_of, read_resource
 from db.session import MEANING, SETTINGS, parameters
 from db.settings import Settings
 from db.texts import say
+from db.way_out.change import Connection, Refused, ask, patient
+from db.way_out.kind import why_not_ordinary
 
 # The command that made a folder, and the sums of the files that it wrote, as sha256sum has them.
 RECORD = "adopted.sha256"
@@ -339,7 +339,7 @@ def _report(connection: Connection, table: Table, folder: Path) -> bool:
         say(f"{table.name}: {note}.")
     with connection.transaction(force_rollback=True):
         connection.execute(b"SET LOCAL search_path = pg_catalog, pg_temp")
-        (kind,) = ask(connection, "adoption/kind", table.full)
+        (kind,) = ask(connection, "way_out/kind", table.full)
     if reason := why_not_ordinary(table.name, kind):
         say(f"{reason}: the service works, but merge, guard and enforce refuse it.")
     faults = list(_faults(connection, read_resource(folder)))
@@ -360,7 +360,7 @@ def _faults(connection: Connection, resource: Resource) -> Iterator[str]:
     with connection.transaction(force_rollback=True):
         if not ask(connection, "adopt/table", "merged"):
             # What `python -m db init` makes, so that all files can be looked at before.
-            connection.execute(QUERIES["adoption/merged"])
+            connection.execute(QUERIES["way_out/merged"])
         for check in (
             *prepared.checks(connection, resource),
             *prepared.way_out(connection, resource),

@@ -12,14 +12,14 @@ import psycopg
 from psycopg import errors
 from psycopg.types.numeric import Int8Dumper
 
-from db.change import Connection, ask
-from db.check import ADVICE, FAIL, OK, Check
+from db.doctor.check import ADVICE, FAIL, OK, Check
 from db.pool import Row
 from db.queries import QUERIES
 from db.refusal import is_refusal
 from db.resources import RESOURCES, Resource, parents
 from db.samples import NONE, draw, kinds_of_keys
 from db.transaction import KeyNotStored, LateInsert, meaning_of
+from db.way_out.change import Connection, ask
 
 # Seconds from a transaction's begin in which its insert must come: in insert.sql.
 INSERT_AGE = 0.05
@@ -35,7 +35,7 @@ BEGIN = b"BEGIN ISOLATION LEVEL SERIALIZABLE"
 
 Statement = tuple[bytes, tuple[Any, ...]]
 
-AGE: Statement = (QUERIES["adoption/doctor/age"], ())
+AGE: Statement = (QUERIES["way_out/doctor/age"], ())
 
 
 class Tried(NamedTuple):
@@ -134,7 +134,7 @@ def _insert(connection: Connection, resource: Resource, kind: str) -> Tried:
     values = _values(connection, resource, kind, start)
     key = values[: len(resource.key)]
     insert, select = QUERIES[f"{resource.name}/insert"], QUERIES[f"{resource.name}/select"]
-    immediate: Statement = (QUERIES["adoption/doctor/constraints_immediate"], ())
+    immediate: Statement = (QUERIES["way_out/doctor/constraints_immediate"], ())
     *_, inserted, then, _, found = _send(
         connection, [*start, (insert, values), AGE, immediate, (select, key)]
     )
@@ -151,7 +151,7 @@ def _values(
     Trouble where there is none.
     """
     others = parents(RESOURCES, resource.name)
-    referring = ask(connection, "adoption/doctor/referring", resource.table)
+    referring = ask(connection, "way_out/doctor/referring", resource.table)
     values: list[Any] = []
     for field in resource.fields:
         is_key = field in resource.key

@@ -8,23 +8,25 @@ from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
-from db import prepared
-from db.adoption import guard_status, held_against, is_alike
-from db.change import Connection, Refused, ask
-from db.check import ADVICE, FAIL, OK, Check
-from db.definition import indexes, made_by
+from db.doctor import prepared
+from db.doctor.check import ADVICE, FAIL, OK, Check
+from db.doctor.definition import indexes, made_by
+from db.doctor.lookup import lookup
+from db.doctor.shortcomings import version_fault
+from db.doctor.trial import INSERT_AGE, trial
 from db.header import quoted
-from db.kind import why_not_ordinary
-from db.lookup import lookup
 from db.pool import Row
 from db.queries import QUERIES
 from db.resources import RESOURCES, Resource
 from db.schema import is_sample, why_not_ours
 from db.session import TABLES, conninfo, pin, service_settings
 from db.settings import INSPECTION_POOL_SIZE, Settings
-from db.shortcomings import version_fault
 from db.texts import say
-from db.trial import INSERT_AGE, trial
+from db.way_out.change import Connection, Refused, ask
+from db.way_out.enforce import is_alike
+from db.way_out.guard import guard_status
+from db.way_out.kind import why_not_ordinary
+from db.way_out.references import held_against
 
 RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
@@ -52,7 +54,7 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
     with _connect(conninfo(replace(settings, database_url=url))) as connection:
         # row_security: where rows are hidden, one line says so, and no statement fails for it.
         pin(connection, {**service_settings(settings), "row_security": "on"})
-        (server,) = ask(connection, "adoption/doctor/server")
+        (server,) = ask(connection, "way_out/doctor/server")
         yield _version(server)
         writable = _writable(server)
         yield writable
@@ -127,7 +129,7 @@ def _resource(connection: Connection, resource: Resource) -> Iterator[Check]:
     name, table = resource.name, resource.table
     # A key that may be NULL says so in its header.
     key = [field.name for field in resource.key if not field.optional]
-    found = ask(connection, "adoption/doctor/table", table, NEEDED, _needless(NEEDED), key)
+    found = ask(connection, "way_out/doctor/table", table, NEEDED, _needless(NEEDED), key)
     if not found:
         detail = (
             NO_TABLE
@@ -148,7 +150,7 @@ def _resource(connection: Connection, resource: Resource) -> Iterator[Check]:
 def _merged(connection: Connection) -> Iterator[Check]:
     """Yield the same of the table merged."""
     needless = _needless(NEEDED_ON_MERGED)
-    found = ask(connection, "adoption/doctor/table", "merged", NEEDED_ON_MERGED, needless, [])
+    found = ask(connection, "way_out/doctor/table", "merged", NEEDED_ON_MERGED, needless, [])
     if not found:
         yield Check(FAIL, "merged", NO_TABLE)
         return
@@ -167,7 +169,7 @@ def _needless(needed: list[str]) -> list[str]:
 
 def _types(connection: Connection, resource: Resource) -> Iterator[Check]:
     types = {field.name: field.type for field in resource.key}
-    for column in ask(connection, "adoption/doctor/key_types", resource.table, list(types)):
+    for column in ask(connection, "way_out/doctor/key_types", resource.table, list(types)):
         # What is looked up as citext compares as a constraint does.
         if not (column["type"].endswith("citext") and types[column["name"]].endswith("citext")):
             detail = f"{column['name']} is {column['type']}, which {column['trouble']}"
@@ -175,7 +177,7 @@ def _types(connection: Connection, resource: Resource) -> Iterator[Check]:
 
 
 def _kind(connection: Connection, resource: Resource) -> Iterator[Check]:
-    (kind,) = ask(connection, "adoption/kind", resource.table)
+    (kind,) = ask(connection, "way_out/kind", resource.table)
     reason = why_not_ordinary(resource.table, kind)
     if kind["kind"] == "f":
         detail = f"{reason}: conflicts of serializable transactions are not seen there"
@@ -241,7 +243,7 @@ def _unique(connection: Connection, resource: Resource) -> Check:
         if detail := _wrong_indexes(name, wanted, index, others):
             return Check(FAIL, subject, detail)
     guard = guard_status(connection, resource)
-    kinds = ask(connection, "adoption/kind", resource.table)
+    kinds = ask(connection, "way_out/kind", resource.table)
     whole = index and kinds and kinds[0]["kind"] == "p"  # an index that is in all partitions
     if kinds and why_not_ordinary(resource.table, kinds[0]) and not whole:
         return Check(
@@ -275,7 +277,7 @@ def _key_changes(connection: Connection, resource: Resource) -> Iterator[Check]:
     """
     columns = [field.name for field in resource.key]
     index = f"{resource.name}_lookup"
-    for key in ask(connection, "adoption/doctor/key_changes", resource.table, columns, index):
+    for key in ask(connection, "way_out/doctor/key_changes", resource.table, columns, index):
         for level, event, action in (
             (FAIL, "DELETE", key["on_delete"]),
             (ADVICE, "UPDATE", key["on_update"]),
@@ -292,7 +294,7 @@ def _key_changes(connection: Connection, resource: Resource) -> Iterator[Check]:
 
 def _foreign_keys(connection: Connection, resource: Resource) -> Iterator[Check]:
     name = resource.name
-    foreign_keys = ask(connection, "adoption/foreign_keys", *held_against(resource))
+    foreign_keys = ask(connection, "way_out/foreign_keys", *held_against(resource))
     for column in [key["reference"] for key in foreign_keys if key["referring"] is None]:
         detail = f"{column} has no foreign key to {name}: rows may lose theirs"
         yield Check(FAIL, f"{name} references", detail)
@@ -306,7 +308,7 @@ def _foreign_keys(connection: Connection, resource: Resource) -> Iterator[Check]
 
 
 def _triggers(connection: Connection, resource: Resource) -> Iterator[Check]:
-    found = ask(connection, "adoption/doctor/statement_triggers", resource.table)
+    found = ask(connection, "way_out/doctor/statement_triggers", resource.table)
     if names := [row["name"] for row in found]:
         yield Check(
             ADVICE,
@@ -338,7 +340,7 @@ def _role(server: Row) -> Check:
 
 
 def _creators(connection: Connection) -> Check:
-    found = ask(connection, "adoption/doctor/creators", TABLES)
+    found = ask(connection, "way_out/doctor/creators", TABLES)
     if not found:
         return Check(OK, "schemas", "nobody else may create there")
     who = "; ".join(f"{', '.join(row['roles'])} in {row['schema']}" for row in found)

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 import psycopg
 
-from db.change import Connection, ask
-from db.check import ADVICE, FAIL, OK, Check
-from db.definition import indexes
-from db.kind import some
+from db.doctor.check import ADVICE, FAIL, OK, Check
+from db.doctor.definition import indexes
 from db.pool import Row
 from db.queries import QUERIES, explained, one_line
 from db.resources import Resource
+from db.way_out.change import Connection, ask
+from db.way_out.kind import some
 
 JSON = b"(FORMAT JSON)"
 
@@ -20,7 +20,7 @@ def lookup(connection: Connection, resource: Resource) -> Iterator[Check]:
     """Yield what there is to say of the lookup's index, on each partition and child."""
     subject = f"{resource.name} lookup"
     build = build_lookup(resource)
-    kinds = ask(connection, "adoption/kind", resource.table)
+    kinds = ask(connection, "way_out/kind", resource.table)
     concurrently = " CONCURRENTLY"
     if kinds and kinds[0]["kind"] == "p":  # whose partitions' indexes are built with its own
         concurrently = ""

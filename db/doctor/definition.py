@@ -2,10 +2,10 @@
 
 import re
 
-from db.change import Connection, Refused, ask, composed, sql_of
 from db.pool import Row
 from db.queries import one_line
 from db.resources import Resource
+from db.way_out.change import Connection, Refused, ask, composed, sql_of
 
 # An index file's statement, in which the empty table stands for the resource's.
 _NAME = r'(?:"(?:[^"]|"")+"|\w+)'
@@ -32,12 +32,12 @@ def made_by(connection: Connection, resource: Resource, file: str) -> Row:
         )
     with connection.transaction(force_rollback=True):
         connection.execute(READ_WRITE)
-        shape = composed(connection, "adoption/shape", resource.table)
+        shape = composed(connection, "way_out/shape", resource.table)
         if shape is None:
             raise Refused(f"there is no table {resource.table}")
         connection.execute(shape)
         connection.execute(f"{said[1]} ON pg_temp.onerow_shape {said[2]}".encode())
-        (made,) = ask(connection, "adoption/index", "pg_temp.onerow_shape", "")
+        (made,) = ask(connection, "way_out/index", "pg_temp.onerow_shape", "")
     return made
 
 
@@ -47,7 +47,7 @@ def indexes(
     """Return the index that has the resource's name with this ending, and the table's others."""
     name = f"{resource.name}_{suffix}"
     named, others = None, []
-    for index in ask(connection, "adoption/index", resource.table, name):
+    for index in ask(connection, "way_out/index", resource.table, name):
         if index["name"] == name:
             named = index
         else:

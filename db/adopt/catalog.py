@@ -14,12 +14,12 @@ from secrets import token_hex
 import psycopg
 from psycopg import errors
 
-from db.adopt_table import Column, Condition, Part, Reference, Table, replaced, short
-from db.change import Connection, Refused, ask
+from db.adopt.table import Column, Condition, Part, Reference, Table, replaced, short
 from db.header import KINDS, UNSENT, quoted
-from db.kind import NAMES
 from db.pool import Row
 from db.queries import flat
+from db.way_out.change import Connection, Refused, ask
+from db.way_out.kind import NAMES
 
 # What a column cannot be called: the answer has an id of its own, and a lookup's the copies.
 TAKEN = {"id": "the primary key is answered as id", "copies": "a lookup answers how many there are"}

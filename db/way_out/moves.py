@@ -7,10 +7,10 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from db.change import sql_of
 from db.pool import Connection, Row
 from db.queries import QUERIES
 from db.resources import RESOURCES, Resource
+from db.way_out.change import sql_of
 
 Id = Any  # as psycopg loads it
 Pairs = list[tuple[Id, Id]]  # the id of a row that goes, and the id of the one that stays

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from psycopg import pq
 
-from db.change import Connection, ask
-from db.check import ADVICE, FAIL, Check
+from db.doctor.check import ADVICE, FAIL, Check
 from db.header import Field, File
 from db.queries import shown
 from db.resources import REQUESTS, Resource
+from db.way_out.change import Connection, ask
 
 STATEMENT = b""  # the unnamed one, which the next replaces
 
@@ -76,5 +76,5 @@ def _others(
     connection: Connection, fields: tuple[Field, ...], types: list[int]
 ) -> list[tuple[int, str]]:
     """Return the number, from 1, and the type of those that have another type than is said."""
-    rows = ask(connection, "adoption/doctor/types", types, [field.type for field in fields])
+    rows = ask(connection, "way_out/doctor/types", types, [field.type for field in fields])
     return [(row["number"], row["type"]) for row in rows]

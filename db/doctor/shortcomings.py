@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from db.lookup import JSON, build_lookup, is_served, scans
+from db.doctor.lookup import JSON, build_lookup, is_served, scans
 from db.pool import Connection
 from db.queries import QUERIES, explained
 from db.resources import RESOURCES

@@ -88,13 +88,13 @@ def change(connection: Connection, tables: Sequence[str], statements: Sequence[b
     while True:
         try:
             with connection.transaction():
-                ask(connection, "adoption/lock_timeout", timeout)
+                ask(connection, "way_out/lock_timeout", timeout)
                 for statement in statements:
                     connection.execute(statement)
             return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if monotonic() > deadline:
-                holders = ask(connection, "adoption/lock_holders", list(tables))
+                holders = ask(connection, "way_out/lock_holders", list(tables))
                 who = "; ".join(each["description"] for each in holders) or "nobody any more"
                 raise Refused(f"{', '.join(tables)} stayed locked by {who}") from None
         timeout = min(2 * timeout, LOCK_TIMEOUT_MAX)
@@ -119,7 +119,7 @@ def wait_for_turn(connection: Connection) -> None:
     """Wait until no other init, guard or enforce runs: one that was killed may still build."""
     # Asked again and again, since an index is not built before those who wait for a lock are done.
     told = False
-    while not ask(connection, "adoption/turn")[0]["mine"]:
+    while not ask(connection, "way_out/turn")[0]["mine"]:
         if not told:
             say("Waiting for another init, guard or enforce to end.")
         told = True

@@ -13,30 +13,7 @@ from psycopg import AsyncRawCursor, AsyncRawServerCursor
 from psycopg.rows import dict_row
 from tqdm import tqdm
 
-from db import change
-from db.adoption import (
-    check_references,
-    duplicates,
-    held_against,
-    key_text,
-    refuse_guarded,
-    refuse_relatives,
-)
-from db.change import Refused, for_each
 from db.header import names_of
-from db.kind import check_referring
-from db.moves import (
-    Item,
-    Tally,
-    Unmergeable,
-    ask,
-    children,
-    family,
-    merge_rows,
-    restore,
-    table_of,
-    tables,
-)
 from db.pool import Connection, Pool, Row, TimeOfDay, open_pool
 from db.resources import RESOURCES, Resource
 from db.session import MEANING
@@ -50,6 +27,25 @@ from db.transaction import (
     Unavailable,
     serializable,
 )
+from db.way_out import change
+from db.way_out.change import Refused, for_each
+from db.way_out.duplicates import duplicates, key_text
+from db.way_out.enforce import refuse_enforced
+from db.way_out.guard import refuse_guarded
+from db.way_out.kind import check_referring, refuse_relatives
+from db.way_out.moves import (
+    Item,
+    Tally,
+    Unmergeable,
+    ask,
+    children,
+    family,
+    merge_rows,
+    restore,
+    table_of,
+    tables,
+)
+from db.way_out.references import check_references, held_against
 
 # Keys in one transaction. One by one they make 500 a second, by 20 some 7,000: the time goes into
 # COMMIT and round trips. More would meet the service's requests more often, and repeat more work.
@@ -178,11 +174,12 @@ async def undo(
                 _check_tables(connection, family(name))
                 for resource in family(name):
                     refuse_guarded(connection, resource)
+                    refuse_enforced(connection, resource)
                 able.append(name)
             except Refused as error:
                 refused.refused.append(f"{name}: {error}")
         locks = _locks(connection, [each for name in able for each in family(name)])
-    query = change.sql_of("adoption/merged_last_first")
+    query = change.sql_of("way_out/merged_last_first")
     run = Run(restore, query, [able], "merged", " rows", locks, url, seconds)
     if able:
         async with _pool(url, seconds) as pool:
@@ -195,7 +192,7 @@ def _check(connection: change.Connection, name: str) -> None:
     """Raise Refused unless rows of a resource can be merged without a loss."""
     _check_tables(connection, family(name))
     for resource in family(name):
-        foreign_keys = change.ask(connection, "adoption/foreign_keys", *held_against(resource))
+        foreign_keys = change.ask(connection, "way_out/foreign_keys", *held_against(resource))
         check_references(resource, foreign_keys)
         for reference in resource.references:
             _check_keys(connection, resource, reference)
@@ -207,7 +204,7 @@ def _check_keys(connection: change.Connection, resource: Resource, reference: st
     column = names_of(reference)[-1]
     resources = list(RESOURCES)
     all_tables = [each.table for each in RESOURCES.values()]
-    served = change.ask(connection, "adoption/served", table, column, resources, all_tables)
+    served = change.ask(connection, "way_out/served", table, column, resources, all_tables)
     names = " and ".join(each["resource"] for each in served)
     if all(each["has_column"] is False for each in served):
         return
@@ -233,11 +230,11 @@ def _check_tables(connection: change.Connection, resources: list[Resource]) -> N
         refuse_relatives(connection, resource)
         for reference in resource.references:
             table = table_of(reference)
-            check_referring(table, change.ask(connection, "adoption/kind", table))
+            check_referring(table, change.ask(connection, "way_out/kind", table))
 
 
 def _locks(connection: change.Connection, resources: list[Resource]) -> Row:
-    return change.ask(connection, "adoption/lock", tables(resources))[0]
+    return change.ask(connection, "way_out/lock", tables(resources))[0]
 
 
 def _pool(url: str, seconds: float) -> AbstractAsyncContextManager[Pool]:
@@ -334,7 +331,7 @@ async def _check_guarded(connection: Connection, name: str) -> None:
     """
     if children(RESOURCES[name]):
         for each in family(name):
-            status = await ask(connection, "adoption/guard_status", each.table, each.name)
+            status = await ask(connection, "way_out/guard_status", each.table, each.name)
             if status[0]["status"] != "on":
                 raise WritersGoOn
 
@@ -353,7 +350,7 @@ async def merge_keys(connection: Connection, items: list[Item]) -> Tally:
     """Merge all rows that share a key with one of the items, which are of one resource."""
     name = items[0][0]
     for each in family(name):
-        foreign_keys = await ask(connection, "adoption/foreign_keys", *held_against(each))
+        foreign_keys = await ask(connection, "way_out/foreign_keys", *held_against(each))
         check_references(each, foreign_keys)
     rows = await ask(connection, f"{name}/surplus", [id_ for _, id_ in items])
     tally = Tally()

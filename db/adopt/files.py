@@ -5,11 +5,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from db.adopt_table import Part, Table, literal
+from db.adopt.table import Part, Table, literal
 from db.header import quoted
 from db.resources import ROOT
 
-TEMPLATES = ROOT / "db" / "templates"
+TEMPLATES = ROOT / "db" / "adopt" / "templates"
 
 # The first version that can take two NULLs for equal in a unique index.
 NULLS_NOT_DISTINCT = 150_000

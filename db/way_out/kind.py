@@ -1,7 +1,8 @@
 """What a table is: merge, guard and enforce are for an ordinary one, alone in its family."""
 
-from db.change import Refused
 from db.pool import Row
+from db.resources import Resource
+from db.way_out.change import Connection, Refused, ask
 
 NAMES = {
     "p": "a partitioned table",
@@ -56,3 +57,8 @@ def check_referring(table: str, kinds: list[Row]) -> None:
                 f"{table} has children without its foreign key ({some(kind['children'])}): a row"
                 " written there meanwhile would refer to a row that is gone"
             )
+
+
+def refuse_relatives(connection: Connection, resource: Resource) -> None:
+    """Raise Refused unless the resource's table is an ordinary one."""
+    check_ordinary(resource.table, ask(connection, "way_out/kind", resource.table))

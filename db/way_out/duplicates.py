@@ -1,0 +1,101 @@
+"""Duplicates: which keys have several rows, the worst first, and what refers to them."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import chain, islice
+from typing import Any
+
+from psycopg import RawServerCursor
+
+from db.pool import Row
+from db.resources import RESOURCES, Resource
+from db.texts import inert, say
+from db.way_out.change import Connection, ask, for_each, sql_of
+from db.way_out.references import held_against
+
+# Rows of the report as a table.
+WORST = 10
+
+COLUMNS = (
+    "resource", "key", "copies", "id", "first_created_at", "last_created_at", "referring"
+)  # fmt: skip
+
+
+def duplicates(connection: Connection, name: str) -> Iterator[Row]:
+    """Yield the keys that several rows share, the worst first, in bounded memory."""
+    # WITH HOLD: the server keeps the rows, on disk if they are many, and no transaction stays open.
+    with RawServerCursor(connection, "duplicates", withhold=True) as cursor:
+        cursor.execute(sql_of(f"{name}/duplicates"))
+        yield from cursor
+
+
+def report(connection: Connection, form: str, names: Iterable[str] = RESOURCES) -> bool:
+    """Print the duplicates as "table", "csv" or "json"; return whether there are none.
+
+    Raises Refused, which names the resources that could not be asked.
+    """
+    found = 0
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+
+    def tell(name: str) -> None:
+        nonlocal found
+        if form == "table":
+            found += _print_table(connection, RESOURCES[name])
+            return
+        for row in duplicates(connection, name):
+            if form == "csv":
+                writer.writerow(_cells(row))
+            else:
+                told = {column: row[column] for column in COLUMNS}
+                print(",\n" if found else "[", json.dumps(told, default=_text), end="")
+            found += 1
+
+    if form == "csv":
+        writer.writerow(COLUMNS)
+    try:
+        for_each(connection, names, tell)
+    finally:
+        if form == "json":
+            print("]" if found else "[]")
+    return not found
+
+
+def _print_table(connection: Connection, resource: Resource) -> bool:
+    rows = duplicates(connection, resource.name)
+    first = next(rows, None)
+    if first is None:
+        say(f"{resource.name}: every key has one row.")
+        return False
+    say(f"{resource.name}: {first['total']:,} keys have {first['surplus']:,} rows too many.")
+    for key in ask(connection, "way_out/foreign_keys", *held_against(resource)):
+        if key["reference"] is None:
+            say(f"{key['referring']} refers to them, too, and merge has no SQL for that.")
+    say(f"{'rows':>8} {'id kept':>10} {'first':20} {'last':20} {'referring':>9}  key")
+    for row in islice(chain([first], rows), WORST):
+        say(
+            f"{row['copies']:>8,} {_text(row['id']):>10} {_text(row['first_created_at']):20}"
+            f" {_text(row['last_created_at']):20} {row['referring']:>9,}  {key_text(row)}"
+        )
+    if first["total"] > WORST:
+        say(f"and {first['total'] - WORST:,} keys more: --format csv or json lists all.")
+    return True
+
+
+def _cells(row: Row) -> list[object]:
+    plain = {**row, "key": key_text(row)}
+    cells = [value if isinstance(value, int) else _text(value) for value in map(plain.get, COLUMNS)]
+    return [inert(cell) if isinstance(cell, str) else cell for cell in cells]
+
+
+def key_text(row: Row) -> str:
+    """The key as JSON in ASCII: a name may hold what a terminal would obey."""
+    return json.dumps(row["key"])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return "" if value is None else str(value)

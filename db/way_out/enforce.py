@@ -1,0 +1,93 @@
+"""Enforce: each key's unique index, a constraint where it can be one, in the place of the guard."""
+
+from collections.abc import Iterable
+from itertools import islice
+
+import psycopg
+
+from db.doctor.definition import indexes, made_by
+from db.pool import Row
+from db.resources import RESOURCES, Resource
+from db.texts import say
+from db.way_out.change import Connection, Refused, ask, change, for_each, sql_of, wait_for_turn
+from db.way_out.duplicates import duplicates, key_text
+from db.way_out.guard import guard, refuse_others_objects
+from db.way_out.kind import refuse_relatives
+
+
+def enforce(connection: Connection, names: Iterable[str] = RESOURCES) -> None:
+    """Make each key unique and drop its guard.
+
+    Raises Refused, which names the resources whose guard is as it was.
+    """
+    wait_for_turn(connection)
+
+    def enforce_one(name: str) -> None:
+        resource = RESOURCES[name]
+        refuse_relatives(connection, resource)
+        refuse_others_objects(connection, resource)  # for at the end the guard is dropped
+        refuse_duplicates(connection, name)
+        make_unique(connection, resource)
+        guard(connection, "off", [name])
+
+    for_each(connection, names, enforce_one)
+
+
+def refuse_duplicates(connection: Connection, resource: str) -> None:
+    """Raise Refused, naming keys, if several rows share one."""
+    rows = duplicates(connection, resource)
+    some = list(islice(rows, 3))
+    if some:
+        names = ", ".join(key_text(row) for row in some)
+        raise Refused(
+            f"{resource} has {some[0]['total']:,} keys with several rows ({names}, ...):"
+            " run `python -m db guard on` and `python -m db merge --apply` first"
+        )
+
+
+def make_unique(connection: Connection, resource: Resource) -> None:
+    """Build the unique index, unless it is there, and make it a constraint if it can be one."""
+    name = f"{resource.name}_key"
+    index = key_index(connection, resource)
+    if index and not index["valid"]:
+        say(f"Dropping {name}, which an earlier run left INVALID.")
+        ask(connection, f"{resource.name}/index_drop")
+        index = None
+    if not index:
+        try:
+            say(f"Building {name}.")
+            ask(connection, f"{resource.name}/index")
+        except psycopg.Error as error:
+            if not connection.closed and key_index(connection, resource):
+                ask(connection, f"{resource.name}/index_drop")
+            if not isinstance(error, psycopg.errors.UniqueViolation):
+                raise
+            refuse_duplicates(connection, resource.name)
+            raise
+    if "constraint" not in resource.files:
+        say(f"{name} is a unique index of {resource.table}, and holds for all writers.")
+        return
+    if not index or not index["is_constraint"]:
+        change(connection, [resource.table], [sql_of(f"{resource.name}/constraint")])
+    say(f"{name} is a constraint of {resource.table}.")
+
+
+def refuse_enforced(connection: Connection, resource: Resource) -> None:
+    """Raise Refused if the key's constraint would refuse the rows that undo puts back."""
+    if key_index(connection, resource):
+        raise Refused(f"{resource.name}_key refuses duplicates: drop that constraint first")
+
+
+def key_index(connection: Connection, resource: Resource) -> Row | None:
+    """The unique index that has the key's name. Raises Refused if it is another one."""
+    named, _ = indexes(connection, resource, "key")
+    if named is None or not named["is_unique"]:
+        return None
+    if named["mine"] and is_alike(named, made_by(connection, resource, "index")):
+        return named
+    raise Refused(f"{named['name']} is an index of something else: rename it first")
+
+
+def is_alike(index: Row, other: Row) -> bool:
+    """Tell whether two unique indexes refuse the same rows."""
+    return all(index[what] == other[what] for what in ("keys", "nulls_equal", "predicate"))

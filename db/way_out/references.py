@@ -1,0 +1,35 @@
+"""The foreign keys that refer to a resource, held against the files that follow them."""
+
+from typing import Any
+
+from db.header import names_of
+from db.pool import Row
+from db.resources import Resource
+from db.way_out.change import Refused
+from db.way_out.moves import table_of
+
+
+def held_against(resource: Resource) -> list[Any]:
+    """Return the parameters of foreign_keys.sql, which finds what a resource has no files for."""
+    references = resource.references
+    names = [names_of(each) for each in references]
+    # A folder whose name has no table in it is found to have no foreign key.
+    tables = [
+        table_of(each) if len(parts) > 1 else None
+        for each, parts in zip(references, names, strict=True)
+    ]
+    return [resource.table, references, tables, [parts[-1] for parts in names]]
+
+
+def check_references(resource: Resource, foreign_keys: list[Row]) -> None:
+    """Raise Refused unless the foreign keys to a resource are those that there are files for."""
+    if unknown := [key["referring"] for key in foreign_keys if key["reference"] is None]:
+        raise Refused(
+            "a foreign key that merge has no SQL for would delete rows or refuse:"
+            f" {', '.join(unknown)}"
+        )
+    if gone := [key["reference"] for key in foreign_keys if key["referring"] is None]:
+        raise Refused(
+            f"without a foreign key {', '.join(gone)} a row written meanwhile"
+            f" would refer to a row of {resource.name} that is gone"
+        )
