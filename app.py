@@ -1,17 +1,18 @@
 """onerow: get or create a row, one row per key under any concurrency.
 
-A request from top to bottom: its handler, its route, the start. `python app.py` serves it.
+A request from top to bottom: its route, its handler, the start. `python app.py` serves it.
 """
 
 import logging
 import math
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,27 +27,27 @@ from starlette.routing import Route
 from db.embedded import database_url, unwind_on_signals
 from db.engine import discover
 from db.inspection import open_inspection_pool
-from db.pipeline import get_or_create as get_or_create_in_pipeline
-from db.pool import Connection, Row, open_pool
-from db.queries import QUERIES, Outcome, Retired, get_or_create, look_up, select
+from db.pool import open_pool
 from db.refusal import is_refusal, is_taken_id
 from db.resources import FOLDER, RESOURCES, check_resources
+from db.rows import Outcome, Retired, get_or_create, look_up, select
+from db.rows import delete as delete_row
 from db.schema import apply_schema
 from db.settings import read_settings
 from db.texts import say
-from db.transaction import Attempts, Unavailable, in_pipeline, serializable
+from db.transaction import Attempts, Unavailable, transact
 from db.watch import Watch
 from web import health, inspection, metrics, openapi
 from web.browsers import OwnPages
 from web.connection import Limits
-from web.endpoint import Endpoint, endpoints
-from web.errors import ERROR_HANDLERS, on_error
+from web.endpoint import Endpoint, endpoints, route, timed
+from web.errors import ERROR_HANDLERS
 from web.health import check_ready
 from web.log import log_to_stderr
 from web.metrics import Metrics
 from web.observation import Observe
 from web.problem import defect, problem
-from web.response import answer, moved, path_of, server_timing
+from web.response import answer, moved, path_of
 from web.serving import end_in_order, serve
 from web.token import RequireToken
 from web.traffic import Traffic, shared_folder
@@ -67,39 +68,37 @@ log = logging.getLogger("onerow")
 check_resources()
 settings = read_settings()
 
-# What answers the requests. Each handler validates, transacts, answers.
-
 NO_ROW = "There is no row with this id."
 
+# A list is prepared for each set of parameters that are given, up to these: `after`, `limit` and
+# two filters. There are too many larger sets for a session to remember.
+MOST_GIVEN = 4
 
-async def create(endpoint: Endpoint, request: Request) -> Response:
+
+def routes(endpoint: Endpoint) -> list[Route]:
+    """Return a resource's routes, one for each path, so that a 405 lists all that it allows."""
+    return [
+        route(f"/{endpoint.name}", endpoint, GET=list_, POST=create),
+        route(f"/{endpoint.name}/{endpoint.id}", endpoint, GET=get, DELETE=delete),
+    ]
+
+
+# The handlers. Each validates, transacts, answers.
+
+
+@timed
+async def create(endpoint: Endpoint, request: Request, attempts: Attempts) -> Response:
     """Get or create the row of a key."""
-    attempts = Attempts()
-    started = perf_counter()
-    try:
-        body = from_body(await json_body(request), endpoint.types.body)
-        started = perf_counter()
-        try:
-            row, copies, created = await found_or_created(
-                endpoint, request, as_text(body), attempts
-            )
-        finally:
-            if attempts.retried:
-                request.state.traffic.count("retried", len(attempts.retried))
-            request.state.metrics.transaction("POST", endpoint.name, attempts)
-        request.state.traffic.count("created" if created else "existing")
-    except tuple(ERROR_HANDLERS) as error:
-        response = await on_error(request, error)
+    body = from_body(await json_body(request), endpoint.types.body)
+    row, copies, created = await found_or_created(endpoint, request, as_text(body), attempts)
+    if copies > 1 and prefers_strict(request):
+        response = problem(412, f"{copies} rows have this key.")
     else:
-        if copies > 1 and prefers_strict(request):
-            response = problem(412, f"{copies} rows have this key.")
-        else:
-            response = answer(row, 201 if created else 200)
-            request.state.metrics.row(endpoint.name, created=created)
-        response.headers["Location"] = path_of(endpoint.name, row["id"])
-        if copies > 1:
-            response.headers["Duplicates"] = str(copies)
-    response.headers["Server-Timing"] = server_timing(started, attempts)
+        response = answer(row, 201 if created else 200)
+        request.state.metrics.row(endpoint.name, created=created)
+    response.headers["Location"] = path_of(endpoint.name, row["id"])
+    if copies > 1:
+        response.headers["Duplicates"] = str(copies)
     return response
 
 
@@ -108,28 +107,20 @@ async def found_or_created(
 ) -> Outcome:
     """Get or create, with the kept row in the place of a parent that a merge retired."""
     deadline = monotonic() + settings.retry_deadline
-    resource = endpoint.resource
-    width = len(resource.key)
+    name, width = endpoint.name, len(endpoint.resource.key)
     again = True
     while True:
+        key, attributes = values[:width], values[width:]
         try:
-            # Looked up here, where a test may have put others in their place.
-            transact, steps = (
-                (in_pipeline, get_or_create_in_pipeline)
-                if settings.pipeline
-                else (serializable, get_or_create)
-            )
             return await transact(
                 request.state.pool,
-                partial(
-                    steps, resource=resource.name, key=values[:width], attributes=values[width:]
-                ),
+                partial(get_or_create, resource=name, key=key, attributes=attributes),
                 seconds=deadline - monotonic(),
                 attempts=attempts,
-                key_constraint=f"{resource.name}_key",
+                key_constraint=f"{name}_key",
             )
         except psycopg.errors.UniqueViolation as error:
-            if is_taken_id(error) and any(field.name == "id" for field in resource.fields):
+            if is_taken_id(error) and any(field.name == "id" for field in endpoint.resource.fields):
                 raise Invalid([wrong("id", "is another row's")]) from None
             raise
         except psycopg.errors.ForeignKeyViolation:
@@ -190,8 +181,11 @@ async def list_(endpoint: Endpoint, request: Request) -> Response:
     ]
     if alone:
         raise Invalid(alone)
-    rows = await select(
-        request.state.pool, f"{endpoint.name}/list", parameters, deadline - monotonic()
+    shape = " ".join(given) if len(given) <= MOST_GIVEN else None
+    rows = await transact(
+        request.state.pool,
+        partial(select, query=f"{endpoint.name}/list", values=parameters, shape=shape),
+        seconds=deadline - monotonic(),
     )
     if not rows:
         for name, parent in endpoint.parents.items():
@@ -211,32 +205,25 @@ async def list_(endpoint: Endpoint, request: Request) -> Response:
     return answer({"items": items, "next": following})
 
 
-async def delete(endpoint: Endpoint, request: Request) -> Response:
+@timed
+async def delete(endpoint: Endpoint, request: Request, attempts: Attempts) -> Response:
     """Delete one row, and what hangs on it by ON DELETE CASCADE."""
     id_ = as_sent(from_path(request, "id", endpoint.types.id))
-
-    async def work(connection: Connection) -> Row | None:
-        query = QUERIES[f"{endpoint.name}/delete"]
-        # Not prepared: psycopg would answer a ROLLBACK by DEALLOCATE ALL, the pipeline's included.
-        return await (await connection.execute(query, [id_], prepare=False)).fetchone()
-
-    attempts = Attempts()
-    started = perf_counter()
     try:
-        deleted = await serializable(
-            request.state.pool, work, seconds=settings.retry_deadline, attempts=attempts
+        deleted = await transact(
+            request.state.pool,
+            partial(delete_row, resource=endpoint.name, id_=id_),
+            seconds=settings.retry_deadline,
+            attempts=attempts,
         )
-        response = Response(status_code=204) if deleted else problem(404, NO_ROW)
     except psycopg.DatabaseError as error:
         if not is_refusal(error):
             raise
-        response = problem(
-            409, "Rows of another table refer to this one, or a trigger protects it."
-        )
-    finally:
-        request.state.metrics.transaction("DELETE", endpoint.name, attempts)
-    response.headers["Server-Timing"] = server_timing(started, attempts)
-    return response
+        return problem(409, "Rows of another table refer to this one, or a trigger protects it.")
+    return Response(status_code=204) if deleted else problem(404, NO_ROW)
+
+
+# The start.
 
 
 @asynccontextmanager
@@ -252,40 +239,25 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
             told = error if isinstance(error, Unavailable) else type(error).__name__
             log.warning("not ready: %s", told)
         with shared_folder() as folder:
-            counts = Metrics()
+            traffic = Traffic(folder)
+            counts = Metrics(traffic)
             async with counts.watching(pool):
                 log.info("worker %d begins", os.getpid())
                 yield {
                     "pool": pool,
                     "inspection_pool": inspection_pool,
-                    "traffic": Traffic(folder),
+                    "traffic": traffic,
                     "metrics": counts,
                     "limits": Limits(settings.max_body, settings.retry_deadline),
                 }
                 log.info("worker %d ends", os.getpid())
 
 
-# The routes, one for each path, so that a 405 lists all that the path allows.
-
 ENDPOINTS = endpoints(RESOURCES)
-
-Handler = Callable[[Endpoint, Request], Awaitable[Response]]
-
-
-def route(path: str, endpoint: Endpoint, **handlers: Handler) -> Route:
-    """Return the route of a path, with a handler for each method."""
-    handlers["HEAD"] = handlers["GET"]  # the server drops the body
-
-    async def handle(request: Request) -> Response:
-        return await handlers[request.method](endpoint, request)
-
-    return Route(path, handle, methods=list(handlers))
-
 
 app = Starlette(
     routes=[
-        *(route(f"/{each.name}", each, GET=list_, POST=create) for each in ENDPOINTS),
-        *(route(f"/{each.name}/{each.id}", each, GET=get, DELETE=delete) for each in ENDPOINTS),
+        *chain.from_iterable(map(routes, ENDPOINTS)),
         *health.routes(list(RESOURCES)),
         openapi.route(ENDPOINTS, token=bool(settings.tokens)),
         *inspection.ROUTES,

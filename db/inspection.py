@@ -18,15 +18,17 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool
 
+from db.connection import Connection
 from db.header import File
 from db.meter import Meter
-from db.pool import Connection, Pool
+from db.pool import OnDemandPool, Pool
 from db.queries import INSPECT, shown
 from db.resources import RESOURCES
 from db.session import MEANING, PLANS, SETTINGS, conninfo, parameters
 from db.settings import INSPECTION_POOL_SIZE, Settings
-from db.transaction import Unavailable, read
+from db.transaction import Unavailable, transact
 
 # Other names are no pages: a hidden file of an editor, a name that no URL holds as it is.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -177,9 +179,9 @@ def open_inspection_pool(settings: Settings) -> Pool:
     if not settings.pooler:
         # The service's own avoid sequential scans, at any price.
         options += f" -c statement_timeout={STATEMENT_TIMEOUT}s -c enable_seqscan=on"
-    return Pool(
+    source = AsyncConnectionPool(
         make_conninfo(service, fallback_application_name="onerow inspect", options=options),
-        queue=QUEUE,
+        connection_class=Connection,
         min_size=0,
         max_size=INSPECTION_POOL_SIZE,
         kwargs={
@@ -194,6 +196,7 @@ def open_inspection_pool(settings: Settings) -> Pool:
         open=False,
         name="onerow inspect",
     )
+    return OnDemandPool(source, QUEUE)
 
 
 async def _configure(connection: Connection) -> None:
@@ -278,7 +281,7 @@ async def ask(pool: Pool, question: Question, values: list[str | None]) -> Answe
                 raise CannotAnswer(f"SQLSTATE {error.sqlstate}") from error
             raise CannotAnswer(error.diag.message_primary or error) from error
 
-    return await read(pool, work, seconds=DEADLINE)
+    return await transact(pool, work, seconds=DEADLINE)
 
 
 async def _answer(connection: Connection, question: Question, values: list[str | None]) -> Answer:

@@ -7,7 +7,7 @@ import asyncio
 import os
 from socket import socket, socketpair
 
-from db.pool import Connection
+from db.connection import Connection
 
 # Bytes that are passed on at a time.
 PIECE = 65536

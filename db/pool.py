@@ -1,278 +1,180 @@
-"""The connections of one worker, each set up the way the SQL needs it."""
+"""The connections of one worker: psycopg's pool makes them, and a queue here hands them on."""
 
 import asyncio
 import os
-from collections.abc import Sequence
+from asyncio import Future
+from collections import deque
+from collections.abc import Coroutine
 from contextlib import suppress
-from datetime import UTC, date, datetime
 from math import inf
 from time import monotonic
-from typing import Any, ClassVar, TypeVar
+from typing import Any, Self
 
 import psycopg
-from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel, generators, waiting
-from psycopg.abc import PQGen
-from psycopg.adapt import Buffer, Loader
+from psycopg import AsyncRawCursor, IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
-from psycopg.rows import dict_row, tuple_row
+from psycopg.rows import dict_row
 from psycopg.types.numeric import Int8Dumper
-from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
+from db.connection import Connection
 from db.engine import POSTGRESQL, named
+from db.loaders import LOADERS
 from db.resources import ROOT
-from db.session import (
-    SEARCH_PATH,
-    SETTINGS,
-    TABLES,
-    conninfo,
-    engine_of,
-    parameters,
-    service_settings,
-    timeouts,
-)
+from db.session import conninfo, engine_of, parameters, timeouts
 from db.settings import Settings
 
-SESSION = (ROOT / "sql" / "session.sql").read_bytes()
 TIMELINE = (ROOT / "sql" / "timeline.sql").read_bytes()
 
-T = TypeVar("T")
-Row = dict[str, Any]
+# Seconds between two tries to replace a lost connection, so that it is back soon after the database
+# is. psycopg's pool tells the log of each.
+RECONNECT = 0.5
 
-# Seconds after which the pool tries once more to replace a lost connection. Then each request that
-# waits for one makes it try again, so that it is back at once when the database is.
-RECONNECT_TIMEOUT = 0.5
-
-# Seconds in which the server can be told that nobody waits for its statement any more. One that
-# answers takes milliseconds; the caller waits for no longer than that behind its deadline.
-CANCEL_TIMEOUT = 0.5
-
-# Seconds for the statement to end by that. Longer, and the network is not there, or the server.
-ANSWER_TIMEOUT = 0.2
+# Seconds for which a connection is handed from one request to the next. Then psycopg's pool has a
+# look at it, and replaces it once it is an hour old.
+KEPT = 60
 
 
-class Connection(AsyncConnection[Row]):
-    """A connection that closes where its user stops waiting: at the deadline, or cancelled.
+class Pool:
+    """A fixed number of connections, and the requests that wait for one, the first come first.
 
-    psycopg's own keeps the user for up to ten seconds then, until the server has cancelled.
+    psycopg's own queue takes a lock and a task for each request, a fifth of the processor time that
+    a request's transaction takes.
     """
 
-    deadline = inf  # of monotonic()
-
-    # The search_path that a session of these settings has found. To look for it anew takes longer
-    # than all else of a new session. Forgotten where a table is missing, for it may have moved.
-    paths: ClassVar[dict[Settings, str | None]] = {}
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.prepared: set[str] = set()  # what db.pipeline has prepared, by name
-        self.engine = POSTGRESQL
-        self.silent = False  # nothing was heard of it when its user stopped waiting
-        # The parameters of sql/settings.sql in each transaction, behind a pooler: it may have
-        # another session, and nothing is prepared.
-        self.settings: list[str] = []
-        self.unpinned: Settings | None = None  # what set_up() has still to tell the session
-        self.replicated = True  # what it has committed, where that waits for a standby
-        self.add_notice_handler(self._notice)
-
-    def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
-        # By its source, for its text is in the server's language, and its SQLSTATE any warning's.
-        if notice.source_function == "SyncRepWaitForLSN":
-            self.replicated = False
-
-    async def wait(
-        self,
-        gen: PQGen[T],
-        interval: float = 1.0,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> T:
-        """Do what psycopg has to do on the socket. Raises psycopg.Error at the deadline, too."""
-        if timeout is None and self.deadline < inf:
-            # One timer: what goes by intervals is the watch for Ctrl-C, which asyncio has itself.
-            interval = timeout = max(self.deadline - monotonic(), 0)
-        try:
-            return await waiting.wait_async(gen, self.pgconn.socket, interval, timeout)
-        except asyncio.CancelledError:
-            await self._abandon()
-            raise
-        except psycopg.OperationalError:
-            if monotonic() >= self.deadline:
-                await self._abandon()
-            raise
-
-    async def apply_settings(self) -> None:
-        """Set for this transaction what was not set for the session."""
-        if self.settings:
-            await self.execute(SETTINGS, self.settings)
-
-    async def rows(self, query: bytes, parameters: Sequence[Any] = ()) -> list[Row]:
-        """Run one statement that reads, which is a transaction of its own, and return its rows."""
-        # Don't prepare this. A fresh plan drops the filters whose parameter is NULL, and is never
-        # from before a change of the table. And once psycopg has prepared anything, it answers the
-        # next ROLLBACK by DEALLOCATE ALL, which would take what the pipeline has prepared, too.
-        if not self.settings:
-            return await (await self.execute(query, parameters, prepare=False)).fetchall()
-        (rows,) = await self.rows_of_each((query, parameters))
-        return rows
-
-    async def rows_of_each(self, *statements: tuple[bytes, Sequence[Any]]) -> list[list[Row]]:
-        """Run statements that read, sent at once, in one transaction; return the rows of each."""
-        # Up to its end a pipeline is one transaction, so that the settings are there.
-        try:
-            async with self.pipeline():
-                await self.apply_settings()
-                cursors = [await self.execute(*each, prepare=False) for each in statements]
-        except psycopg.OperationalError as error:
-            # Where the server ends the connection, psycopg cannot leave the pipeline, and does not
-            # yet call the connection broken.
-            if error.sqlstate is None:
-                self.pgconn.finish()
-            raise
-        return [await cursor.fetchall() for cursor in cursors]
-
-    async def search_path(self, *extensions: str) -> str | None:
-        """Return the schemas of the tables and of these extensions, as a search_path."""
-        cursor = self.cursor(row_factory=tuple_row)
-        await cursor.execute(SEARCH_PATH, [TABLES, list(extensions)], prepare=False)
-        found = await cursor.fetchone()
-        return found[0] if found else None
-
-    async def pin(self, settings: dict[str, str], path: str | None) -> None:
-        """Tell the session these settings, and the search_path that was found."""
-        await self.execute(SETTINGS, parameters(settings, path, transaction=False), prepare=False)
-
-    async def set_up(self) -> None:
-        """Tell a new session what start-up options could not. Raises psycopg.Error.
-
-        The first user does this, and not the pool: where connections break as fast as they are
-        made, the pool would pause for longer and longer, and a user just takes the next one.
-        """
-        settings = self.unpinned
-        if settings is None:
-            return
-        if settings.pooler:
-            path = await self.search_path()
-            self.settings = parameters(service_settings(settings), path, transaction=True)
-        else:
-            if settings not in self.paths:
-                (session,) = await self.rows(SESSION)
-                # Unset: there is a pooler, and another client would have the session next.
-                if not session["unset"]:
-                    self.paths[settings] = await self.search_path()
-            if settings in self.paths:
-                await self.pin(service_settings(settings), self.paths[settings])
-        self.unpinned = None
-
-    async def cancel_safe(self, *, timeout: float = CANCEL_TIMEOUT) -> None:  # noqa: ASYNC109
-        """Ask the server to cancel; psycopg itself asks for longer where it does so."""
-        await super().cancel_safe(timeout=min(timeout, CANCEL_TIMEOUT))
-
-    async def _abandon(self) -> None:
-        try:
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                self.silent = True
-                with suppress(psycopg.Error):
-                    # Before the end of this connection, by which a pooler finds the statement.
-                    await self.cancel_safe()
-                    answer = generators.fetch(self.pgconn)
-                    limit = ANSWER_TIMEOUT
-                    await waiting.wait_async(answer, self.pgconn.socket, limit, limit)
-                    self.silent = False
-        finally:
-            self.pgconn.finish()
-
-
-class Pool(AsyncConnectionPool[Connection]):
-    """A pool whose queue is bounded by who waits now.
-
-    Its own max_waiting counts those that gave up waiting, too, until a connection comes back.
-    """
-
-    def __init__(self, conninfo: str, *, queue: int, **options: Any) -> None:
-        super().__init__(conninfo, connection_class=Connection, **options)
-        self._queue = queue
-        self.waiting = 0  # requests, for a connection
+    def __init__(self, source: AsyncConnectionPool[Connection], queue: int) -> None:
+        """`queue` is how many requests may wait; those beyond it are refused at once."""
+        self.size = source.max_size
         self.timeouts = 0  # how often a connection was waited for in vain
         self.served = 0  # how often a request was through with its connection, and not refused
+        self._source = source
+        self._queue = queue
+        self._taking = 0  # requests that psycopg's own queue has
+        self._idle: deque[Connection] = deque()
+        self._waiting: dict[Future[Connection], None] = {}
+        self._drained = 0.0  # of monotonic(): those that are older are replaced
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109
-        """Take a connection, waiting for one up to `timeout` seconds.
+    @property
+    def idle(self) -> int:
+        """How many connections nobody has."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a connection."""
+        return len(self._waiting)
+
+    async def __aenter__(self) -> Self:
+        """Begin to make the connections, without waiting for them."""
+        await self._source.open()
+        for _ in range(self.size):
+            self._begin(self._fetch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close them; one that is still in use closes when it is given back."""
+        self._drained = inf
+        while self._idle:
+            self._begin(self._replace(self._idle.pop()))
+        await self._source.close()
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
+
+    async def take(self, seconds: float) -> Connection:
+        """Take a connection, waiting for one up to `seconds`.
 
         Raises PoolTimeout, or TooManyRequests if as many as may are waiting already.
         """
-        if self.waiting >= self._queue:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                return connection
+            self._begin(self._replace(connection))
+        if len(self._waiting) >= self._queue:
             raise TooManyRequests
-        self.waiting += 1
+        waiter: Future[Connection] = asyncio.get_running_loop().create_future()
+        self._waiting[waiter] = None
         try:
-            return await super().getconn(timeout)
-        except PoolTimeout:
-            self.timeouts += 1
-            # Else they stay until a connection comes back, which in an outage none does.
-            while self._waiting and self._waiting[0].error:
-                self._waiting.popleft()
+            async with asyncio.timeout(seconds):
+                return await waiter
+        except BaseException as error:
+            self._waiting.pop(waiter, None)
+            if waiter.done() and not waiter.cancelled():
+                self.give_back(waiter.result())  # it came in the moment when that was too late
+            if isinstance(error, TimeoutError):
+                self.timeouts += 1
+                raise PoolTimeout from None
             raise
-        finally:
-            self.waiting -= 1
 
-    async def putconn(self, conn: Connection) -> None:
-        """Give a connection back, which goes on if the caller is cancelled meanwhile."""
-        await asyncio.shield(self._put(conn))
+    def give_back(self, connection: Connection) -> None:
+        """Hand a connection on to the request that has waited longest, or keep it for the next."""
+        if connection.pgconn.transaction_status != TransactionStatus.IDLE or connection.taken < max(
+            self._drained, monotonic() - KEPT
+        ):
+            self._begin(self._replace(connection))
+            return
+        while self._waiting:
+            waiter = next(iter(self._waiting))
+            del self._waiting[waiter]
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._idle.append(connection)
 
-    async def _put(self, conn: Connection) -> None:
-        await super().putconn(conn)
-        if conn.silent:
+    async def drain(self) -> None:
+        """Replace all connections, each when its request is through with it."""
+        self._drained = monotonic()
+        await self._source.drain()
+        while self._idle:
+            self._begin(self._replace(self._idle.pop()))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _replace(self, connection: Connection) -> None:
+        """Let psycopg's pool see to a connection, and take it, or a new one, from there."""
+        await self._source.putconn(connection)
+        if connection.silent:
             # The others may have died in the same silence, and each would cost a request.
             await self.drain()
+        await self._fetch()
+
+    async def _fetch(self) -> None:
+        """Take a connection from psycopg's pool, as soon as there is one."""
+        with suppress(PoolClosed):
+            while True:
+                with suppress(PoolTimeout):
+                    connection = await self._source.getconn(RECONNECT)
+                    connection.taken = monotonic()
+                    self.give_back(connection)
+                    return
 
 
-class FiniteTimestamp(Loader):
-    """Loads a timestamp in UTC; what datetime cannot hold, as 'infinity', as None.
+class OnDemandPool(Pool):
+    """Connections that are made when they are needed: psycopg's pool has those that are idle."""
 
-    psycopg's own goes by the DateStyle that the server has reported; behind a pooler it is not told
-    of the one that a transaction has set.
-    """
+    async def __aenter__(self) -> Self:
+        """Open it, without a connection."""
+        await self._source.open()
+        return self
 
-    def load(self, data: Buffer) -> datetime | None:
+    async def take(self, seconds: float) -> Connection:
+        """As in Pool."""
+        if self._taking >= self._queue:
+            raise TooManyRequests
+        self._taking += 1
         try:
-            value = datetime.fromisoformat(bytes(data).decode())
-            return value.astimezone(UTC)  # a psql of someone's may have another time zone
-        except (ValueError, OverflowError):
-            return None
+            return await self._source.getconn(seconds)
+        finally:
+            self._taking -= 1
 
-
-class FiniteDate(Loader):
-    """Loads a date; what Python's date cannot hold, as 'infinity', as None."""
-
-    def load(self, data: Buffer) -> date | None:
-        try:
-            return date.fromisoformat(bytes(data).decode())
-        except ValueError:
-            return None
-
-
-class FiniteLocalTimestamp(Loader):
-    """Loads a timestamp without a zone; what datetime cannot hold, as 'infinity', as None."""
-
-    def load(self, data: Buffer) -> datetime | None:
-        try:
-            return datetime.fromisoformat(bytes(data).decode())
-        except ValueError:
-            return None
-
-
-class TimeOfDay(Loader):
-    """Loads a time as text, for there is a 24:00:00, which Python's time cannot hold."""
-
-    def load(self, data: Buffer) -> str:
-        return bytes(data).decode()
-
-
-LOADERS: dict[str, type[Loader]] = {
-    "date": FiniteDate,
-    "time": TimeOfDay,
-    "timestamp": FiniteLocalTimestamp,
-    "timestamptz": FiniteTimestamp,
-}
+    def give_back(self, connection: Connection) -> None:
+        """Give a connection to psycopg's pool, which resets it."""
+        self._begin(self._source.putconn(connection))
 
 
 class FormerPrimary(psycopg.OperationalError):
@@ -302,31 +204,27 @@ def open_pool(settings: Settings) -> Pool:
         if 0 < seen < latest:
             await pool.drain()  # of connections to the former one
 
-    pool = Pool(
+    source = AsyncConnectionPool(
         url,
-        queue=settings.pool_queue,
+        connection_class=Connection,
         min_size=settings.pool_size,
         max_size=settings.pool_size,
-        reconnect_timeout=RECONNECT_TIMEOUT,
-        reconnect_failed=_try_again,
+        reconnect_timeout=RECONNECT,
         kwargs={
             # Outside conn.transaction() a statement is its own READ COMMITTED transaction.
             "autocommit": True,
             "cursor_factory": AsyncRawCursor,  # $1, as in the files
             "row_factory": dict_row,
-            # Prepare each statement at its first use, if the next one is in the same session.
-            "prepare_threshold": None if settings.pooler else 0,
+            # psycopg answers a ROLLBACK by DEALLOCATE ALL once it has prepared anything, and that
+            # would take what requests have prepared.
+            "prepare_threshold": None,
         },
         configure=configure,
         open=False,
         name="onerow",
     )
+    pool = Pool(source, settings.pool_queue)
     return pool
-
-
-async def _try_again(pool: AsyncConnectionPool[Any]) -> None:
-    if pool.get_stats()["requests_waiting"]:
-        await pool.check()  # which finds no connection, and makes the pool grow
 
 
 async def _configure(settings: Settings, connection: Connection) -> None:
@@ -336,6 +234,7 @@ async def _configure(settings: Settings, connection: Connection) -> None:
             await connection.close()
             raise psycopg.OperationalError(f"the server is another engine: set ENGINE={engine}")
     connection.engine = engine_of(settings)
+    connection.at_once = settings.pipeline
     if connection.engine is POSTGRESQL:
         connection.unpinned = settings
     elif settings.pooler:

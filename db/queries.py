@@ -1,21 +1,11 @@
-"""The SQL files, and the one thing the service is about: get or create a row."""
+"""The SQL files, by name, and what is asked about them."""
 
 import re
-from collections.abc import Iterable, Sequence
-from itertools import chain
 from pathlib import Path
-from time import monotonic
-from typing import Any, NamedTuple
-
-import psycopg
 
 from db.engine import ENGINES
-from db.pool import Connection, Pool, Row
 from db.resources import RESOURCES, ROOT, SAMPLE
 from db.samples import sample
-from db.transaction import LateInsert, SchemaMissing, SettingsLost, read
-
-Statement = tuple[bytes, Sequence[Any]]
 
 # The questions of db.inspection, which come and go while the service runs.
 INSPECT = ROOT / "sql" / "inspect"
@@ -43,69 +33,6 @@ QUERIES = {
 for _resource in RESOURCES.values():
     for _name, _file in _resource.files.items():
         QUERIES[f"{_resource.name}/{_name}"] = _file.text.encode()
-
-
-def statement(connection: Connection, name: str) -> str:
-    """Return the name of the file for this connection's engine."""
-    of_engine = f"{connection.engine.folder}{name}"
-    return of_engine if of_engine in QUERIES else name
-
-
-class Outcome(NamedTuple):
-    """What get_or_create() found or made."""
-
-    row: Row
-    copies: int  # how many rows share the key; more than 1 only where legacy rows do
-    created: bool
-
-
-class Retired(NamedTuple):
-    """A row that a merge moved away."""
-
-    kept: str  # the id of the row that it kept instead
-
-
-async def get_or_create(
-    connection: Connection, resource: str, key: Sequence[Any], attributes: Sequence[Any] = ()
-) -> Outcome:
-    """Return the row of `key`, creating it with these attributes if there is none.
-
-    One row per key holds only inside a SERIALIZABLE transaction that has committed: call it
-    through db.transaction.serializable(). Raises LateInsert if the transaction became too old
-    between its steps.
-    """
-    select = statement(connection, f"{resource}/select")
-    found = await (await connection.execute(QUERIES[select], key)).fetchone()
-    if found is not None:
-        return Outcome(row=found, copies=found.pop("copies"), created=False)
-    insert = statement(connection, f"{resource}/insert")
-    created = await (await connection.execute(QUERIES[insert], [*key, *attributes])).fetchone()
-    if created is None:
-        raise LateInsert
-    return Outcome(row=created, copies=1, created=True)
-
-
-async def select(pool: Pool, query: str, parameters: list[Any], seconds: float) -> list[Row]:
-    """Run one reading SQL file. `seconds` and the errors are those of db.transaction.read()."""
-
-    async def work(connection: Connection) -> list[Row]:
-        return await connection.rows(QUERIES[statement(connection, query)], parameters)
-
-    return await read(pool, work, seconds=seconds)
-
-
-async def look_up(pool: Pool, resource: str, id_: str, seconds: float) -> Row | Retired | None:
-    """Return the row with this id, or which one a merge kept in its place, or None.
-
-    `seconds` bounds all queries together; the errors are those of db.transaction.read().
-    """
-    deadline = monotonic() + seconds
-    for _ in range(2):  # the merge may be undone between the two queries
-        if rows := await select(pool, f"{resource}/get", [id_], deadline - monotonic()):
-            return rows[0]
-        if kept := await select(pool, "kept", [resource, id_], deadline - monotonic()):
-            return Retired(str(kept[0]["kept"]))
-    return None
 
 
 def shown(path: Path) -> str:
@@ -145,32 +72,3 @@ def _flat(piece: re.Match[str]) -> str:
     return "E'{}'".format(
         re.sub(r"\\[^\r\n]|\\?([\r\n])", lambda each: breaks.get(each[1], each[0]), text)
     )
-
-
-async def check_usable(connection: Connection, resources: Iterable[str]) -> None:
-    """Raise an error if a POST would not be served.
-
-    It is SchemaMissing, which names the resource, SettingsLost, or one of psycopg's.
-    """
-    needed: dict[str, list[Statement]] = {
-        resource: [explained(resource, "select"), explained(resource, "insert")]
-        for resource in resources
-    }
-    needed["merged"] = [(b"EXPLAIN " + QUERIES["kept"], ["", ""])]
-    try:
-        (answer,), *_ = await connection.rows_of_each(
-            (QUERIES["session"], ()), *chain(*needed.values())
-        )
-    except psycopg.ProgrammingError:
-        # Sent at once, they do not tell which one it was.
-        for resource, statements in needed.items():
-            try:
-                await connection.rows_of_each(*statements)
-            except psycopg.ProgrammingError as error:
-                Connection.paths.clear()  # the table may have moved
-                raise SchemaMissing(resource) from error
-        raise
-    if answer["read_only"]:
-        raise psycopg.errors.ReadOnlySqlTransaction
-    if answer["unset"] and connection.engine.planner_settings and not connection.settings:
-        raise SettingsLost

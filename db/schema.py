@@ -6,9 +6,9 @@ And, where the sample is served, its tables.
 from collections.abc import Iterable
 from functools import partial
 
+from db.connection import Row
 from db.doctor.definition import indexes, made_by
 from db.engine import ENGINES, POSTGRESQL, Engine, discover
-from db.pool import Row
 from db.queries import QUERIES, one_line
 from db.resources import FOLDER, RESOURCES, ROOT, Resource
 from db.texts import say

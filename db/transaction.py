@@ -16,7 +16,8 @@ import psycopg
 from psycopg import errors
 from psycopg_pool import PoolTimeout, TooManyRequests
 
-from db.pool import Connection, Pool
+from db.connection import Connection
+from db.pool import Pool
 from db.refusal import is_refusal
 
 T = TypeVar("T")
@@ -119,75 +120,41 @@ class KeyNotStored(Exception):
         self.field = field  # "" where it keeps no row at all
 
 
-async def serializable(
+async def transact(
     pool: Pool,
     work: Work[T],
     *,
     seconds: float,
-    attempts: Attempts,
+    attempts: Attempts | None = None,
     key_constraint: str | None = None,
 ) -> T:
-    """Run `work` in a SERIALIZABLE transaction and return its result, valid because committed.
+    """Run `work` on a connection, and return its result: what it has done is committed by then.
 
-    The whole transaction runs again, `work` included, after a serialization failure, a deadlock,
-    a violation of the unique constraint `key_constraint`, or once of another, an insert that came
-    too late, or a broken connection. One that broke in COMMIT may have committed, so `work` must be
-    idempotent. Without a `key_constraint` no such violation is tried again.
+    `work` is a whole transaction, or what only reads. All of it runs again after a serialization
+    failure, a deadlock, a violation of the unique constraint `key_constraint`, or once of another,
+    an insert that came too late, or a broken connection. One that broke in COMMIT may have
+    committed, so `work` must be idempotent. Without a `key_constraint` no such violation is tried
+    again.
 
     `seconds` bounds all attempts and the pauses between them; `attempts` is filled as they go.
 
     Raises Unavailable, KeyNotStored, or whatever else `work` raises.
     """
-
-    async def attempt(connection: Connection) -> T:
-        async with connection.transaction():
-            await connection.apply_settings()
-            result = await work(connection)
-            if connection.closed:
-                # psycopg leaves the block without COMMIT, and without an error.
-                raise psycopg.OperationalError("the connection broke before COMMIT")
-        return result
-
-    return await _until_done(pool, attempt, seconds, attempts, key_constraint)
-
-
-async def in_pipeline(
-    pool: Pool,
-    transaction: Work[T],
-    *,
-    seconds: float,
-    attempts: Attempts,
-    key_constraint: str | None = None,
-) -> T:
-    """Run `transaction`, which is a whole one, of db.pipeline: as serializable() does otherwise."""
-    return await _until_done(pool, transaction, seconds, attempts, key_constraint)
-
-
-async def read(pool: Pool, work: Work[T], *, seconds: float) -> T:
-    """Run `work`, which only reads, and outside SERIALIZABLE: what it reads is committed.
-
-    Runs again on a broken connection. Arguments and errors are those of serializable().
-    """
-    return await _until_done(pool, work, seconds, Attempts(), None)
-
-
-async def _until_done(
-    pool: Pool, attempt: Work[T], seconds: float, attempts: Attempts, key_constraint: str | None
-) -> T:
+    attempts = attempts or Attempts()
     deadline = monotonic() + seconds
     failure: psycopg.Error | LateInsert | None = None
     while True:
         broken = False
         # The try stands around the whole transaction: COMMIT fails with 40001 too.
         try:
-            # Not pool.connection(), whose own COMMIT or ROLLBACK comes after an attempt's.
-            connection = await pool.getconn(deadline - monotonic())
+            connection = await pool.take(deadline - monotonic())
             connection.deadline = deadline
             connection.replicated = True
             try:
                 attempts.begun += 1
-                await connection.set_up()
-                result = await attempt(connection)
+                if connection.unpinned is not None:
+                    await connection.set_up()
+                result = await work(connection)
                 if not connection.replicated:
                     raise NotReplicated  # a COMMIT as any other, for those who don't read warnings
                 pool.served += 1
@@ -195,7 +162,7 @@ async def _until_done(
             finally:
                 broken = connection.closed
                 connection.deadline = inf
-                await pool.putconn(connection)
+                pool.give_back(connection)
         except (
             errors.SerializationFailure,
             errors.DeadlockDetected,
@@ -250,6 +217,24 @@ async def _until_done(
             raise _exhausted(failure) from failure
         attempts.retried.append(sqlstate)
         await asyncio.sleep(pause)
+
+
+def serializable(work: Work[T]) -> Work[T]:
+    """Return `work` in a SERIALIZABLE transaction, statement by statement, for transact().
+
+    So a command runs whose next statement depends on what the last one has found.
+    """
+
+    async def transaction(connection: Connection) -> T:
+        async with connection.transaction():
+            await connection.apply_settings()
+            result = await work(connection)
+            if connection.closed:
+                # psycopg leaves the block without COMMIT, and without an error.
+                raise psycopg.OperationalError("the connection broke before COMMIT")
+        return result
+
+    return transaction
 
 
 def _exhausted(failure: Exception) -> Unavailable:

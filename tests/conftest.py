@@ -19,9 +19,9 @@ from db.schema import apply_schema
 from db.settings import Settings
 from tests.faults.server import Server
 from tests.proof import profiles as profiles  # loads one
-from tests.support.pools import SECONDS, nothing_left_behind
+from tests.support.pools import SECONDS, filled, nothing_left_behind
 from tests.support.roles import SERVICE, as_role, make_roles
-from tests.support.service import LIMIT, Service, serving, sql, temporary_data_dir
+from tests.support.service import Service, serving, sql, temporary_data_dir
 
 OURS = "^onerow_test_"
 
@@ -123,6 +123,6 @@ async def pool(database: str) -> AsyncIterator[Pool]:
     """A pool on a database of the test's own, which must get all its connections back."""
     settings = Settings(database_url=database, pool_size=4, retry_deadline=SECONDS)
     async with open_pool(settings) as pool:
-        await pool.wait(LIMIT)
+        await filled(pool)
         yield pool
         await nothing_left_behind(pool)

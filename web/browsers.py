@@ -5,6 +5,7 @@ browsers let it send and read anything, under that name.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -34,6 +35,8 @@ class OwnPages:
         self._any = hosts is None
         parsed = (parse_host(host.encode()) for host in hosts or ())
         self._hosts = {host[0] for host in parsed if host is not None}
+        # Callers of one service send few, and to parse an address takes longer than all else here.
+        self._is_served = lru_cache(self._looks_served)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -51,7 +54,7 @@ class OwnPages:
                 return
         await self.app(scope, receive, send)
 
-    def _is_served(self, header: bytes) -> bool:
+    def _looks_served(self, header: bytes) -> bool:
         host = parse_host(header)
         if host is None:
             return False

@@ -1,8 +1,16 @@
-"""A resource as it is served: what its requests must fit, and where they may lead."""
+"""A resource as it is served: what its requests must fit, and how its handlers are called."""
 
+from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import NamedTuple
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from db.resources import Resource, parents
+from db.transaction import Attempts
+from web.errors import ERROR_HANDLERS, on_error
 from web.fields import Types, types
 
 
@@ -29,3 +37,36 @@ def endpoints(resources: dict[str, Resource]) -> list[Endpoint]:
     return [
         Endpoint(each, types(each), parents(resources, name)) for name, each in resources.items()
     ]
+
+
+Handler = Callable[[Endpoint, Request], Awaitable[Response]]
+
+
+def route(path: str, endpoint: Endpoint, **handlers: Handler) -> Route:
+    """Return the route of a path, with a handler for each method."""
+    handlers["HEAD"] = handlers["GET"]  # the server drops the body
+
+    async def handle(request: Request) -> Response:
+        return await handlers[request.method](endpoint, request)
+
+    return Route(path, handle, methods=list(handlers))
+
+
+def timed(handler: Callable[[Endpoint, Request, Attempts], Awaitable[Response]]) -> Handler:
+    """Let a handler's answers, an error's too, say what its transaction took, and count that."""
+
+    async def handle(endpoint: Endpoint, request: Request) -> Response:
+        attempts = Attempts()
+        started = perf_counter()
+        try:
+            response = await handler(endpoint, request, attempts)
+        except tuple(ERROR_HANDLERS) as error:
+            response = await on_error(request, error)
+        finally:
+            request.state.metrics.transaction(request.method, endpoint.name, attempts)
+        milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
+        timing = f'db;dur={milliseconds:.1f};desc="attempts={attempts.begun}"'
+        response.headers["Server-Timing"] = timing
+        return response
+
+    return handle

@@ -3,16 +3,16 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from time import monotonic
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from db.doctor.shortcomings import shortcomings
-from db.pool import Connection, Pool
-from db.queries import check_usable
-from db.transaction import NoConnection, QueueFull, Unavailable, read
+from db.doctor.readiness import shortcomings
+from db.pool import Pool
+from db.transaction import NoConnection, QueueFull, Unavailable, transact
 from web.problem import unavailable
 from web.serving import is_draining
 
@@ -52,18 +52,14 @@ async def live(_request: Request) -> Response:
 
 
 async def check_ready(pool: Pool, resources: Sequence[str]) -> list[str]:
-    """Return what is wrong although a POST would be served, by db.doctor.shortcomings.
+    """Return what is wrong although a POST would be served, by db.doctor.readiness.
 
     Raises Unavailable if a POST would not find connection, tables and a server that writes.
     """
 
-    async def work(connection: Connection) -> list[str]:
-        await check_usable(connection, resources)
-        return await shortcomings(connection, resources)
-
     deadline, served = monotonic() + READY_DEADLINE, pool.served
     try:
-        return await read(pool, work, seconds=READY_DEADLINE)
+        return await transact(pool, partial(shortcomings, names=resources), seconds=READY_DEADLINE)
     except (QueueFull, NoConnection):
         # Busy is ready, as long as others are through with theirs: without this instance, the load
         # would only be on the rest.

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from db.pool import Pool
 from db.transaction import Attempts, Unavailable
-from web.traffic import FOLDER
+from web.traffic import FOLDER, Traffic
 
 # What a worker has, by kind. prometheus_client would make files with holes, and to write into one
 # where memory is full ends the process. 256 KB are some thousand series; it makes a file larger.
@@ -66,9 +66,10 @@ def _make_files() -> None:
 
 
 class Metrics:
-    """What one worker counts, in files of its own."""
+    """What one worker counts, in files of its own, and in those of the picture."""
 
-    def __init__(self) -> None:
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
         try:
             _make_files()
         except OSError as error:
@@ -152,12 +153,16 @@ class Metrics:
 
     def row(self, resource: str, *, created: bool) -> None:
         """Count a row that a POST found or made."""
-        self._row(resource, "created" if created else "existing").inc()
+        outcome = "created" if created else "existing"
+        self._row(resource, outcome).inc()
+        self._traffic.count(outcome)
 
     def transaction(self, method: str, resource: str, attempts: Attempts) -> None:
         """Count what a transaction took, however it ended."""
         if attempts.begun:
             self._transaction(method, resource).observe(attempts.begun)
+        if method == "POST" and attempts.retried:
+            self._traffic.count("retried", len(attempts.retried))
         for sqlstate in attempts.retried:
             self._retries.labels(sqlstate).inc()
 
@@ -180,11 +185,10 @@ class Metrics:
     async def _watch(self, pool: Pool) -> None:
         timeouts = 0
         while True:
-            stats = pool.get_stats()
             self._pool_timeouts.inc(pool.timeouts - timeouts)
             timeouts = pool.timeouts
-            self._pool_size.set(stats["pool_size"])
-            self._pool_in_use.set(stats["pool_size"] - stats["pool_available"])
+            self._pool_size.set(pool.size)
+            self._pool_in_use.set(pool.size - pool.idle)
             self._pool_waiting.set(pool.waiting)
             await asyncio.sleep(POOL_INTERVAL)
 

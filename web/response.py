@@ -1,19 +1,11 @@
 """The answers of the endpoints that are no problems, and what their headers say."""
 
-from time import perf_counter
 from urllib.parse import quote
 
 import msgspec
 from starlette.responses import Response
 
-from db.transaction import Attempts
 from web.validation import as_sent
-
-
-def server_timing(started: float, attempts: Attempts) -> str:
-    """Return the header's value: milliseconds since then, and how many attempts were begun."""
-    milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
-    return f'db;dur={milliseconds:.1f};desc="attempts={attempts.begun}"'
 
 
 def path_of(resource: str, id_: object) -> str:

@@ -15,8 +15,8 @@ import psycopg
 from psycopg import errors
 
 from db.adopt.table import Column, Condition, Part, Reference, Table, replaced, short
+from db.connection import Row
 from db.header import KINDS, UNSENT, quoted
-from db.pool import Row
 from db.queries import flat
 from db.way_out.change import Connection, Refused, ask
 from db.way_out.kind import NAMES

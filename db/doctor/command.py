@@ -8,14 +8,14 @@ from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
+from db.connection import Row
 from db.doctor import prepared
 from db.doctor.check import ADVICE, FAIL, OK, Check
 from db.doctor.definition import indexes, made_by
 from db.doctor.lookup import lookup
-from db.doctor.shortcomings import version_fault
+from db.doctor.readiness import version_fault
 from db.doctor.trial import INSERT_AGE, trial
 from db.header import quoted
-from db.pool import Row
 from db.queries import QUERIES
 from db.resources import RESOURCES, Resource
 from db.schema import is_sample, why_not_ours

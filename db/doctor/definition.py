@@ -2,7 +2,7 @@
 
 import re
 
-from db.pool import Row
+from db.connection import Row
 from db.queries import one_line
 from db.resources import Resource
 from db.way_out.change import Connection, Refused, ask, composed, sql_of

@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import RawServerCursor
 
-from db.pool import Row
+from db.connection import Row
 from db.resources import RESOURCES, Resource
 from db.texts import inert, say
 from db.way_out.change import Connection, ask, for_each, sql_of

@@ -1,6 +1,6 @@
 """What a table is: merge, guard and enforce are for an ordinary one, alone in its family."""
 
-from db.pool import Row
+from db.connection import Row
 from db.resources import Resource
 from db.way_out.change import Connection, Refused, ask
 

@@ -13,19 +13,21 @@ from psycopg import AsyncRawCursor, AsyncRawServerCursor
 from psycopg.rows import dict_row
 from tqdm import tqdm
 
+from db.connection import Connection, Row
 from db.header import names_of
-from db.pool import Connection, Pool, Row, TimeOfDay, open_pool
+from db.loaders import TimeOfDay
+from db.pool import Pool, open_pool
 from db.resources import RESOURCES, Resource
 from db.session import MEANING
 from db.settings import Settings
 from db.texts import say
 from db.transaction import (
-    Attempts,
     NoConnection,
     ReadOnlyDatabase,
     SchemaMissing,
     Unavailable,
     serializable,
+    transact,
 )
 from db.way_out import change
 from db.way_out.change import Refused, for_each
@@ -301,7 +303,7 @@ async def _attempt(
         return await run.work(connection, items)
 
     try:
-        return await serializable(pool, transaction, seconds=run.seconds, attempts=Attempts())
+        return await transact(pool, serializable(transaction), seconds=run.seconds)
     except WritersGoOn:
         return await _attempt(pool, run, items, stage, locked=True)
     except (ReadOnlyDatabase, SchemaMissing):

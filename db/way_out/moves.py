@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from db.pool import Connection, Row
+from db.connection import Connection, Row
 from db.queries import QUERIES
 from db.resources import RESOURCES, Resource
 from db.way_out.change import sql_of

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from db.connection import Row
 from db.header import names_of
-from db.pool import Row
 from db.resources import Resource
 from db.way_out.change import Refused
 from db.way_out.moves import table_of

@@ -1,9 +1,9 @@
 """The service broken in one way, which the proof must find: `python -m tests.proof.variants NAME`.
 
-Before each statement and each end of a transaction it pauses for up to PAUSE seconds, as a network
-would make it do, so that requests overlap. "none" has the pauses only, and must pass; and so must
-"pipeline", where they come after each round trip. The broken ones are without it, but for those
-that say so.
+Before and after each message to PostgreSQL it pauses for up to PAUSE seconds, as a network would
+make it do, so that requests overlap. "none" has the pauses only, and must pass, and so must
+"pipeline", which sends a transaction in one message. The broken ones send a message for each
+statement, but for those that say so.
 """
 
 import asyncio
@@ -13,21 +13,18 @@ import random
 import sys
 from collections.abc import Callable
 from functools import partial
-from time import sleep
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection, AsyncTransaction, IsolationLevel, errors
-from psycopg.abc import PQGen
-from psycopg.pq.abc import PGconn, PGresult
+from psycopg import errors
 
-import db.pipeline
-import db.pool
+import db.connection
+from db.connection import COMMIT, Connection, Row, Statement
 from db.embedded import unwind_on_signals
-from db.pool import Connection, Pool
-from db.queries import QUERIES, Outcome
-from db.settings import Settings
-from db.transaction import Attempts, serializable
+from db.pool import Pool
+from db.queries import QUERIES
+from db.rows import Outcome, get_or_create, select, statement
+from db.transaction import Attempts, transact
 from tests.proof.schedules import ageless
 from web.serving import serve
 
@@ -35,7 +32,6 @@ os.environ["PIPELINE"] = str(int(os.environ.get("VARIANT", "").startswith("pipel
 service: Any = importlib.import_module("app")  # any of its names may be replaced
 
 PAUSE = 0.003  # seconds
-
 
 # An insert that does not look first, as the service's own does.
 BLIND_INSERT = {
@@ -45,15 +41,56 @@ BLIND_INSERT = {
 }
 
 
-def at(level: IsolationLevel) -> None:
+def at(level: str) -> None:
     """Every transaction at a weaker level."""
-    configure = db.pool._configure
+    begin = f"BEGIN ISOLATION LEVEL {level}"
+    db.connection.BEGIN = Statement(begin.encode(), name=b"begin")
 
-    async def weaker(settings: Settings, connection: Connection) -> None:
-        await configure(settings, connection)
-        await connection.set_isolation_level(level)
 
-    db.pool._configure = weaker
+def at_any_age() -> None:
+    """An insert may come as late as it likes, as if PostgreSQL remembered all conflicts."""
+    for resource in BLIND_INSERT:
+        QUERIES[f"{resource}/insert"] = ageless(f"{resource}/insert")
+
+
+async def rows(connection: Connection, step: Statement) -> list[Row]:
+    """Run one step of a transaction, and roll it back if that fails."""
+    return connection._rows([step], await connection._exchange([step]))[0]
+
+
+async def look_then_insert(
+    connection: Connection, work: Any, *begin: Statement, look: bool = True
+) -> Outcome:
+    """Get or create as the recipes do: an insert, which does not look, where nothing was found."""
+    resource, key = work.keywords["resource"], work.keywords["key"]
+    for step in begin or (db.connection.BEGIN,):
+        await rows(connection, step)
+    found = look and await rows(connection, statement(connection, f"{resource}/select", key))
+    insert = Statement(BLIND_INSERT[resource], key)
+    made = [] if found else await rows(connection, insert)
+    await rows(connection, COMMIT)
+    if found:
+        return Outcome(found[0], found[0].pop("copies"), created=False)
+    return Outcome(made[0], 1, created=True)
+
+
+def instead(broken: Callable[..., Any]) -> None:
+    """Let all that is not a read go this way."""
+
+    async def way(pool: Pool, work: Any, **options: Any) -> Any:
+        return await (transact if work.func is select else broken)(pool, work, **options)
+
+    service.transact = way
+
+
+async def on_one(pool: Pool, work: Callable[[Connection], Any]) -> Any:
+    """Run it once, on one connection."""
+    connection = await pool.take(5)
+    try:
+        await connection.set_up()
+        return await work(connection)
+    finally:
+        pool.give_back(connection)
 
 
 def isolation_set_once() -> None:
@@ -61,33 +98,24 @@ def isolation_set_once() -> None:
 
     Its insert does not look first either, as in the recipes that do this.
     """
-    for resource, statement in BLIND_INSERT.items():
-        QUERIES[f"{resource}/insert"] = statement
 
-    async def once(pool: Pool, work: Any, *, attempts: Attempts, **_: Any) -> Any:
-        async with pool.connection() as connection:
-            await connection.set_isolation_level(None)
-            level = b"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"
+    async def once(pool: Pool, work: Any, *, attempts: Attempts, **options: Any) -> Any:
+        if work.func is not get_or_create:
+            return await transact(pool, work, attempts=attempts, **options)
+        begin = Statement(b"BEGIN")
+        level = [Statement(b"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")]
+
+        async def loop(connection: Connection) -> Outcome:
             while True:
                 attempts.begun += 1
                 try:
-                    async with connection.transaction():
-                        if level:
-                            await connection.execute(level)
-                            level = b""
-                        result = await work(connection)
+                    return await look_then_insert(connection, work, begin, *level)
                 except (errors.SerializationFailure, errors.DeadlockDetected):
-                    continue
-                return result
+                    level.clear()
 
-    service.serializable = once
+        return await on_one(pool, loop)
 
-
-def at_any_age() -> None:
-    """An insert may come as late as it likes, as if PostgreSQL remembered all conflicts."""
-    for resource in BLIND_INSERT:
-        insert = f"{resource}/insert"
-        QUERIES[insert] = db.pipeline.STATEMENTS[insert] = ageless(insert)
+    instead(once)
 
 
 def no_retry() -> None:
@@ -95,50 +123,42 @@ def no_retry() -> None:
     at_any_age()  # a busy machine makes late inserts, which are no serialization failures
 
     async def once(pool: Pool, work: Any, **_: Any) -> Any:
-        async with pool.connection() as connection, connection.transaction():
-            return await work(connection)
+        return await on_one(pool, work)
 
-    service.serializable = once
+    instead(once)
 
 
 def retry_of_only_the_insert() -> None:
     """What the first attempt did not find is not looked for again."""
 
     async def broken(pool: Pool, work: Any, **options: Any) -> Any:
-        tried = False
+        if work.func is not get_or_create:
+            return await transact(pool, work, **options)
+        look = True
 
-        async def only_the_insert(connection: Connection) -> Any:
-            nonlocal tried
-            if tried and isinstance(work, partial):
-                return await insert(connection, **work.keywords)
-            tried = True
-            return await work(connection)
+        async def attempt(connection: Connection) -> Outcome:
+            nonlocal look
+            first, look = look, False
+            return await look_then_insert(connection, work, look=first)
 
-        return await serializable(pool, only_the_insert, **options)
+        return await transact(pool, attempt, **options)
 
-    service.serializable = broken
-
-
-async def insert(connection: Connection, resource: str, key: Any, **_: Any) -> Outcome:
-    row = await (await connection.execute(BLIND_INSERT[resource], key)).fetchone()
-    assert row is not None
-    return Outcome(row, 1, True)
+    instead(broken)
 
 
 def select_outside_the_transaction() -> None:
     """The lookup is a transaction of its own, and the insert another."""
 
     async def broken(pool: Pool, work: Any, **options: Any) -> Any:
-        if not isinstance(work, partial):  # a DELETE
-            return await serializable(pool, work, **options)
-        async with pool.connection() as connection:
-            query = QUERIES[f"{work.keywords['resource']}/select"]
-            row = await (await connection.execute(query, work.keywords["key"])).fetchone()
-        if row is not None:
-            return Outcome(row, row.pop("copies"), False)
-        return await serializable(pool, partial(insert, **work.keywords), **options)
+        if work.func is not get_or_create:
+            return await transact(pool, work, **options)
+        query = f"{work.keywords['resource']}/select"
+        look = partial(select, query=query, values=work.keywords["key"])
+        if found := await on_one(pool, look):
+            return Outcome(found[0], found[0].pop("copies"), created=False)
+        return await transact(pool, partial(look_then_insert, work=work, look=False), **options)
 
-    service.serializable = broken
+    instead(broken)
 
 
 def answer_before_commit() -> None:
@@ -146,26 +166,36 @@ def answer_before_commit() -> None:
     at_any_age()  # it has no retry for a late insert
     going_on = set()
 
-    async def broken(pool: Pool, work: Any, **_: Any) -> Any:
+    async def broken(pool: Pool, work: Any, **options: Any) -> Any:
+        if work.func is not get_or_create:
+            return await transact(pool, work, **options)
         done = asyncio.get_running_loop().create_future()
+        resource, key = work.keywords["resource"], work.keywords["key"]
 
-        async def transaction() -> None:
+        async def transaction(connection: Connection) -> None:
+            await rows(connection, db.connection.BEGIN)
+            found = await rows(connection, statement(connection, f"{resource}/select", key))
+            made = await rows(connection, statement(connection, f"{resource}/insert", key))
+            row = (found or made)[0]
+            done.set_result(Outcome(row, row.pop("copies", 1), created=not found))
+            await rows(connection, COMMIT)
+
+        async def alone() -> None:
             try:
-                async with pool.connection() as connection, connection.transaction():
-                    done.set_result(await work(connection))
+                await on_one(pool, transaction)
             except psycopg.Error as error:
                 if not done.done():
                     done.set_exception(error)
 
-        task = asyncio.create_task(transaction())
+        task = asyncio.create_task(alone())
         going_on.add(task)
         task.add_done_callback(going_on.discard)
         try:
             return await done
         except errors.SerializationFailure:
-            return await serializable(pool, work, seconds=5, attempts=Attempts())
+            return await transact(pool, work, **options)
 
-    service.serializable = broken
+    instead(broken)
 
 
 def lookup_without_the_department() -> None:
@@ -186,20 +216,21 @@ def created_flag_kept() -> None:
 
         async def remembering(connection: Connection) -> Any:
             nonlocal created
-            outcome = await work(connection)
-            if isinstance(outcome, Outcome):
-                created = created or outcome.created
-                outcome = outcome._replace(created=created)
-            return outcome
+            if work.func is not get_or_create:
+                return await work(connection)
+            resource, key = work.keywords["resource"], work.keywords["key"]
+            await rows(connection, db.connection.BEGIN)
+            found = await rows(connection, statement(connection, f"{resource}/select", key))
+            made = await rows(connection, statement(connection, f"{resource}/insert", key))
+            created = created or bool(made)
+            await rows(connection, COMMIT)
+            row = (found or made)[0]
+            return Outcome(row, row.pop("copies", 1), created)
 
-        return await serializable(pool, remembering, **options)
+        return await transact(pool, remembering, **options)
 
-    service.serializable = broken
-
-
-def pipeline_at_repeatable_read() -> None:
-    """The pipeline's BEGIN asks for less."""
-    db.pipeline.STATEMENTS["begin"] = b"BEGIN ISOLATION LEVEL REPEATABLE READ"
+    at_any_age()  # it does not know a late insert
+    instead(broken)
 
 
 # The service as it is, but for the pauses.
@@ -213,9 +244,9 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "pipeline": lambda: None,
     "insert at any age": at_any_age,
     "pipeline, insert at any age": at_any_age,
-    "pipeline at REPEATABLE READ": pipeline_at_repeatable_read,
-    "READ COMMITTED": partial(at, IsolationLevel.READ_COMMITTED),
-    "REPEATABLE READ": partial(at, IsolationLevel.REPEATABLE_READ),
+    "pipeline at REPEATABLE READ": partial(at, "REPEATABLE READ"),
+    "READ COMMITTED": partial(at, "READ COMMITTED"),
+    "REPEATABLE READ": partial(at, "REPEATABLE READ"),
     "isolation set once": isolation_set_once,
     "no retry": no_retry,
     "retry of only the insert": retry_of_only_the_insert,
@@ -226,30 +257,16 @@ VARIANTS: dict[str, Callable[[], None]] = {
 }
 
 
-def pause_before_statements() -> None:
-    execute = AsyncConnection.execute
+def pause_around_messages() -> None:
+    exchange = Connection._exchange
 
-    async def later(self: Any, *arguments: Any, **options: Any) -> Any:
+    async def later(self: Connection, steps: Any) -> Any:
         await asyncio.sleep(random.uniform(0, PAUSE))
-        return await execute(self, *arguments, **options)
-
-    AsyncConnection.execute = later  # type: ignore[method-assign]
-    leave = AsyncTransaction.__aexit__
-
-    async def leave_later(self: Any, *error: Any) -> Any:
+        results = await exchange(self, steps)
         await asyncio.sleep(random.uniform(0, PAUSE))
-        return await leave(self, *error)
-
-    AsyncTransaction.__aexit__ = leave_later  # type: ignore[assignment, method-assign]
-    trip = db.pipeline._results
-
-    def later_too(pgconn: PGconn, number: int) -> PQGen[list[PGresult]]:
-        results = yield from trip(pgconn, number)
-        # The whole worker waits: there are two, and so it overlaps with the other.
-        sleep(random.uniform(0, PAUSE))
         return results
 
-    db.pipeline._results = later_too
+    Connection._exchange = later  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
@@ -264,6 +281,6 @@ if __name__ == "__main__":
         listening=lambda url: print(url, flush=True),
     )
 elif "VARIANT" in os.environ:  # imported by a worker
-    pause_before_statements()
+    pause_around_messages()
     VARIANTS[os.environ["VARIANT"]]()
     app = service.app

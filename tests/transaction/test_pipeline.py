@@ -10,23 +10,23 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import RawCursor, errors
-from psycopg.abc import PQGen
-from psycopg.pq.abc import PGconn, PGresult
+from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
 
-import db.pipeline
-from db.pipeline import get_or_create
+from db.connection import Connection
+from db.doctor.readiness import shortcomings
 from db.pool import Pool, open_pool
-from db.queries import QUERIES, Outcome, check_usable
+from db.queries import QUERIES
+from db.rows import Outcome, get_or_create
 from db.settings import Settings
 from db.transaction import (
     Attempts,
     AttemptsExhausted,
     SchemaMissing,
-    in_pipeline,
-    read,
     serializable,
+    transact,
 )
-from tests.support.pools import SECONDS
+from tests.support.pools import SECONDS, borrowed
 from tests.support.service import sql, until
 
 pytestmark = pytest.mark.anyio
@@ -75,11 +75,11 @@ def trigger(database: str, body: str, *, deferred: bool = False) -> None:
 def run(
     pool: Pool, name: str, attempts: Attempts | None = None, seconds: float = SECONDS
 ) -> Coroutine[Any, Any, Outcome]:
-    return in_pipeline(
+    return transact(
         pool,
-        partial(get_or_create, resource="departments", key=(name,)),
+        partial(get_or_create, resource="departments", key=(name,), attributes=()),
         seconds=seconds,
-        attempts=attempts or Attempts(),
+        attempts=attempts,
         key_constraint="departments_key",
     )
 
@@ -108,21 +108,22 @@ async def test_a_request_that_hangs_in_a_failed_transaction_is_ended_by_the_serv
         database,
         "IF nextval('attempt') < 2 THEN RAISE serialization_failure; END IF; RETURN NEW;",
     )
-    trip = db.pipeline._results
+    exchange = Connection._results_of
     hanging = (
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE state = 'idle in transaction (aborted)' AND datname = current_database()"
     )
     seen: list[object] = []
 
-    def hang(pgconn: PGconn, number: int) -> PQGen[list[PGresult]]:
-        results = yield from trip(pgconn, number)
-        if not seen:  # with the whole worker
+    async def hang(self: Connection, *message: Any) -> list[PGresult]:
+        results = await exchange(self, *message)
+        failed = self.pgconn.transaction_status == TransactionStatus.INERROR
+        if failed and not seen:  # with the whole worker
             seen.append(sql(database, hanging))
             until(lambda: sql(database, hanging) == [(0,)])
         return results
 
-    monkeypatch.setattr(db.pipeline, "_results", hang)
+    monkeypatch.setattr(Connection, "_results_of", hang)
     settings = Settings(database_url=database, pool_size=1, retry_deadline=0.5)
     async with open_pool(settings) as pool:
         assert (await run(pool, "Ada")).created
@@ -132,8 +133,12 @@ async def test_a_request_that_hangs_in_a_failed_transaction_is_ended_by_the_serv
 async def test_answers_that_do_not_match_do_not_hang_the_worker(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trip = db.pipeline._results
-    monkeypatch.setattr(db.pipeline, "_results", lambda pgconn, number: trip(pgconn, number + 9))
+    exchange = Connection._results_of
+
+    async def fewer(self: Connection, *message: Any) -> list[PGresult]:
+        return (await exchange(self, *message))[:-1]
+
+    monkeypatch.setattr(Connection, "_results_of", fewer)
     with pytest.raises(AttemptsExhausted):
         await run(pool, "Ada", seconds=0.3)
 
@@ -142,11 +147,11 @@ async def test_resources_share_a_connection(database: str) -> None:
     async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
         department = (await run(pool, "Research")).row["id"]
         for created in (True, False):
-            outcome = await in_pipeline(
+            key = (str(department), "Ada")
+            outcome = await transact(
                 pool,
-                partial(get_or_create, resource="employees", key=(department, "Ada")),
+                partial(get_or_create, resource="employees", key=key, attributes=()),
                 seconds=SECONDS,
-                attempts=Attempts(),
             )
             assert outcome.created is created
             assert outcome.row["department_id"] == department
@@ -226,7 +231,7 @@ async def test_a_select_that_fails_ends_the_transaction(pool: Pool, database: st
     await run(pool, "Ada")
     # Those that have prepared the select, and those that have not yet.
     sql(database, "ALTER TABLE departments RENAME name TO title")
-    for _ in range(2 * pool.max_size):
+    for _ in range(2 * pool.size):
         with pytest.raises(SchemaMissing):
             await run(pool, "Grace")
     sql(database, "ALTER TABLE departments RENAME title TO name")
@@ -234,31 +239,30 @@ async def test_a_select_that_fails_ends_the_transaction(pool: Pool, database: st
 
 
 async def test_a_column_that_changes_its_type_is_a_retry(pool: Pool, database: str) -> None:
-    for _ in range(pool.max_size):
+    for _ in range(pool.size):
         await run(pool, "Ada")
     sql(database, "ALTER TABLE departments ALTER name TYPE varchar(300)")
-    for _ in range(2 * pool.max_size):
+    for _ in range(2 * pool.size):
         assert not (await run(pool, "Ada")).created
 
 
 async def test_statements_that_were_deallocated_are_prepared_again(pool: Pool) -> None:
     for name in ("Ada", "Grace", "Alan"):
         assert (await run(pool, name)).created
-        for _ in range(pool.max_size):
-            async with pool.connection() as connection:
+        for _ in range(pool.size):
+            async with borrowed(pool) as connection:
                 await connection.execute(b"DEALLOCATE ALL")
 
 
 async def test_a_rollback_after_a_probe_leaves_what_is_prepared(database: str) -> None:
     async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
         await run(pool, "Ada")
-        await read(pool, partial(check_usable, resources=["departments"]), seconds=SECONDS)
+        await transact(pool, partial(shortcomings, names=["departments"]), seconds=SECONDS)
         with pytest.raises(errors.DivisionByZero):
-            await serializable(
+            await transact(
                 pool,
-                lambda connection: connection.execute(b"SELECT 1 / 0", prepare=False),
+                serializable(lambda connection: connection.execute(b"SELECT 1 / 0")),
                 seconds=SECONDS,
-                attempts=Attempts(),
             )
         attempts = Attempts()
         await run(pool, "Ada", attempts)

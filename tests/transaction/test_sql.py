@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 from db.pool import open_pool
 from db.queries import QUERIES, SCRIPTS
 from db.settings import Settings
+from tests.support.pools import borrowed
 from tests.support.service import ROOT, sql
 
 FILES = sorted({*(ROOT / "sql").rglob("*.sql")} - {*SCRIPTS})
@@ -105,7 +106,7 @@ async def test_a_lookup_that_misses_locks_one_page_of_its_index(
         sql(database, "ANALYZE")
     async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
         for resource, key in KEYS.items():
-            async with pool.connection() as connection, connection.transaction():
+            async with borrowed(pool) as connection, connection.transaction():
                 await connection.execute(f"SET LOCAL plan_cache_mode = {plan}")
                 assert await predicate_locks(connection, resource, key) == [
                     {"locktype": "page", "relation": f"{resource}_lookup"}

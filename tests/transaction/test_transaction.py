@@ -12,8 +12,9 @@ import pytest
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
-from db.pool import Connection, Pool, Row, open_pool
-from db.queries import Outcome, get_or_create
+from db.connection import Connection, Row
+from db.pool import Pool, open_pool
+from db.rows import Outcome
 from db.settings import Settings
 from db.transaction import (
     Attempts,
@@ -23,17 +24,18 @@ from db.transaction import (
     ReadOnlyDatabase,
     SchemaMissing,
     Unavailable,
-    read,
     serializable,
+    transact,
 )
-from tests.support.pools import SECONDS, nothing_left_behind, one
+from tests.support.pools import SECONDS, borrowed, filled, nothing_left_behind, one
 from tests.support.service import LIMIT, sql, until
+from tests.support.textbook import get_or_create
 
 pytestmark = pytest.mark.anyio
 
 
 async def run(pool: Pool, work: Callable[[Connection], Awaitable[Any]], **options: Any) -> Any:
-    return await serializable(pool, work, **{"seconds": SECONDS, "attempts": Attempts(), **options})
+    return await transact(pool, serializable(work), **{"seconds": SECONDS, **options})
 
 
 def department(name: str) -> Callable[[Connection], Awaitable[Outcome]]:
@@ -157,7 +159,7 @@ async def test_a_read_is_read_committed_whatever_the_database_says(database: str
         return await one(connection, b"SELECT current_setting('transaction_isolation') AS level")
 
     async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
-        assert (await read(pool, work, seconds=SECONDS))["level"] == "read committed"
+        assert (await transact(pool, work, seconds=SECONDS))["level"] == "read committed"
         assert (await run(pool, work))["level"] == "serializable"
 
 
@@ -179,6 +181,7 @@ async def test_the_deadline_ends_a_statement(pool: Pool, caplog: pytest.LogCaptu
 
     with pytest.raises(AttemptsExhausted):
         await run(pool, work, seconds=0.3)
+    await filled(pool)
     # And not that a connection in use came back, nor that ROLLBACK failed on it.
     assert {record.msg.partition(":")[0] for record in caplog.records} == {
         "discarding closed connection"
@@ -267,7 +270,7 @@ async def test_all_pooled_connections_killed_while_idle_are_replaced(
         " AND backend_type = 'client backend'",
     )
     assert (await run(pool, department("Ada"))).created
-    found = await read(pool, department("Ada"), seconds=SECONDS)
+    found = await transact(pool, department("Ada"), seconds=SECONDS)
     assert not found.created
 
 
@@ -277,7 +280,7 @@ async def test_the_connection_is_given_back_while_the_loop_pauses(
     free: list[int] = []
 
     async def pause(_seconds: float) -> None:
-        free.append(pool.get_stats()["pool_available"])
+        free.append(pool.idle)
 
     async def work(connection: Connection) -> None:
         if len(free) < 3:
@@ -285,26 +288,26 @@ async def test_the_connection_is_given_back_while_the_loop_pauses(
 
     monkeypatch.setattr(asyncio, "sleep", pause)
     await run(pool, work)
-    assert free == [pool.max_size] * 3
+    assert free == [pool.size] * 3
 
 
 async def test_a_full_queue_is_refused_at_once(database: str) -> None:
     settings = Settings(database_url=database, pool_size=1, pool_queue=1)
     async with open_pool(settings) as pool:
-        connection = await pool.getconn(LIMIT)
+        connection = await pool.take(LIMIT)
         one, other = (asyncio.create_task(run(pool, department("Ada"))) for _ in range(2))
         done, waiting = await asyncio.wait({one, other}, return_when=asyncio.FIRST_COMPLETED)
         assert isinstance(done.pop().exception(), QueueFull)
-        await pool.putconn(connection)
+        pool.give_back(connection)
         assert (await waiting.pop()).created
 
 
 async def test_no_connection_before_the_deadline(database: str) -> None:
     async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
-        connection = await pool.getconn(LIMIT)
+        connection = await pool.take(LIMIT)
         with pytest.raises(NoConnection):
             await run(pool, department("Ada"), seconds=0.1)
-        await pool.putconn(connection)
+        pool.give_back(connection)
 
 
 async def test_cancelled_tasks_leave_no_transaction_and_lose_no_connection(
@@ -343,22 +346,17 @@ async def test_the_deadline_does_not_wait_for_a_server_that_does_not_answer(pool
     assert monotonic() - started < 0.3 + 1, "a request ends within its deadline and a second"
 
 
-async def test_cancelled_while_it_goes_back_a_connection_is_not_lost(pool: Pool) -> None:
-    has_lock = asyncio.Event()
-
-    async def work(_: Connection) -> None:
-        await pool._lock.acquire()  # so that giving it back has to wait
-        has_lock.set()
-
-    # A read: it has no COMMIT on the way from here to there.
-    task = asyncio.create_task(read(pool, work, seconds=SECONDS))
-    await has_lock.wait()
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    pool._lock.release()
-    await nothing_left_behind(pool)
+async def test_a_connection_that_comes_to_one_who_was_cancelled_is_not_lost(database: str) -> None:
+    async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
+        connection = await pool.take(LIMIT)
+        waiting = asyncio.create_task(pool.take(LIMIT))
+        await asyncio.sleep(0)
+        assert pool.waiting == 1
+        pool.give_back(connection)  # to the one that waits, who has not run since
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await nothing_left_behind(pool)
 
 
 @pytest.mark.parametrize("by", ["deadline", "cancellation"])
@@ -405,22 +403,22 @@ async def test_a_connection_that_broke_before_commit_is_not_taken_for_committed(
 
 
 async def test_a_column_that_changes_its_type_is_a_retry(pool: Pool, database: str) -> None:
-    for _ in range(pool.max_size):
+    for _ in range(pool.size):
         await run(pool, department("Ada"))
     sql(database, "ALTER TABLE departments ALTER name TYPE varchar(300)")
-    for _ in range(2 * pool.max_size):
+    for _ in range(2 * pool.size):
         assert not (await run(pool, department("Ada"))).created
 
 
 async def test_who_gave_up_waiting_is_not_counted_as_waiting(database: str) -> None:
     settings = Settings(database_url=database, pool_size=1, pool_queue=2)
     async with open_pool(settings) as pool:
-        connection = await pool.getconn(LIMIT)
+        connection = await pool.take(LIMIT)
         for _ in range(5):
             with pytest.raises(NoConnection):
                 await run(pool, department("Ada"), seconds=0.05)
-        assert pool.get_stats()["requests_waiting"] == 0, "nor kept in memory"
-        await pool.putconn(connection)
+        assert pool.waiting == 0, "nor kept in memory"
+        pool.give_back(connection)
         assert (await run(pool, department("Ada"))).created
 
 
@@ -436,6 +434,6 @@ async def test_who_gave_up_waiting_is_not_counted_as_waiting(database: str) -> N
     ],
 )
 async def test_every_connection_is_set_up(setting: str, value: str, pool: Pool) -> None:
-    async with pool.connection() as connection:
+    async with borrowed(pool) as connection:
         row = await one(connection, f"SELECT current_setting('{setting}') AS value".encode())
     assert row["value"] == value

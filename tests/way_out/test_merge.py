@@ -18,7 +18,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import db.way_out.merge
-from db.pool import Connection
+from db.connection import Connection
 from db.way_out.moves import Item, Tally
 from tests.support import legacy
 from tests.support.legacy import duplicated, everything, fill, teach

@@ -2,7 +2,7 @@
 
 import pytest
 
-from db.doctor.shortcomings import version_fault
+from db.doctor.readiness import version_fault
 from tests.support.service import serving, sql, until
 
 BUILD = "CREATE INDEX CONCURRENTLY departments_lookup ON departments USING hash"

@@ -1,0 +1,86 @@
+"""Whether a POST would be served, and what is wrong although it would; doctor looks at more."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import psycopg
+
+from db.connection import Connection, Row, Statement
+from db.doctor.lookup import JSON, build_lookup, is_served, scans
+from db.queries import QUERIES, explained
+from db.resources import RESOURCES
+from db.transaction import SchemaMissing, SettingsLost
+
+# The first minor release of each major one that does not miss conflicts on an index that was empty
+# at the start (release notes of 2026-08-13).
+FIXED = {14: 24, 15: 19, 16: 15, 17: 11, 18: 6}
+
+
+def version_fault(number: int) -> str | None:
+    """Return what is wrong with this server_version_num, or None."""
+    major, minor = divmod(number, 10_000)
+    if major < min(FIXED):
+        return f"is too old: the SQL needs {min(FIXED)} or later"
+    if minor < FIXED.get(major, 0):
+        return (
+            "can miss a conflict on an index that was empty at the start:"
+            f" update it to {major}.{FIXED[major]} or later"
+        )
+    return None
+
+
+async def shortcomings(connection: Connection, names: Sequence[str]) -> list[str]:
+    """Return a sentence for each thing that is wrong although a POST would be served.
+
+    Raises SchemaMissing, which names the resource, SettingsLost or one of psycopg's if it would
+    not. EXPLAIN runs nothing: it tells whether tables, columns and rights are there, and by which
+    index the lookup would go.
+    """
+    form = b"" if connection.engine.folder else JSON  # which not every engine knows
+    needed = {
+        name: (
+            Statement(*explained(name, "select", form)),
+            Statement(*explained(name, "insert")),
+            Statement(QUERIES["lookup_index"], [RESOURCES[name].table, f"{name}_lookup"]),
+        )
+        for name in names
+    }
+    kept = Statement(b"EXPLAIN " + QUERIES["kept"], ["", ""])
+    session = Statement(QUERIES["session"])
+    try:
+        (answer,), _, *found = await connection.read(session, kept, *chain(*needed.values()))
+    except psycopg.ProgrammingError:
+        # Sent together, they do not tell which one it was.
+        for name, statements in {**needed, "merged": (kept,)}.items():
+            try:
+                await connection.read(*statements)
+            except psycopg.ProgrammingError as error:
+                Connection.paths.clear()  # the table may have moved
+                raise SchemaMissing(name) from error
+        raise
+    if answer["read_only"]:
+        raise psycopg.errors.ReadOnlySqlTransaction
+    if answer["unset"] and connection.engine.planner_settings and not connection.settings:
+        raise SettingsLost
+    if connection.engine.folder:
+        return []
+    number = connection.info.server_version
+    fault = version_fault(number)
+    told = [f"PostgreSQL {number // 10_000}.{number % 10_000} {fault}"] if fault else []
+    for name, plan, index in zip(names, found[::3], found[2::3], strict=True):
+        told += _about_lookup(name, plan, index)
+    return told
+
+
+def _about_lookup(name: str, plan: list[Row], index: list[Row]) -> list[str]:
+    build, lookup = build_lookup(RESOURCES[name]), f"{name}_lookup"
+    if not index:
+        return [f"Without {lookup} all creators of {name} conflict: {build}"]
+    if not index[0]["valid"]:
+        return [f"{lookup} is INVALID: DROP INDEX CONCURRENTLY {lookup}; {build}"]
+    if (found := scans(plan)) and not any(map(is_served, found)):
+        return [
+            f"{lookup} does not serve the lookup, and all creators of {name} conflict:"
+            " run `python -m db init`"
+        ]
+    return []
