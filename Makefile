@@ -1,6 +1,12 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
+# What makes a virtual environment. An older Python is told here, for pip would say it in more words.
+VERSION = $(shell $(PYTHON) --version 2>&1)
+VENV = $(if $(shell echo '$(VERSION)' | grep -E '^Python (3\.(1[1-9]|[2-9][0-9])|[4-9])'),$(PYTHON) -m venv,\
+$(error onerow needs Python 3.11 or later, and PYTHON=$(PYTHON) says: $(or $(VERSION),nothing). Name another, \
+as in: make $(or $(MAKECMDGOALS),run) PYTHON=python3.13))
+
 # Files that change under RESOURCES are taken up without a restart.
 RELOAD ?= 1
 
@@ -41,7 +47,7 @@ lint: .venv/tested
 	$(BIN)/mypy .
 
 .venv/installed: requirements.txt
-	$(PYTHON) -m venv .venv
+	$(VENV) .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
@@ -52,34 +58,34 @@ lint: .venv/tested
 
 # The peers of the benchmark, apart: the service needs none of what they bring.
 tests/bench/.venv/installed: tests/bench/requirements.txt
-	$(PYTHON) -m venv tests/bench/.venv
+	$(VENV) tests/bench/.venv
 	tests/bench/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 # What holds /openapi.json against the service, apart for the same reason.
 tests/fuzz/.venv/installed: tests/fuzz/requirements.txt
-	$(PYTHON) -m venv tests/fuzz/.venv
+	$(VENV) tests/fuzz/.venv
 	tests/fuzz/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 # Each requirements.txt, from the short lists of pyproject.toml: every file of a release by its hash,
 # for each Python and system. Versions stay as they are; UPGRADE=1 takes the newest.
 lock:
-	@tools=$$(mktemp -d) && trap 'rm -r "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && \
-	"$$tools"/bin/pip install --quiet --disable-pip-version-check uv && \
+	@tools=$$(mktemp -d) && trap 'rm -r "$$tools"' EXIT && $(VENV) "$$tools" && \
+	"$$tools"/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/tools/requirements.txt && \
 	lock="$$tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes" && \
 	export UV_CUSTOM_COMPILE_COMMAND='make lock' && \
 	$$lock $(if $(UPGRADE),--upgrade) pyproject.toml --output-file requirements.txt && \
 	$$lock $(if $(UPGRADE),--upgrade) --group dev pyproject.toml --output-file tests/requirements.txt && \
-	for group in bench fuzz; do \
+	for group in bench fuzz tools; do \
 	$$lock $(if $(UPGRADE),--upgrade) --group $$group --output-file tests/$$group/requirements.txt || exit; \
 	done
 
 # Known vulnerabilities in any of them, by pip-audit. Fails for those, and not where it cannot be had.
 audit:
-	@tools=$$(mktemp -d) && trap 'rm -r "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && \
-	if "$$tools"/bin/pip install --quiet --disable-pip-version-check pip-audit; then \
-	"$$tools"/bin/python tests/tools/audit.py tests/requirements.txt tests/bench/requirements.txt tests/fuzz/requirements.txt; \
+	@tools=$$(mktemp -d) && trap 'rm -r "$$tools"' EXIT && $(VENV) "$$tools" && \
+	if "$$tools"/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/tools/requirements.txt; then \
+	"$$tools"/bin/python tests/tools/audit.py tests/requirements.txt $(foreach group,bench fuzz tools,tests/$(group)/requirements.txt); \
 	else echo 'Not audited: pip-audit cannot be installed.'; fi
 
 .PHONY: run test psql stress faults cluster bench fuzz lint lock audit

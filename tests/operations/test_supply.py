@@ -1,6 +1,8 @@
 """What is installed: each file of it known by its hash, and no known vulnerability unheard of."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from typing import Any
 
@@ -16,6 +18,7 @@ WANTED = {
     "tests/requirements.txt": LISTS["dependency-groups"]["dev"],
     "tests/bench/requirements.txt": LISTS["dependency-groups"]["bench"],
     "tests/fuzz/requirements.txt": LISTS["dependency-groups"]["fuzz"],
+    "tests/tools/requirements.txt": LISTS["dependency-groups"]["tools"],
 }
 
 
@@ -29,6 +32,21 @@ def test_all_that_is_wanted_is_pinned_with_hashes(file: str) -> None:
     wanted = {name_of(each) for each in WANTED[file]}
     assert wanted <= set(pinned)
     assert "://" not in text
+
+
+def test_make_installs_and_audits_nothing_else() -> None:
+    installs = re.findall(r"^.*/pip install .*$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert all(" --require-hashes -r " in line for line in installs)
+    audit = subprocess.run(
+        ["make", "--dry-run", "audit", f"PYTHON={sys.executable}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    audited = re.findall(r"tests/\S*requirements\.txt", audit.stdout.partition("audit.py")[2])
+    # What serving needs is in that of the tests, too.
+    assert sorted(audited) == sorted(set(WANTED) - {"requirements.txt"})
 
 
 def name_of(requirement: str) -> str:

@@ -11,19 +11,22 @@ from typing import Any
 
 
 def main(files: list[str]) -> int:
-    """Audit all files together; return the exit status."""
+    """Audit each file by itself, for two may pin two versions; return the exit status."""
     options = ["--disable-pip", "--require-hashes", "--format=json", "--progress-spinner=off"]
-    requirements = [word for file in files for word in ("--requirement", file)]
-    done = subprocess.run(
-        [sys.executable, "-m", "pip_audit", *options, *requirements],
-        capture_output=True,
-        text=True,
-    )
-    if not done.stdout.strip():
-        print(done.stderr)
-        print("Not audited: see above.")
-        return 0 if "ConnectionError" in done.stderr or "ServiceError" in done.stderr else 1
-    packages = json.loads(done.stdout)["dependencies"]
+    pinned = {}
+    for file in files:
+        done = subprocess.run(
+            [sys.executable, "-m", "pip_audit", *options, "--requirement", file],
+            capture_output=True,
+            text=True,
+        )
+        if not done.stdout.strip():
+            print(done.stderr)
+            print("Not audited: see above.")
+            return 0 if "ConnectionError" in done.stderr or "ServiceError" in done.stderr else 1
+        for package in json.loads(done.stdout)["dependencies"]:
+            pinned[package["name"], package.get("version")] = package
+    packages = list(pinned.values())
     vulnerable = found(packages)
     print("\n".join([*vulnerable, summary(packages)]))
     return 1 if vulnerable else 0
