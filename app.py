@@ -3,6 +3,14 @@
 A request from top to bottom: its route, its handler, the start. `python app.py` serves it.
 """
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  # here, for an older one cannot import what follows
+    sys.exit(
+        f"onerow needs Python 3.11 or later, and this is {sys.version.split()[0]}:"
+        " use another, as in `make run PYTHON=python3.13`"
+    )
+
 import logging
 import math
 import os
@@ -17,7 +25,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -33,7 +40,7 @@ from db.resources import FOLDER, RESOURCES, check_resources
 from db.rows import Outcome, Retired, get_or_create, look_up, select
 from db.rows import delete as delete_row
 from db.schema import apply_schema
-from db.settings import read_settings
+from db.settings import read_settings, without_secrets
 from db.texts import say
 from db.transaction import Attempts, Unavailable, transact
 from db.watch import Watch
@@ -63,10 +70,10 @@ from web.validation import (
     wrong,
 )
 
-log_to_stderr()
+settings = read_settings()
+log_to_stderr(settings.log_format)
 log = logging.getLogger("onerow")
 check_resources()
-settings = read_settings()
 
 NO_ROW = "There is no row with this id."
 
@@ -304,13 +311,7 @@ def main() -> None:
 
 def first_line(address: str, url: str) -> str:
     """Return what serves where, without a password or another secret."""
-    given = conninfo_to_dict(url)
-    # No others: libpq has several secrets, and gets new ones.
-    told = ("service", "user", "host", "hostaddr", "port", "dbname")
-    known = {key: given[key] for key in told if key in given}
-    line = (
-        f"onerow serves {address}, database {make_conninfo('', **known) or 'as PG* variables say'}"
-    )
+    line = f"onerow serves {address}, database {without_secrets(url) or 'as PG* variables say'}"
     if settings.database_url is None:
         line += f", data in {Path(settings.data_dir).absolute()}"
     return line

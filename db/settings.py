@@ -3,12 +3,13 @@
 import ipaddress
 import os
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 import psycopg
-from msgspec import Meta
-from psycopg.conninfo import conninfo_to_dict
+from msgspec import Meta, inspect
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.texts import printable
 
@@ -18,7 +19,12 @@ INSPECTION_POOL_SIZE = 2
 
 
 class SettingsError(SystemExit):
-    """A variable has a value that cannot be used: the start ends here and names it."""
+    """Variables have values that cannot be used: the start ends here and names each, on a line."""
+
+    def __init__(self, faults: Mapping[str, str]) -> None:
+        """`faults` is what is wrong, and what to do, by the variable."""
+        super().__init__("\n".join(printable(f"{name}: {why}") for name, why in faults.items()))
+        self.faults = faults
 
 
 # The characters of a bearer token, RFC 6750.
@@ -47,7 +53,16 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     reload: bool = False
     host: str = "127.0.0.1"
     # Further names, with commas between, by which browsers reach a service without a token.
-    allowed_hosts: Annotated[str, Meta(pattern=f"^{_HOST_NAME}(,{_HOST_NAME})*\\Z")] | None = None
+    allowed_hosts: (
+        Annotated[
+            str,
+            Meta(
+                pattern=f"^{_HOST_NAME}(,{_HOST_NAME})*\\Z",
+                description="names or addresses without ports and blanks, with commas between",
+            ),
+        ]
+        | None
+    ) = None
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000  # 0 takes any free port
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     pool_size: Annotated[int, Meta(ge=1, le=1000)] = 8
@@ -65,9 +80,19 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     # Unset: what the server says that it is, when the service starts.
     engine: Literal["postgresql", "yugabytedb", "cockroachdb"] | None = None
     # Several, with commas between, while one takes over from another.
-    api_token: Annotated[str, Meta(pattern=f"^{_TOKEN}(,{_TOKEN})*\\Z")] | None = None
+    api_token: (
+        Annotated[
+            str,
+            Meta(
+                pattern=f"^{_TOKEN}(,{_TOKEN})*\\Z",
+                description="bearer tokens without blanks, with commas between",
+            ),
+        ]
+        | None
+    ) = None
     allow_anonymous: bool = False
     log_requests: bool = False
+    log_format: Literal["text", "json"] = "text"
 
     @property
     def tokens(self) -> list[str]:
@@ -93,40 +118,91 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
 def read_settings() -> Settings:
     """Read the environment; an empty variable counts as unset.
 
-    Raises SettingsError, whose message names the variable.
+    Raises SettingsError, which names each variable that is wrong by itself, or else one that does
+    not go with another.
     """
     given = {name: value for name, value in os.environ.items() if value}
-    try:
-        settings = msgspec.convert(given, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise SettingsError(str(error).replace("`$.", "`")) from error
+    names = [field.encode_name for field in msgspec.structs.fields(Settings)]
+    found = {name: _fault(name, given[name]) for name in names if name in given}
+    if faults := {name: why for name, why in found.items() if why}:
+        raise SettingsError(faults)
+    settings = msgspec.convert(given, Settings, strict=False)
     if settings.pooler and settings.engine == "yugabytedb":
-        raise SettingsError("POOLER=1 cannot pass on a setting that ENGINE=yugabytedb needs")
-    for address in re.findall(r"\[(.*?)\]", settings.allowed_hosts or ""):
-        try:
-            ipaddress.IPv6Address(address)
-        except ValueError:
-            raise SettingsError("ALLOWED_HOSTS has in brackets what is no IPv6 address") from None
-    if settings.database_url is not None:
-        if _CUT_PASSWORD.match(settings.database_url):
-            raise SettingsError("DATABASE_URL: in a password write @ as %40 and / as %2F")
-        try:
-            conninfo_to_dict(settings.database_url)
-        except psycopg.ProgrammingError:
-            # The cause is left out: libpq quotes the string, and with it a password.
-            raise SettingsError("DATABASE_URL is neither a libpq URI nor key=value") from None
+        raise SettingsError({"POOLER": "1 cannot pass on a setting that ENGINE=yugabytedb needs"})
     if not is_loopback(settings.host):
         if not (settings.tokens or settings.allow_anonymous):
-            raise SettingsError(
-                f"HOST={printable(settings.host)} opens the service to others without a token: "
-                "set API_TOKEN, or ALLOW_ANONYMOUS=1 if that is meant"
+            why = (
+                f"{settings.host} opens the service to others without a token:"
+                " set API_TOKEN, or ALLOW_ANONYMOUS=1 if that is meant"
             )
+            raise SettingsError({"HOST": why})
         if any(len(token.rstrip("=")) < TOKEN_LENGTH for token in settings.tokens):
-            raise SettingsError(
-                f"API_TOKEN has a token that others would guess: each needs {TOKEN_LENGTH} "
-                "characters at least, as of `openssl rand -hex 16`"
+            why = (
+                f"has a token that others would guess: each needs {TOKEN_LENGTH} characters at"
+                " least, as of `openssl rand -hex 16`"
             )
+            raise SettingsError({"API_TOKEN": why})
     return settings
+
+
+def _fault(name: str, value: str) -> str | None:
+    """Return what is wrong with the value of a variable, whatever the others have, or None.
+
+    The value is not told: it may be a secret, if only because it was meant for another variable.
+    """
+    try:
+        msgspec.convert({name: value}, Settings, strict=False)
+    except msgspec.ValidationError:
+        (field,) = (each for each in msgspec.structs.fields(Settings) if each.encode_name == name)
+        default = "" if field.default is None else f" for {as_written(field.default)}"
+        return f"must be {_takes(inspect.type_info(field.type))}, or be unset{default}"
+    if name == "ALLOWED_HOSTS":
+        for address in re.findall(r"\[(.*?)\]", value):
+            try:
+                ipaddress.IPv6Address(address)
+            except ValueError:
+                return "has in brackets what is no IPv6 address"
+    if name == "DATABASE_URL":
+        if _CUT_PASSWORD.match(value):
+            return "in a password write @ as %40 and / as %2F"
+        try:
+            conninfo_to_dict(value)
+        except psycopg.ProgrammingError:
+            return "is neither a libpq URI nor key=value"
+    return None
+
+
+def _takes(kind: inspect.Type) -> str:
+    """Return what a variable takes, in words."""
+    match kind:
+        case inspect.UnionType(types=(one, _)):  # or None
+            return _takes(one)
+        case inspect.IntType(ge=low, le=high):
+            return f"a whole number from {low} to {high}"
+        case inspect.FloatType(ge=low, le=high):
+            return f"a number from {low} to {high}"
+        case inspect.BoolType():
+            return "0 or 1"
+        case inspect.LiteralType(values=values):
+            return " or ".join(map(str, values))
+        case inspect.Metadata(extra_json_schema={"description": str(description)}):
+            return description
+    return "text"
+
+
+def as_written(value: Any) -> str:
+    """Return the value of a setting as its variable has it."""
+    if value is None:
+        return "unset"
+    return f"{value:g}" if isinstance(value, bool | float) else str(value)
+
+
+def without_secrets(url: str) -> str:
+    """Return of a URI or a key=value string where it leads, as key=value; "" where PG* say it."""
+    given = conninfo_to_dict(url)
+    # No others: libpq has several secrets, and gets new ones.
+    told = ("service", "user", "host", "hostaddr", "port", "dbname")
+    return make_conninfo("", **{key: given[key] for key in told if key in given})
 
 
 def is_loopback(host: str) -> bool:

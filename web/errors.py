@@ -32,7 +32,12 @@ async def on_unavailable(request: Request, error: Exception) -> Response:
     else:
         cause = getattr(error.__cause__, "sqlstate", None) or type(error.__cause__).__name__
         where = f"{request.method} {request.scope['path']}, id {request.state.request_id}"
-        log.warning("given up: %s: %s (%s)", where, error, cause)
+        fields = {
+            "method": request.method,
+            "path": request.scope["raw_path"].decode(),
+            "request_id": request.state.request_id,
+        }
+        log.warning("given up: %s: %s (%s)", where, error, cause, extra={"fields": fields})
     return unavailable(str(error))
 
 

@@ -1,8 +1,12 @@
 """The log: a record is one line on stderr, and repeats nothing that was sent or stored."""
 
+import json
 import logging
 import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from types import TracebackType
+from typing import Literal
 
 from db.texts import printable
 
@@ -11,10 +15,10 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(form: Literal["text", "json"]) -> None:
     """Set the root logger up."""
     handler = logging.StreamHandler()
-    handler.setFormatter(Formatter(FORMAT))
+    handler.setFormatter(JsonFormatter() if form == "json" else Formatter(FORMAT))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("onerow").setLevel(logging.INFO)
 
@@ -27,20 +31,47 @@ class Formatter(logging.Formatter):
         return printable(super().formatMessage(record).rstrip())
 
     def formatException(self, ei: ExcInfo) -> str:  # noqa: N802
-        """Return where an exception and its causes came from, of each its type and not its text.
+        """Return the lines of trace_of()."""
+        return "\n".join(f"    {line}" for line in trace_of(ei[1]))
 
-        The text may quote a body or a row: PostgreSQL's does, and so does a KeyError.
-        """
-        chain: list[BaseException] = []
-        error = ei[1]
-        while error is not None and error not in chain:
-            chain.append(error)
-            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        lines = []
-        for error in reversed(chain):
-            lines.append("Traceback (most recent call last):")
-            lines += "".join(traceback.format_tb(error.__traceback__)).splitlines()
-            sqlstate = getattr(error, "sqlstate", None)
-            name = f"{type(error).__module__}.{type(error).__qualname__}"
-            lines.append(f"{name}, SQLSTATE {sqlstate}" if sqlstate else name)
-        return "\n".join(f"    {printable(line)}" for line in lines)
+
+class JsonFormatter(logging.Formatter):
+    """Makes each record one JSON object on one line, with what led to an exception as `traceback`.
+
+    A record's `fields`, a dict of text and numbers, are members of it, too.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, all of it in ASCII, whatever stderr's encoding is."""
+        members = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage().rstrip(),
+            **getattr(record, "fields", {}),
+        }
+        # Escaped as in text, for whoever takes the JSON apart shows what is in it.
+        told = {
+            name: printable(value) if isinstance(value, str) else value
+            for name, value in members.items()
+        }
+        if record.exc_info:
+            told["traceback"] = "\n".join(trace_of(record.exc_info[1]))
+        return json.dumps(told)
+
+
+def trace_of(error: BaseException | None) -> Iterator[str]:
+    """Yield where an exception and its causes came from, of each its type and not its text.
+
+    The text may quote a body or a row: PostgreSQL's does, and so does a KeyError.
+    """
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    for error in reversed(chain):
+        yield "Traceback (most recent call last):"
+        yield from map(printable, "".join(traceback.format_tb(error.__traceback__)).splitlines())
+        sqlstate = getattr(error, "sqlstate", None)
+        name = f"{type(error).__module__}.{type(error).__qualname__}"
+        yield printable(f"{name}, SQLSTATE {sqlstate}" if sqlstate else name)

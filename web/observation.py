@@ -11,6 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 # What is taken over from a caller: short, and harmless wherever it is shown.
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=-]{1,128}")
 
+# Of W3C Trace Context's header what is logged is the trace's id. A version to come may have more
+# behind these four parts, and 00 may not; ff is none.
+TRACEPARENT = re.compile(
+    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
+
 # Else an id is made: no other worker's, on no other host.
 _worker = secrets.token_hex(8).encode()
 _numbers = count(1)
@@ -21,6 +27,14 @@ access_log = logging.getLogger("onerow.access")
 def new_id() -> bytes:
     """Return an id for a request that came without one."""
     return b"%s-%x" % (_worker, next(_numbers))
+
+
+def trace_id_of(headers: list[tuple[bytes, bytes]]) -> str | None:
+    """Return the id of the trace that the caller says the request is of, or None."""
+    given = [value for name, value in headers if name == b"traceparent"]
+    # Twice, it is not known which one is meant.
+    found = TRACEPARENT.fullmatch(given[0]) if len(given) == 1 else None
+    return found[1].decode() if found else None
 
 
 class Observe:
@@ -60,6 +74,16 @@ class Observe:
             route = getattr(scope.get("route"), "path", "")
             state["metrics"].answered(scope["method"], route, status, seconds)
             if self._log_requests:
+                fields = {
+                    "method": scope["method"],
+                    # As sent: a space in it could be the line's own.
+                    "path": scope["raw_path"].decode(),
+                    "status": status,
+                    "ms": round(seconds * 1000, 1),
+                    "request_id": id_.decode(),
+                }
                 line = "%s %s %d, %.1f ms, id %s"
-                path = scope["raw_path"].decode()  # as sent: a space in it could be the line's own
-                access_log.info(line, scope["method"], path, status, seconds * 1000, id_.decode())
+                if trace_id := trace_id_of(scope["headers"]):
+                    fields["trace_id"] = trace_id
+                    line += ", trace %s"
+                access_log.info(line, *fields.values(), extra={"fields": fields})

@@ -1,18 +1,20 @@
 """Processes, signals and the listening socket."""
 
 import asyncio
+import errno
 import logging
 import multiprocessing
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import wait
-from socket import SO_SNDBUF, SOL_SOCKET, socket
+from socket import AF_INET, AF_INET6, SO_REUSEADDR, SO_SNDBUF, SOL_SOCKET, socket
 from time import monotonic
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
+from db.settings import SettingsError
 from web.connection import Connection
 
 # What ends the service: Ctrl-C, a polite kill, the terminal closed.
@@ -56,7 +58,7 @@ def serve(
 
     `drain` is the seconds that it then still serves, where the app calls end_in_order(), and
     `grace` those that requests in flight have after it. `changed` is asked twice a second whether
-    the workers are to be replaced by new ones. SystemExit if the port is taken.
+    the workers are to be replaced by new ones. Raises SettingsError if the port cannot be had.
     """
     config = uvicorn.Config(
         app,
@@ -74,7 +76,7 @@ def serve(
         headers=HEADERS,
         proxy_headers=False,
     )
-    sock = config.bind_socket()
+    sock = bound(host, port)
     # Each connection that is accepted inherits this: what a client does not read is kept by this
     # process, which bounds it.
     sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
@@ -86,6 +88,28 @@ def serve(
     else:
         supervisor = Supervisor(config, [sock], drain + grace + CLOSING, changed)
         supervisor.run()
+
+
+def bound(host: str, port: int) -> socket:
+    """Return a socket of this address. Raises SettingsError, which names HOST or PORT."""
+    sock = socket(AF_INET6 if ":" in host else AF_INET)
+    # Connections of a service that has just ended may still be closing.
+    sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except (OSError, UnicodeError) as error:  # the latter for what is no name of DNS
+        sock.close()
+        number = error.errno if isinstance(error, OSError) else None
+        name = "PORT"
+        if number == errno.EADDRINUSE:
+            why = f"{port} is taken on {host}: stop what listens there, or set PORT to another"
+        elif number == errno.EACCES:
+            why = f"{port} is not for this user: set PORT to another, as one from 1024 on"
+        else:
+            name = "HOST"
+            why = f"{host} cannot be listened on ({error}): set HOST to an address of this machine"
+        raise SettingsError({name: why}) from None
+    return sock
 
 
 class Supervisor(Multiprocess):

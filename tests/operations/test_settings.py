@@ -38,6 +38,7 @@ def start(**settings: str) -> subprocess.CompletedProcess[str]:
         ("PIPELINE", "maybe"),
         ("MAX_BODY", "1e99"),
         ("DRAIN_SECONDS", "-1"),
+        ("LOG_FORMAT", "logfmt"),
         ("API_TOKEN", "hunter2 with a blank"),
         ("API_TOKEN", "hunter2,"),
         ("ALLOW_ANONYMOUS", "perhaps"),
@@ -66,6 +67,32 @@ def test_a_bad_value_stops_the_start(variable: str, value: str) -> None:
     assert "Traceback" not in done.stderr
     assert "hunter2" not in done.stderr
     assert done.stdout == ""
+
+
+def test_each_bad_value_has_a_line_that_says_what_the_variable_takes() -> None:
+    done = start(
+        DATABASE_URL="mysql://hunter2",
+        ALLOWED_HOSTS="hunter2:80",
+        PORT="hunter2",
+        RETRY_DEADLINE="0",
+        POOLER="hunter2",
+        ENGINE="mysql",
+        API_TOKEN="hunter2 ",
+        LOG_FORMAT="hunter2",
+        HOST="0.0.0.0",  # not alone: this is told when the others are right
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "DATABASE_URL: is neither a libpq URI nor key=value",
+        "ALLOWED_HOSTS: must be names or addresses without ports and blanks, with commas between,"
+        " or be unset",
+        "PORT: must be a whole number from 0 to 65535, or be unset for 8000",
+        "RETRY_DEADLINE: must be a number from 0.1 to 3600, or be unset for 5",
+        "POOLER: must be 0 or 1, or be unset for 0",
+        "ENGINE: must be cockroachdb or postgresql or yugabytedb, or be unset",
+        "API_TOKEN: must be bearer tokens without blanks, with commas between, or be unset",
+        "LOG_FORMAT: must be json or text, or be unset for text",
+    ]
 
 
 @pytest.mark.parametrize(
