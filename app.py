@@ -46,6 +46,7 @@ from db.transaction import Attempts, Unavailable, transact
 from db.watch import Watch
 from web import health, inspection, metrics, openapi
 from web.browsers import OwnPages
+from web.check import arguments, check
 from web.connection import Limits
 from web.endpoint import Endpoint, endpoints, route, timed
 from web.errors import ERROR_HANDLERS
@@ -70,6 +71,8 @@ from web.validation import (
     wrong,
 )
 
+if __name__ == "__main__" and arguments().check:  # before what is wrong ends the start
+    sys.exit(0 if check() else 1)
 settings = read_settings()
 log_to_stderr(settings.log_format)
 log = logging.getLogger("onerow")

@@ -105,6 +105,16 @@ def located(data_dir: Path) -> Path:
     return real
 
 
+def check_existing(data_dir: Path) -> None:
+    """Look at a directory without changing anything. Raises EmbeddedServerError."""
+    with explained(data_dir):
+        if data_dir.exists():
+            real = located(data_dir)
+            if (real / MARK).exists():
+                check_links(real)
+                check_version(real)
+
+
 def check_owner(data_dir: Path, as_user: dict[str, Any]) -> None:
     """Refuse a directory that belongs to someone else, whose permissions are not ours to change.
 

@@ -1,12 +1,12 @@
 """A resource is a folder of SQL files: what they take and return, by db.header, fits together."""
 
+import os
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from db.header import Field, File, HeaderError, names_of
-from db.settings import read_settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -212,8 +212,9 @@ def check_resources() -> None:
         raise WRONG
 
 
-# The folder that RESOURCES names, or else the sample's.
-FOLDER = Path(read_settings().resources or ROOT / "sql")
+# The folder that RESOURCES names, or else the sample's. Not by read_settings(), which would end
+# `python app.py --check` here for what is wrong with another variable.
+FOLDER = Path(os.environ.get("RESOURCES") or ROOT / "sql")
 
 # What this process serves, by name, in the order of merge; or what is wrong with it.
 RESOURCES: dict[str, Resource] = {}

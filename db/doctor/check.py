@@ -1,6 +1,9 @@
-"""A line of doctor's, and its levels."""
+"""A line of doctor's or of `python app.py --check`, and its levels."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from db.texts import say
 
 OK = "ok"
 ADVICE = "advice"  # the guarantees hold, but something should be done, or known
@@ -13,3 +16,12 @@ class Check(NamedTuple):
     level: str
     subject: str
     detail: str
+
+
+def print_all(checks: Iterable[Check]) -> bool:
+    """Print each check, and return whether none has failed."""
+    healthy = True
+    for check in checks:
+        say(f"{check.level:7}{check.subject}: {check.detail}")
+        healthy &= check.level != FAIL
+    return healthy

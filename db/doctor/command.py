@@ -1,6 +1,7 @@
 """Is this database fit for the guarantees of the service? One line for each check."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import psycopg
 from msgspec.structs import replace
@@ -10,7 +11,7 @@ from psycopg.rows import dict_row
 
 from db.connection import Row
 from db.doctor import prepared
-from db.doctor.check import ADVICE, FAIL, OK, Check
+from db.doctor.check import ADVICE, FAIL, OK, Check, print_all
 from db.doctor.definition import indexes, made_by
 from db.doctor.lookup import lookup
 from db.doctor.readiness import version_fault
@@ -21,7 +22,6 @@ from db.resources import RESOURCES, Resource
 from db.schema import is_sample, why_not_ours
 from db.session import TABLES, conninfo, pin, service_settings
 from db.settings import INSPECTION_POOL_SIZE, Settings
-from db.texts import say
 from db.way_out.change import Connection, Refused, ask
 from db.way_out.enforce import is_alike
 from db.way_out.guard import guard_status
@@ -42,25 +42,28 @@ def examine(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> b
 
     Raises psycopg.Error if the server cannot be reached.
     """
-    healthy = True
-    for check in checks(url, settings, names):
-        say(f"{check.level:7}{check.subject}: {check.detail}")
-        healthy &= check.level != FAIL
-    return healthy
+    return print_all(checks(url, settings, names))
+
+
+@contextmanager
+def session(settings: Settings) -> Iterator[Connection]:
+    """Connect as the service does, but to a standby too. Raises psycopg.Error."""
+    with _connect(conninfo(settings)) as connection:
+        # row_security: where rows are hidden, one line says so, and no statement fails for it.
+        pin(connection, {**service_settings(settings), "row_security": "on"})
+        yield connection
 
 
 def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> Iterator[Check]:
-    """Connect as the service does, but to a standby too, and yield each check."""
-    with _connect(conninfo(replace(settings, database_url=url))) as connection:
-        # row_security: where rows are hidden, one line says so, and no statement fails for it.
-        pin(connection, {**service_settings(settings), "row_security": "on"})
+    """Connect, and yield each check."""
+    with session(replace(settings, database_url=url)) as connection:
         (server,) = ask(connection, "way_out/doctor/server")
         yield _version(server)
         writable = _writable(server)
         yield writable
         yield _durable(server)
         resources = [RESOURCES[name] for name in names]
-        tables = [check for each in resources for check in _resource(connection, each)]
+        tables = [check for each in resources for check in of_resource(connection, each)]
         tables += _merged(connection)
         yield from tables
         # What fails already would fail there again.
@@ -124,7 +127,7 @@ def _durable(server: Row) -> Check:
     return Check(OK, "durability", "a commit is on disk")
 
 
-def _resource(connection: Connection, resource: Resource) -> Iterator[Check]:
+def of_resource(connection: Connection, resource: Resource) -> Iterator[Check]:
     """Yield what there is to say of a resource's table and files, or that all is well."""
     name, table = resource.name, resource.table
     # A key that may be NULL says so in its header.

@@ -23,6 +23,7 @@ TESTED_BY = {
     "docs/operating.md#install": "test_operating.py::test_it_is_installed_as_make_does",
     "docs/operating.md#a-systemd-unit": "test_operating.py::test_the_unit_starts_the_service",
     "docs/operating.md#a-container": "test_operating.py::test_the_image_has_what_serving_needs",
+    "docs/operating.md#before-a-start": "test_check.py::test_all_fits_as_printed",
     "docs/operating.md#the-log": "test_log.py::test_a_request_is_an_object_as_printed",
     "docs/operating.md#roles": "test_operating.py::test_the_roles_are_made_as_printed",
     "docs/operating.md#alerts": "test_metrics.py::test_the_alerts_are_about_metrics_that_are_there",

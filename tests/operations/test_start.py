@@ -1,4 +1,4 @@
-"""A start that cannot be is refused in one line: the Python, the port, the address."""
+"""A start that cannot be is refused in one line: the Python, the words, the port, the address."""
 
 import ast
 import errno
@@ -94,6 +94,19 @@ def test_make_takes_a_python_that_is_new_enough(version: str, tmp_path: Path) ->
     python = python_that_says(version, tmp_path)
     done = run("make", "-C", tmp_path, "--dry-run", "run", f"PYTHON={python}")
     assert f"{python} -m venv .venv\n" in done.stdout
+
+
+# The words of the command
+
+
+@pytest.mark.parametrize("word", ["--nonsense", "nonsense", "--che"])
+def test_words_that_are_not_known_are_refused(word: str) -> None:
+    done = run(sys.executable, "app.py", word, PORT="http")  # which is not the first to be told
+    assert done.returncode == 2
+    usage, said = done.stderr.splitlines()
+    assert usage == "usage: python app.py [-h] [--check]"
+    assert said == f"python app.py: error: unrecognized arguments: {word}"
+    assert done.stdout == ""
 
 
 # The port and the address
