@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from db.header import Field
-from db.inspection import NAME
+from db.questions import NAME
 from db.resources import Resource
 from web.endpoint import Endpoint
 from web.fields import example_of, schema_of
@@ -275,7 +275,7 @@ def _answer(row: Json, **more: Json) -> Json:
 
 
 def _question(suffix: str, content: Json) -> Json:
-    name = {**TEXT, "pattern": f"^{NAME.pattern}$", "examples": ["duplicates"]}
+    name = {**TEXT, "pattern": f"^{NAME.pattern}$", "examples": ["waiting"]}
     values = {
         "name": "values",
         "in": "query",
@@ -295,7 +295,7 @@ def _question(suffix: str, content: Json) -> Json:
     return operation(
         "inspect",
         f"question{suffix.replace('.', '').capitalize()}",
-        "Ask a question of sql/inspect",
+        "Ask a question about the database",
         answers,
         parameters=[{"name": "name", "in": "path", "required": True, "schema": name}, values],
     )
