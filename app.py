@@ -44,7 +44,7 @@ from db.settings import read_settings, without_secrets
 from db.texts import say
 from db.transaction import Attempts, Unavailable, transact
 from db.watch import Watch
-from web import health, inspection, metrics, openapi
+from web import health, inspection, metrics, openapi, root
 from web.browsers import OwnPages
 from web.check import arguments, check
 from web.connection import Limits
@@ -268,6 +268,7 @@ ENDPOINTS = endpoints(RESOURCES)
 app = Starlette(
     routes=[
         *chain.from_iterable(map(routes, ENDPOINTS)),
+        root.route(ENDPOINTS),
         *health.routes(list(RESOURCES)),
         openapi.route(ENDPOINTS, token=bool(settings.tokens)),
         *inspection.ROUTES,

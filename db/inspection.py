@@ -1,13 +1,13 @@
-"""The questions of sql/inspect: a file each, asked in a READ ONLY transaction."""
+"""Asks the questions of db.questions, in READ ONLY transactions on connections of their own."""
 
+import json
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from time import perf_counter
-from typing import NamedTuple, cast
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -21,55 +21,52 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
 
 from db.connection import Connection
-from db.header import File
 from db.meter import Meter
 from db.pool import OnDemandPool, Pool
-from db.queries import INSPECT, shown
-from db.resources import RESOURCES
+from db.questions import Question
 from db.session import MEANING, PLANS, SETTINGS, conninfo, parameters
 from db.settings import INSPECTION_POOL_SIZE, Settings
 from db.transaction import Unavailable, transact
 
-# Other names are no pages: a hidden file of an editor, a name that no URL holds as it is.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-# Bytes of a file, some thousand lines; what is larger is not a question.
-FILE_SIZE = 64 * 1024
-
 # Pages that may wait for a connection; the next gets 503.
 QUEUE = 20
 
-# Seconds for one answer, and for that with the wait for a connection.
+# Seconds for one answer, and for the answer with the wait for a connection.
 STATEMENT_TIMEOUT = 3
 DEADLINE = STATEMENT_TIMEOUT + 2.0
+
+# The list of questions tells what is cheap to know, by what PostgreSQL's planner thinks that it
+# costs. The duplicates of 70,000 rows cost 10,000, which is a tenth of a second: they are counted
+# for the list, and a larger table is not read whole each time that somebody opens the list. The
+# planner may be wrong, and a lock may be in the way. So each headline has HEADLINE_TIMEOUT, and all
+# together have HEADLINES seconds.
+COST = 10_000.0
+HEADLINE_TIMEOUT = "200ms"
+HEADLINES = 1.0
+PLANNED = b"EXPLAIN (FORMAT JSON)\n"
 
 # Rows of one answer, and bytes of all of them together.
 ROW_LIMIT = 1000
 SIZE_LIMIT = 4_000_000
 
-# Bytes that the server may send for one answer. A row that is larger than all that an answer may
-# have is never whole in memory; what is on its way when there is enough makes it twice as much.
+# Bytes that the server may send for one answer. With this bound no row that is larger than an
+# answer may be is ever whole in memory. It is twice the limit, because more rows are on their way
+# when the answer has enough.
 METER_LIMIT = 2 * SIZE_LIMIT
 
-# Bytes that the protocol has before each cell: they count, or a row of NULLs would have none.
+# Bytes that the protocol has before each cell. They count, or rows of NULLs would have no size.
 CELL_HEAD = 4
 
-# Characters of a server's message.
+# Characters of a server's message, which may quote a whole statement.
 MESSAGE = 500
 
 TOO_WIDE = f"its first row is over {SIZE_LIMIT:,} bytes, so ask it in psql"
 
-# Each connection of the pages has a meter, which is forgotten with it.
+# The meter of each connection of the pages; it is forgotten together with the connection.
 _meters: WeakKeyDictionary[Connection, Meter] = WeakKeyDictionary()
 
-# Each cell is text, JsonText, or None for NULL.
+# A cell is text, or JsonText, or None for NULL.
 Row = tuple[str | None, ...]
-
-# The pages of each resource, by the end of their names, and the files that they are.
-PAGES = {"plan": "select", "duplicates": "duplicates"}
-
-# What goes before a lookup to have its plan.
-EXPLAIN = "EXPLAIN (ANALYZE, BUFFERS)\n"
 
 
 class CannotAnswer(Exception):
@@ -87,49 +84,6 @@ class ValueRefused(Exception):
     """A parameter's value does not fit its type."""
 
 
-class Parameter(NamedTuple):
-    """A value that a question asks for, and PostgreSQL's name of its type."""
-
-    number: int
-    name: str
-    type: str
-
-
-@dataclass(frozen=True)
-class Question:
-    """An SQL file: its first line is `-- ` and the title, each parameter one `-- $1 name type`."""
-
-    name: str
-    file: str  # relative to the checkout
-    text: str
-    of: File | None = None  # of a resource, whose header says more
-    lookup: bool = False  # the question is for its plan
-
-    @property
-    def sql(self) -> str:
-        """What PostgreSQL gets."""
-        return EXPLAIN + self.text if self.lookup else self.text
-
-    @cached_property
-    def title(self) -> str:
-        """The first line, or else the name."""
-        if self.lookup:
-            return f"Plan of {self.file}: EXPLAIN of the file that the service runs"
-        titled = re.match(r"--[ \t]*(\S.*)", self.text)
-        if self.of and titled:
-            return titled[1].partition(":")[0]  # and then the columns
-        return titled[1] if titled else self.name
-
-    @cached_property
-    def parameters(self) -> list[Parameter]:
-        """What the lines name, by number."""
-        if self.of:
-            fields = enumerate(self.of.parameters, 1)
-            return [Parameter(number, field.name, field.type) for number, field in fields]
-        lines = re.findall(r"^-- \$(\d{1,5}) (\w+) ([^\s,]+)", self.text, re.MULTILINE)
-        return sorted(Parameter(int(number), name, type_) for number, name, type_ in lines)
-
-
 @dataclass(frozen=True)
 class Answer:
     """What came back, with when it did and how long it took."""
@@ -141,43 +95,12 @@ class Answer:
     milliseconds: float
 
 
-def questions() -> list[Question]:
-    """Read all questions, each time anew: a new file needs no restart."""
-    names = {path.stem for path in INSPECT.glob("*.sql")} | {*_of_resources()}
-    found = (read_question(name) for name in names)
-    return sorted((each for each in found if each is not None), key=lambda each: each.title)
-
-
-def read_question(name: str) -> Question | None:
-    """Read one question; None if there is none of this name."""
-    if file := _of_resources().get(name):
-        return Question(name, shown(file.path), file.text, file, file.path.stem == "select")
-    path = INSPECT / f"{name}.sql"
-    # is_file: a pipe would be read for ever. What goes wrong is someone taking it away just now.
-    with suppress(OSError):
-        if NAME.fullmatch(name) and path.is_file() and path.stat().st_size <= FILE_SIZE:
-            text = path.read_text(encoding="utf-8-sig", errors="replace")
-            return Question(name, f"sql/inspect/{name}.sql", text)
-    return None
-
-
-def _of_resources() -> dict[str, File]:
-    """Return the files of resources that are pages, too, by the page's name."""
-    # Of PostgreSQL: what other engines have instead is in a folder of its own.
-    return {
-        f"{resource.name}_{page}": resource.files[name]
-        for resource in RESOURCES.values()
-        for page, name in PAGES.items()
-        if name in resource.files
-    }
-
-
 def open_inspection_pool(settings: Settings) -> Pool:
     """Make the pool of the questions' connections; each is made when it is first needed."""
     service = conninfo(settings)
     options = str(conninfo_to_dict(service)["options"])
     if not settings.pooler:
-        # The service's own avoid sequential scans, at any price.
+        # A question may read a whole table; the service's own statements must not.
         options += f" -c statement_timeout={STATEMENT_TIMEOUT}s -c enable_seqscan=on"
     source = AsyncConnectionPool(
         make_conninfo(service, fallback_application_name="onerow inspect", options=options),
@@ -191,7 +114,7 @@ def open_inspection_pool(settings: Settings) -> Pool:
             "prepare_threshold": None,
         },
         configure=_configure,
-        # Behind a pooler it would be another session that is reset.
+        # Behind a pooler the reset would reach another session.
         reset=None if settings.pooler else _reset,
         open=False,
         name="onerow inspect",
@@ -204,10 +127,10 @@ async def _configure(connection: Connection) -> None:
     limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     pinned = {**MEANING, **dict.fromkeys(limits, limit), "enable_seqscan": "on"}
     path = await connection.search_path("pg_stat_statements")
-    # In each transaction, for DISCARD ALL undoes what was set for the session.
+    # Each transaction sets these, because DISCARD ALL undoes what was set for the session.
     connection.settings = parameters(pinned, path, transaction=True)
     await connection.set_read_only(True)
-    # SERIALIZABLE would take predicate locks, and so disturb what is looked at.
+    # SERIALIZABLE would take predicate locks, and so change what the pages show.
     await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
     for type_ in connection.adapters.types:
         connection.adapters.register_loader(type_.oid, LOADERS.get(type_.name, Text))
@@ -228,7 +151,7 @@ class Text(Loader):
     """Loads a value as psql shows it."""
 
     def load(self, data: Buffer) -> str:
-        """Return it; in a database in SQL_ASCII it may be any bytes."""
+        """Return the text. In a database in SQL_ASCII it may be any bytes."""
         return bytes(data).decode(errors="replace")
 
 
@@ -266,15 +189,15 @@ async def ask(pool: Pool, question: Question, values: list[str | None]) -> Answe
         try:
             async with connection.transaction():
                 await connection.apply_settings()
-                if question.lookup:  # planned as the service does
+                if question.lookup:  # whose plan must be the one that the service gets
                     await connection.execute(SETTINGS, parameters(PLANS, None, transaction=True))
                 return await _answer(connection, question, values)
         except errors.QueryCanceled as error:
             raise TooSlow from error
         except psycopg.DatabaseError as error:
             if connection.closed:
-                raise  # it is asked again on another
-            # What the server says to a question without values cannot repeat any.
+                raise  # transact() asks again on another connection
+            # The server's message may repeat a value, so it is told only where there is none.
             if any(values):
                 if isinstance(error, psycopg.DataError):
                     raise ValueRefused from error
@@ -284,7 +207,69 @@ async def ask(pool: Pool, question: Question, values: list[str | None]) -> Answe
     return await transact(pool, work, seconds=DEADLINE)
 
 
-async def _answer(connection: Connection, question: Question, values: list[str | None]) -> Answer:
+async def headlines(pool: Pool, listed: Sequence[Question]) -> dict[str, str]:
+    """Return the headlines of those questions that have one, by the question's name.
+
+    A headline that is dear, fails or takes too long is left out. Nothing is raised.
+    """
+    found: dict[str, str] = {}
+
+    async def work(connection: Connection) -> None:
+        limit = parameters({"statement_timeout": HEADLINE_TIMEOUT}, None, transaction=True)
+        async with connection.transaction():
+            await connection.apply_settings()
+            await connection.execute(SETTINGS, limit)
+            # The duplicates lead the list. They are asked last, since their tables may be locked.
+            for question in (each for each in reversed(listed) if each.headline):
+                try:
+                    # In a savepoint, because an answer that fails or is cut ends a transaction.
+                    async with connection.transaction(force_rollback=True):
+                        if await _cost(connection, question) <= COST:
+                            nothing = [None for _ in question.parameters]
+                            answer = await _answer(connection, question, nothing)
+                            found[question.name] = _headline(question, answer)
+                except (CannotAnswer, psycopg.DatabaseError):
+                    if connection.closed:
+                        raise
+
+    with suppress(CannotAnswer, Unavailable, psycopg.Error):
+        await transact(pool, work, seconds=HEADLINES)
+    return found
+
+
+async def _cost(connection: Connection, question: Question) -> float:
+    """Return what the planner thinks that the answer costs, in its own unit."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(PLANNED + question.sql.encode(), [None for _ in question.parameters])
+        found = await cursor.fetchone()
+    assert found is not None
+    return float(json.loads(found[0])[0]["Plan"]["Total Cost"])
+
+
+def _headline(question: Question, answer: Answer) -> str:
+    """Return the headline with what each column comes to in the place of its name.
+
+    Whole numbers are summed up, of other values each is told once, and {rows} counts the rows.
+    """
+
+    def told(placeholder: re.Match[str]) -> str:
+        name = placeholder[1]
+        if name == "rows":
+            return f"{'over ' if answer.cut else ''}{len(answer.rows):,}"
+        if name not in answer.columns:
+            return placeholder[0]
+        position = answer.columns.index(name)
+        cells = [cell for row in answer.rows if (cell := row[position]) is not None]
+        if cells and all(isinstance(cell, JsonText) and cell.isdecimal() for cell in cells):
+            return f"{sum(map(int, cells)):,}"
+        return ", ".join(sorted(set(cells))) or "none"
+
+    return re.sub(r"\{(\w+)\}", told, question.headline)
+
+
+async def _answer(
+    connection: Connection, question: Question, values: Sequence[str | None]
+) -> Answer:
     started = perf_counter()
     sql = question.sql.encode()
     columns, parameters = await connection.wait(_describe(connection.pgconn, sql))
@@ -299,7 +284,7 @@ async def _answer(connection: Connection, question: Question, values: list[str |
     meter.renew()
     try:
         async with connection.cursor() as cursor:
-            # Streamed, and cancelled when it is enough: a file may ask for a whole table.
+            # A file may ask for a whole table, so rows are streamed until there are enough.
             stream = cast(AsyncGenerator[Row, None], cursor.stream(sql, values))
             async with aclosing(stream):
                 async for row in stream:
@@ -321,9 +306,9 @@ def _bytes(cell: str | None) -> int:
 
 
 def _describe(pgconn: PGconn, sql: bytes) -> PQGen[tuple[list[str], int]]:
-    """Return a statement's columns, which a stream of no rows does not tell, and parameters.
+    """Return the names of a statement's columns, and how many parameters it has.
 
-    Raises CannotAnswer.
+    A stream that has no rows would tell no columns. Raises CannotAnswer.
     """
     pgconn.send_prepare(b"", sql)
     (result,) = yield from generators.execute(pgconn)
@@ -334,6 +319,7 @@ def _describe(pgconn: PGconn, sql: bytes) -> PQGen[tuple[list[str], int]]:
         error = errors.error_from_result(result)
         if isinstance(error, psycopg.OperationalError):
             raise error
-        raise CannotAnswer(error.diag.message_primary)  # it has not seen the values yet
+        # The server has not seen the values yet, so its message cannot repeat one.
+        raise CannotAnswer(error.diag.message_primary)
     names = [result.fname(column) or b"" for column in range(result.nfields)]
     return [name.decode() for name in names], result.nparams

@@ -1,6 +1,6 @@
-"""A bound on what a server may send on a connection, whatever it is: a row, a cell or a message.
+"""A bound on the bytes that a server may send on a connection, be they rows or a message.
 
-libpq keeps a whole row before it hands out any of it, and knows no bound: a cell may have 1 GB.
+libpq keeps a row whole before it hands out any of it, and has no bound: a cell may have 1 GB.
 """
 
 import asyncio
@@ -9,15 +9,15 @@ from socket import socket, socketpair
 
 from db.connection import Connection
 
-# Bytes that are passed on at a time.
+# Bytes that are passed on at a time, as many as a socket usually has at hand.
 PIECE = 65536
 
 
 class Meter:
-    """Stands between libpq and its socket from now on, and ends the connection past the bound.
+    """Stands between libpq and the network, and ends the connection when the server sends too much.
 
-    libpq's file descriptor becomes one end of a pair of sockets, whose other end is ours. That
-    works with TLS, too: what is counted is what comes over the network.
+    libpq's file descriptor becomes one end of a pair of sockets, and the meter has the other end.
+    This works with TLS, too, because the meter counts the bytes as they come over the network.
     """
 
     def __init__(self, connection: Connection, limit: int) -> None:
@@ -33,7 +33,7 @@ class Meter:
         self._task = asyncio.create_task(self._pass_on())
 
     def renew(self) -> None:
-        """Count from 0 again."""
+        """Begin to count from 0 again."""
         self._left = self._limit
 
     @property
@@ -48,7 +48,7 @@ class Meter:
         finally:
             for way in ways:
                 way.cancel()
-            # They must have let go of the sockets: the next ones may have the same numbers.
+            # Both must have let go of their sockets, whose numbers the next sockets may get.
             await asyncio.gather(*ways, return_exceptions=True)
             self._server.close()
             self._libpq.close()

@@ -1,6 +1,6 @@
-// Once a second, puts the picture of the page as it would be loaded now in the place of this one.
+// Once a second this loads the page again, and puts its picture in the place of the one shown.
 const interval = 1000; // milliseconds
-const patience = 3000; // milliseconds: a service that hangs does not refuse, it is silent
+const patience = 3000; // milliseconds, because a service that hangs is silent and refuses nothing
 
 async function update() {
   const picture = document.getElementById("picture");
@@ -10,7 +10,7 @@ async function update() {
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     picture.replaceWith(page.getElementById("picture"));
   } catch {
-    picture.classList.add("stale"); // nothing new: what is shown gets old
+    picture.classList.add("stale"); // the picture shown gets old
   }
   setTimeout(update, interval);
 }

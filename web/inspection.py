@@ -1,4 +1,4 @@
-"""/inspect: the questions of sql/inspect and a picture of the traffic, as pages, JSON and CSV."""
+"""/inspect: the questions of db.questions and a picture of the traffic, as pages, JSON and CSV."""
 
 import base64
 import csv
@@ -26,12 +26,11 @@ from db.inspection import (
     Answer,
     CannotAnswer,
     JsonText,
-    Question,
     ValueRefused,
     ask,
-    questions,
-    read_question,
+    headlines,
 )
+from db.questions import Question, questions, read_question
 from db.texts import inert
 from db.transaction import Unavailable
 from web.errors import on_unavailable
@@ -39,25 +38,27 @@ from web.problem import RETRY_AFTER, problem
 from web.traffic import KINDS, WINDOW
 from web.validation import Invalid, query_texts, wrong
 
-# Bytes of a page. The table fills what the rest leaves; a page that is too large without a table
-# has only its title, and the way to JSON and CSV.
+# Bytes of a page. The table fills what the rest of the page leaves. A page that is too large even
+# without a table has only its title, and the links to JSON and CSV.
 PAGE = 20_000
 
-# Characters shown of a cell, a title and an SQL file.
+# Characters that a page shows of a cell, of a title or another line, and of an SQL file.
 CELL = 500
 TITLE = 200
 SQL = 4_000
 
-# Characters of a value. Legacy names may be longer than 255, but an index takes 2,700 bytes.
+# Characters of a value that is asked for. Names from before may be longer than 255 characters, but
+# an entry of an index has at most 2,700 bytes.
 VALUE = 700
 
-# Of the picture, in its own units, one a second in width.
+# The height of the picture, in its own units, of which each second has one in width.
 HEIGHT = 100
 
 TRAFFIC = "Created, existing and retried per second"
 
 _folder = Path(__file__).parent
 _templates = Environment(loader=FileSystemLoader(_folder), autoescape=True, trim_blocks=True)
+_templates.filters["line"] = lambda text: _short(text, TITLE)
 _css = (_folder / "inspection.css").read_text(encoding="utf-8")
 _js = (_folder / "inspection.js").read_text(encoding="utf-8")
 
@@ -68,7 +69,7 @@ def _hash(text: str) -> str:
 
 
 HEADERS = {
-    # Nothing but this style and this script, which talks to nobody else.
+    # A page has nothing but this style and this script, and the script asks nobody else.
     "Content-Security-Policy": f"default-src 'none'; style-src {_hash(_css)}; "
     f"script-src {_hash(_js)}; connect-src 'self'; img-src data:; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
@@ -76,14 +77,15 @@ HEADERS = {
 }
 
 
-async def index(_request: Request) -> Response:
-    """List the questions."""
-    listed = [(each.name, _short(each.title, TITLE)) for each in questions()]
-    return _html("Looking inside", index=listed, traffic=TRAFFIC)
+async def index(request: Request) -> Response:
+    """List the questions, with what the answers come to where that is cheap to know."""
+    listed = questions()
+    told = await headlines(request.state.inspection_pool, listed)
+    return _html("Looking inside", index=listed, told=told, traffic=TRAFFIC)
 
 
 async def traffic(request: Request) -> Response:
-    """Draw what POSTs came to, or list it, second by second, in the form that the path asks for."""
+    """Draw or list what POSTs came to in each second, in the form that the path asks for."""
     if query_texts(request):
         raise Invalid([wrong("", "takes no parameters")])
     started = perf_counter()
@@ -153,6 +155,7 @@ def _errors(question: Question, texts: dict[str, str]) -> Iterator[dict[str, str
 async def _page(request: Request, question: Question, texts: dict[str, str]) -> Response:
     context: dict[str, Any] = {
         "path": f"/inspect/{question.name}",
+        "about": question.about,
         "parameters": question.parameters,
         "texts": {name: text[:VALUE] for name, text in texts.items()},
         "file": question.file,
@@ -171,14 +174,14 @@ async def _page(request: Request, question: Question, texts: dict[str, str]) -> 
     except CannotAnswer as error:
         return _html(question.title, 501, **context, wrong=_short(str(error), CELL))
     except Unavailable as error:
-        await on_unavailable(request, error)  # for the log and the metrics
+        await on_unavailable(request, error)  # which tells the log and the metrics
         response = _html(question.title, 503, **context, wrong=str(error))
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response
     context["columns"] = answer.columns
     context["at"] = _moment(answer.at)
     context["milliseconds"] = answer.milliseconds
-    context["count"] = _count(len(answer.rows), 0, answer.cut)  # no count is longer
+    context["count"] = _count(len(answer.rows), 0, answer.cut)  # as long as a count can be
     rows = list(_fitting(_html_rows(answer), PAGE - len(_html(question.title, **context).body)))
     context["rows"] = Markup(b"".join(rows).decode())
     context["count"] = _count(len(answer.rows), len(rows), answer.cut)
@@ -186,7 +189,7 @@ async def _page(request: Request, question: Question, texts: dict[str, str]) -> 
 
 
 def _fitting(encoded: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Yield as many rows as are together smaller than `size` bytes, however they are encoded."""
+    """Yield rows as long as all of them together are smaller than `size` bytes."""
     for row in encoded:
         size -= len(row)
         if size <= 0:
@@ -246,7 +249,7 @@ def _moment(at: datetime) -> str:
 
 
 def _picture(seconds: Sequence[tuple[int, ...]]) -> dict[str, Any]:
-    """Return what the template draws: an area for each kind, each on its own scale."""
+    """Return what the template draws: an area for each kind of answer, each on its own scale."""
     picture = []
     for position, kind in enumerate(KINDS, 1):
         counts = [second[position] for second in seconds]
@@ -270,11 +273,11 @@ def _picture(seconds: Sequence[tuple[int, ...]]) -> dict[str, Any]:
 
 def _html(title: str, status: int = 200, **context: Any) -> Response:
     page = _templates.get_template("inspection.html")
-    about = {"title": _short(title, TITLE), "css": Markup(_css), "js": Markup(_js)}
-    html = page.render(about, **context)
+    always = {"title": _short(title, TITLE), "css": Markup(_css), "js": Markup(_js)}
+    html = page.render(always, **context)
     if len(html.encode()) > PAGE and "path" in context:
         bare = {key: context[key] for key in ("path", "parameters", "file") if key in context}
-        html = page.render(about, **bare, wrong="This is too large for a page.")
+        html = page.render(always, **bare, wrong="This is too large for a page.")
     return Response(html, status, HEADERS, "text/html")
 
 
@@ -292,7 +295,7 @@ def _csv(
 ROUTES = [
     Route("/inspect", index),
     *(Route(f"/inspect/traffic{suffix}", traffic) for suffix in ("", ".json", ".csv")),
-    # The page last, whose path would take the others, too.
+    # The page comes last, because its path would take the others, too.
     *(
         Route(f"/inspect/{{name}}{suffix}", partial(inspect, suffix))
         for suffix in (".json", ".csv", "")

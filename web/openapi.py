@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from db.header import Field
-from db.inspection import NAME
+from db.questions import NAME
 from db.resources import Resource
+from web import root
 from web.endpoint import Endpoint
 from web.fields import example_of, schema_of
 from web.inspection import VALUE
@@ -32,7 +33,7 @@ from web.operations import (
     ref,
     response,
 )
-from web.token import OPEN
+from web.token import OPEN, is_page
 from web.traffic import KINDS
 from web.validation import as_sent
 
@@ -69,7 +70,7 @@ def document(endpoints: Sequence[Endpoint], *, token: bool) -> Json:
     for each in endpoints:
         (id_schema,), _ = msgspec.json.schema_components([each.types.id], schema_hook=schema_of)
         paths |= _resource_paths(each, endpoints, schemas, id_schema)
-    paths |= _other_paths()
+    paths |= _other_paths([f"/{each.name}" for each in endpoints])
     for path, item in paths.items():
         for method, each in item.items():
             each["responses"] |= problems(431)
@@ -79,7 +80,7 @@ def document(endpoints: Sequence[Endpoint], *, token: bool) -> Json:
             elif path not in OPEN:
                 each["responses"] |= problems(401)
                 each["security"] = [{"token": []}]
-                if path.startswith("/inspect"):
+                if is_page(path):
                     each["security"].append({"password": []})
         if "get" in item:
             item["head"] = head(item["get"])
@@ -226,7 +227,10 @@ def _resource_paths(
     }
 
 
-def _other_paths() -> dict[str, Json]:
+def _other_paths(resources: list[str]) -> dict[str, Json]:
+    example = {"resources": resources, **root.PATHS}
+    links = response(200, "The paths", json({"type": "object"}, example))
+    pages = response(303, "To the pages, where HTML is accepted", headers=["Location"])
     live = response(200, "Yes", json(object_of(status=TEXT), {"status": "live"}))
     is_ready: Json = object_of(status=TEXT)
     is_ready["properties"]["warnings"] = {"type": "array", "items": TEXT}
@@ -237,6 +241,7 @@ def _other_paths() -> dict[str, Json]:
     counts = response(200, "Prometheus' text format", {"text/plain": {"schema": TEXT}})
     page = response(200, "A page", HTML)
     gets = {
+        "/": operation("about", "root", "What is there", links, pages),
         "/live": operation("health", "live", "Does the process answer?", live),
         "/ready": operation("health", "ready", "Would a POST be served?", ready, problems(503)),
         "/metrics": operation("about", "metrics", "Counts, all workers together", counts),
@@ -275,7 +280,7 @@ def _answer(row: Json, **more: Json) -> Json:
 
 
 def _question(suffix: str, content: Json) -> Json:
-    name = {**TEXT, "pattern": f"^{NAME.pattern}$", "examples": ["duplicates"]}
+    name = {**TEXT, "pattern": f"^{NAME.pattern}$", "examples": ["waiting"]}
     values = {
         "name": "values",
         "in": "query",
@@ -295,7 +300,7 @@ def _question(suffix: str, content: Json) -> Json:
     return operation(
         "inspect",
         f"question{suffix.replace('.', '').capitalize()}",
-        "Ask a question of sql/inspect",
+        "Ask a question about the database",
         answers,
         parameters=[{"name": "name", "in": "path", "required": True, "schema": name}, values],
     )

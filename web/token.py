@@ -26,7 +26,7 @@ class RequireToken:
             await self.app(scope, receive, send)
             return
         challenge = 'Bearer realm="onerow"'
-        if _is_page(scope):
+        if is_page(scope["path"]):
             challenge = f'Basic realm="onerow", charset="UTF-8", {challenge}'
         headers = {"WWW-Authenticate": challenge}
         await problem(401, "A valid token is needed.", headers)(scope, receive, send)
@@ -34,7 +34,7 @@ class RequireToken:
     def _allows(self, request: Request) -> bool:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         token = given.strip().encode()
-        if scheme.lower() == "basic" and _is_page(request.scope):
+        if scheme.lower() == "basic" and is_page(request.scope["path"]):
             try:
                 _, _, token = base64.b64decode(token, validate=True).partition(b":")
             except binascii.Error:
@@ -45,7 +45,6 @@ class RequireToken:
         return sum(hmac.compare_digest(token, known) for known in self._tokens) > 0
 
 
-def _is_page(scope: Scope) -> bool:
+def is_page(path: str) -> bool:
     """Tell what is for browsers, which cannot send a bearer token but ask for a password."""
-    path: str = scope["path"]
-    return path == "/inspect" or path.startswith("/inspect/")
+    return path in ("/", "/inspect") or path.startswith("/inspect/")

@@ -1,4 +1,6 @@
--- Connections by state and application
+-- Connections: how many there are by state, application and role, and how long they have lasted
+-- group Running now
+-- headline {connections}
 SELECT
     coalesce(state, 'not shown to this role') AS state,
     application_name AS application,

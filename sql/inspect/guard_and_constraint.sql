@@ -1,6 +1,8 @@
--- The guard, the constraint and the lookup's index of each table that has one of them
--- They are known by their names: the resource's, and behind it _guard_insert and _guard_update, _key,
--- or _lookup.
+-- Guard and constraint: whether each table has them, and the index of its lookup
+-- group Duplicates and the constraint
+-- headline guard: {guard}
+-- They are known by their names, which are the resource's name with _guard_insert and _guard_update,
+-- _key, or _lookup behind it.
 WITH named AS (
     SELECT indrelid AS table_id, regexp_replace(relname::text, '_lookup$', '') AS resource
     FROM pg_index

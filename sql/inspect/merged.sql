@@ -1,4 +1,5 @@
--- What merge removed, the last first: all of it, or of one resource, or what became of one id
+-- Merged rows: what merge removed, the last first, of all resources, of one, or of one id
+-- group Duplicates and the constraint
 -- $1 resource text
 -- $2 id text
 SELECT merged_at, resource, id, kept, content, pointed

@@ -1,4 +1,6 @@
--- Predicate locks by relation and kind: what serializable transactions have read and still watch
+-- Predicate locks: what serializable transactions have read and still watch, by relation and kind
+-- group Locks and conflicts
+-- headline {locks}
 SELECT
     relation::regclass::text AS relation,
     locktype AS kind,

@@ -1,7 +1,10 @@
--- Serializable transactions that the server remembers, and whether it has to forget the oldest
--- While an older one goes on, those that have ended are kept. Where there is no room for more, the
--- oldest are made one, without a process, and conflicts with what they had read may go unseen.
--- `python -m db doctor` says how many there is room for. Serial is the name before PostgreSQL 17.
+-- Serializable transactions: how many the server remembers, and whether it has to forget the oldest
+-- group Locks and conflicts
+-- headline remembered: {remembered}, some forgotten: {some_are_forgotten}
+-- The server keeps transactions that have ended for as long as an older one goes on. Where there is
+-- no room for more, it makes the oldest one, without a process, and conflicts with what they had read
+-- may go unseen. `python -m db doctor` says how many there is room for. Before PostgreSQL 17 the name
+-- is Serial.
 SELECT
     (
         SELECT pg_catalog.count(DISTINCT virtualtransaction)
@@ -21,7 +24,7 @@ SELECT
         INNER JOIN pg_stat_activity ON pg_stat_activity.pid = pg_locks.pid
         WHERE mode = 'SIReadLock'
     ) AS oldest_seconds,
-    blks_zeroed + blks_hit AS writers_forgotten, -- about, and of those alone that had written
+    blks_zeroed + blks_hit AS writers_forgotten, -- an estimate, of those that had written
     stats_reset AS since
 FROM pg_stat_slru
 WHERE name IN ('serializable', 'Serial');

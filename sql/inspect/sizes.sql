@@ -1,6 +1,7 @@
--- Size and growth of tables and indexes
--- Growth is estimated: rows inserted and not deleted since the counters began, at today's bytes a
--- row, and at most today's size.
+-- Sizes: what tables and indexes take, how they grow, and how often an index is used
+-- group Space and indexes
+-- Growth is estimated. It is the rows that were inserted and not deleted since the counters began, at
+-- today's bytes a row, and at most today's size.
 WITH tables AS (
     SELECT
         relid,
@@ -31,7 +32,7 @@ SELECT
     inserted,
     deleted,
     scans,
-    stats_reset AS since -- NULL: since the database was made, or the server crashed
+    stats_reset AS since -- NULL means since the database was made, or since a crash
 FROM relations
 JOIN tables USING (relid)
 CROSS JOIN LATERAL pg_total_relation_size(relation::regclass) AS whole

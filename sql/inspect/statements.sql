@@ -1,4 +1,5 @@
--- Slowest statements, where pg_stat_statements is there
+-- Slowest statements: by their mean time, where the extension pg_stat_statements is there
+-- group Plans and statements
 SELECT
     round(mean_exec_time::numeric, 3) AS mean_milliseconds,
     round(max_exec_time::numeric, 3) AS max_milliseconds,

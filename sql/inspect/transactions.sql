@@ -1,4 +1,6 @@
--- Commits, rollbacks, conflicts and deadlocks since the last reset
+-- Commits and rollbacks: how many there were since the last reset, and how many deadlocks
+-- group Locks and conflicts
+-- headline deadlocks: {deadlocks}
 -- A serialization failure is counted as a rollback, like any other. A conflict is a query that a
 -- standby's recovery cancelled.
 SELECT
@@ -9,6 +11,6 @@ SELECT
     ) AS rollback_percent,
     conflicts,
     deadlocks,
-    stats_reset AS since -- NULL: since the database was made, or the server crashed
+    stats_reset AS since -- NULL means since the database was made, or since a crash
 FROM pg_stat_database
 WHERE datname = current_database();

@@ -1,11 +1,13 @@
--- Who is waiting for whom
+-- Waiting: which session waits for a lock, for how long, and which session holds it
+-- group Locks and conflicts
+-- headline {rows}
 SELECT DISTINCT
     round(extract(epoch FROM clock_timestamp() - since), 1) AS seconds,
     waiter.pid AS waiting,
     waiter.application_name AS waiting_application,
     waiter.wait_event AS waits_for,
     left(waiter.query, 200) AS waiting_query,
-    blocking AS holding, -- 0: a prepared transaction
+    blocking AS holding, -- 0 stands for a prepared transaction
     holder.application_name AS holding_application,
     holder.state AS holding_state,
     round(extract(epoch FROM clock_timestamp() - holder.xact_start), 1) AS holding_transaction_seconds,

@@ -255,6 +255,7 @@ ANSWERS = [
     ("DELETE", "/departments/98", 404),
     ("PUT", "/departments", 405),
     ("GET", "/no/such/path", 404),
+    ("GET", "/", 200),
     ("GET", "/live", 200),
     ("GET", "/ready", 200),
     ("GET", "/metrics", 200),

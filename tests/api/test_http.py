@@ -339,6 +339,34 @@ def test_limit_is_100_if_left_out(service: Service, department: int) -> None:
     assert page["next"] == f"/employees?department_id={department}&after={page['items'][-1]['id']}"
 
 
+# From the address alone
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json"])
+def test_the_root_tells_every_path(service: Service, accept: str | None) -> None:
+    answer = service.http.get("/", headers={"Accept": accept} if accept else {})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == {
+        "resources": ["/departments", "/employees"],
+        "openapi": "/openapi.json",
+        "inspect": "/inspect",
+        "ready": "/ready",
+        "metrics": "/metrics",
+    }
+    resources, *others = answer.json().values()
+    for path in (*resources, *others):
+        assert service.http.get(path).status_code == 200
+    head = service.http.head("/")
+    assert (head.status_code, head.content) == (200, b"")
+
+
+def test_the_root_sends_a_browser_to_the_pages(service: Service) -> None:
+    accept = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+    for method in ("GET", "HEAD"):
+        answer = service.http.request(method, "/", headers=accept)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/inspect")
+
+
 # Health
 
 
@@ -515,9 +543,10 @@ def test_a_name_may_have_colons(service: Service, department: int, name: str) ->
 def test_405_lists_what_is_allowed(service: Service) -> None:
     allowed = {
         path: set(service.http.patch(path).headers["allow"].split(", "))
-        for path in ("/employees", "/departments/1", "/live")
+        for path in ("/", "/employees", "/departments/1", "/live")
     }
     assert allowed == {
+        "/": {"GET", "HEAD"},
         "/employees": {"GET", "HEAD", "POST"},
         "/departments/1": {"GET", "HEAD", "DELETE"},
         "/live": {"GET", "HEAD"},

@@ -135,8 +135,9 @@ def provoke(service: Service) -> Iterator[httpx.Response]:
         yield call("DELETE", created.headers["location"])
     for method in ("GET", "HEAD"):
         yield call(method, "/employees?department_id=99")
-        for path in ("/live", "/ready", "/openapi.json", "/inspect"):
+        for path in ("/", "/live", "/ready", "/openapi.json", "/inspect"):
             yield call(method, path)
+        yield call(method, "/", headers={"Accept": "text/html"})
         for suffix in ("", ".json", ".csv"):
             for name in ("traffic", "departments_duplicates"):
                 for query in ("", "?a=b", "?a=%ff"):
@@ -233,7 +234,8 @@ def test_without_a_token_none_is_asked_for(service: Service, described: dict[str
         for operation in item.values():
             schemes = [name for entry in operation.get("security", []) for name in entry]
             needed = [] if path in ("/live", "/ready") else ["token"]
-            assert schemes == needed + ["password"] * path.startswith("/inspect"), path
+            for_browsers = path == "/" or path.startswith("/inspect")
+            assert schemes == needed + ["password"] * for_browsers, path
 
 
 def test_the_examples_are_what_is_sent_and_answered(database: str) -> None:

@@ -29,6 +29,7 @@ PATHS = [
     ("POST", "/departments"),
     ("GET", "/departments"),
     ("DELETE", "/departments/1"),
+    ("GET", "/"),
     ("GET", "/inspect"),
     ("GET", "/inspect/departments_duplicates"),
     ("GET", "/inspect/traffic.json"),
@@ -64,7 +65,8 @@ def test_without_a_token_it_is_401(
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"
     assert 'Bearer realm="onerow"' in answer.headers["www-authenticate"]
-    assert ("Basic" in answer.headers["www-authenticate"]) == path.startswith("/inspect")
+    for_browsers = path == "/" or path.startswith("/inspect")
+    assert ("Basic" in answer.headers["www-authenticate"]) == for_browsers
     assert OLD not in answer.text
 
 
@@ -74,10 +76,12 @@ def test_each_token_opens_everything(token: str, service: Service) -> None:
         headers = {"Authorization": f"{scheme} {token}"}
         assert service.http.get("/departments", headers=headers).status_code == 200
         assert service.http.get("/inspect", headers=headers).status_code == 200
+        assert service.http.get("/", headers=headers).status_code == 200
 
 
 def test_a_browser_may_give_it_as_a_password_and_only_to_the_pages(service: Service) -> None:
-    headers = {"Authorization": basic("anyone", NEW)}
+    headers = {"Authorization": basic("anyone", NEW), "Accept": "text/html"}
+    assert service.http.get("/", headers=headers).headers["location"] == "/inspect"
     assert service.http.get("/inspect/departments_duplicates", headers=headers).status_code == 200
     assert service.http.get("/departments", headers=headers).status_code == 401
     assert service.http.get("/inspections", headers=headers).status_code == 401

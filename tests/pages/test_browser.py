@@ -395,6 +395,33 @@ def test_nothing_is_wider_than_a_phone(visitor: Visitor, service: Service) -> No
         assert page.evaluate("document.documentElement.scrollWidth") == NARROW["viewport"]["width"]
 
 
+def edges(found: Locator) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of an element, in pixels of the page."""
+    left, top, right, bottom = found.evaluate(
+        "e => { const box = e.getBoundingClientRect();"
+        " return [box.left, box.top, box.right, box.bottom]; }"
+    )
+    return left, top, right, bottom
+
+
+@pytest.mark.parametrize("width", [1200, 800])
+def test_the_sql_takes_no_room_from_a_table(visitor: Visitor, service: Service, width: int) -> None:
+    page = visitor.open(f"{service.url}/inspect", viewport={"width": width, "height": 800})
+    for path in ("guard_and_constraint", "connections", "departments_duplicates", "sizes"):
+        page.goto(f"{service.url}/inspect/{path}")
+        region = page.get_by_role("region", name="Answer")
+        left, _, right, bottom = edges(page.locator(".answer"))
+        sql_left, sql_top, *_ = edges(page.locator(".sql"))
+        assert sql_top >= bottom or sql_left >= right
+        if region.evaluate("box => box.scrollWidth > box.clientWidth"):
+            # It has the width of the page, and the rest of it can be scrolled to.
+            main_left, _, main_right, _ = edges(page.locator("main"))
+            assert (left, right) == (main_left, main_right)
+            region.evaluate("box => box.scrollLeft = box.scrollWidth")
+        assert edges(page.locator("thead th").last)[2] <= edges(region)[2]
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
 # Hostile values
 
 

@@ -19,7 +19,8 @@ import pytest
 from markupsafe import escape
 
 from db.embedded import embedded_server
-from db.inspection import ROW_LIMIT, SIZE_LIMIT, questions
+from db.inspection import ROW_LIMIT, SIZE_LIMIT
+from db.questions import questions
 from db.resources import RESOURCES
 from tests.support import legacy
 from tests.support.others import PROCEDURE, make_others, others, remembered
@@ -90,6 +91,62 @@ def test_the_index_lists_every_question_and_the_picture(service: Service) -> Non
     own = [f"{name}_{page}" for name in RESOURCES for page in ("plan", "duplicates")]
     assert sorted(listed) == sorted([*files, *own, "traffic"])
     assert len(page.content) < PAGE
+
+
+def test_the_index_goes_by_what_one_wants_to_know(service: Service) -> None:
+    page = service.http.get("/inspect").text
+    lists = re.findall(r"<h2>(.*?)</h2>\n<ul>(.*?)</ul>", page, re.DOTALL)
+    assert {group: re.findall(r'href="/inspect/(\w+)"', listed) for group, listed in lists} == {
+        "Duplicates and the constraint": [
+            "departments_duplicates",
+            "employees_duplicates",
+            "guard_and_constraint",
+            "merged",
+        ],
+        "Locks and conflicts": ["transactions", "predicate_locks", "serializable", "waiting"],
+        "Plans and statements": ["departments_plan", "employees_plan", "statements"],
+        "Running now": ["connections"],
+        "Space and indexes": ["sizes"],
+    }
+    assert len(re.findall(r'<br><span class="soft">\w.+</span></li>', page)) == len(questions())
+
+
+def headlines(service: Service) -> dict[str, str]:
+    """What the index says of the answers, by question."""
+    page = service.http.get("/inspect")
+    assert page.status_code == 200
+    return dict(re.findall(r'href="/inspect/(\w+)">.*</a>\n<b>(.*)</b>', page.text))
+
+
+def headlines_of(service: Service, names: set[str]) -> dict[str, str]:
+    """Them, when just these are there. A busy machine may not have all of them in time."""
+    told: dict[str, str] = {}
+
+    def are_there() -> bool:
+        told.clear()
+        told.update(headlines(service))
+        return told.keys() == names
+
+    until(are_there)
+    return told
+
+
+TOLD = {
+    *("departments_duplicates", "employees_duplicates", "guard_and_constraint", "transactions"),
+    *("predicate_locks", "serializable", "waiting", "connections"),
+}
+
+
+def test_the_index_tells_what_is_cheap_to_know(service: Service) -> None:
+    told = headlines_of(service, TOLD)
+    for name in ("departments_duplicates", "employees_duplicates"):
+        assert told[name] == f"keys: {rows(service, name)[0]['total']:,}"
+    assert told["guard_and_constraint"] == "guard: off"
+    assert told["predicate_locks"] == "none"
+    assert re.fullmatch(r"remembered: \d+, some forgotten: false", told["serializable"])
+    assert told["transactions"] == "deadlocks: 0"
+    assert told["waiting"] == "0"
+    assert int(told["connections"]) > 8
 
 
 # Those that any server can answer.
@@ -167,6 +224,59 @@ def test_a_new_file_is_a_page_a_json_and_a_csv(
     assert "A new question" in developed[0].http.get("/inspect").text
     changed = drop(b"-- Asked otherwise\nSELECT 2 AS one;")
     assert (changed.json()["title"], changed.json()["rows"]) == ("Asked otherwise", [{"one": 2}])
+
+
+# What the index says of an answer, by the headline and the statement; None where it says nothing.
+HEADLINES = {
+    ("{rows} of {n}", "SELECT n FROM generate_series(1, 3) AS n"): "3 of 6",
+    ("{text}", "SELECT text FROM unnest(ARRAY['b', 'a', 'b', NULL]) AS text"): "a, b",
+    ("{n}, {nope}", "SELECT NULL::bigint AS n"): "none, {nope}",
+    ("{rows}", "SELECT 1 AS n WHERE false"): "0",
+    ("<i>{text}", "SELECT '<i>' AS text"): "&lt;i&gt;&lt;i&gt;",
+    # so many that they are still sent when there are enough
+    ("{rows}", "SELECT n FROM generate_series(1, 200000) AS n"): f"over {ROW_LIMIT:,}",
+    # too dear, for the planner; none of these rows would be needed
+    ("{rows}", "SELECT generate_series(1, 1000000000) AS n"): None,
+    ("{rows}", "SELECT pg_sleep(3600)::text AS slept"): None,
+    ("{rows}", "SELECT 1 / n AS n FROM generate_series(0, 3) AS n"): None,
+    ("{rows}", "SELECT n FROM no_such_table"): None,
+    ("{rows}", "INSERT INTO departments (name) VALUES ('made by a page') RETURNING id"): None,
+    ("{rows}", "COMMIT"): None,
+    ("{rows}", "SELECT 1 AS one; SELECT 2 AS two"): None,
+    ("{rows}", "SELECT 1 AS one, 2 AS one"): None,
+}
+
+
+@pytest.mark.parametrize("question", HEADLINES, ids=lambda question: question[1])
+def test_a_headline_is_told_or_left_out(
+    question: tuple[str, str],
+    drop: Callable[..., httpx.Response],
+    developed: tuple[Service, Path],
+) -> None:
+    service, _ = developed
+    headline, statement = question
+    drop(f"-- headline {headline}\n{statement};".encode())
+    # The others are asked after it.
+    expected = HEADLINES[question]
+    told = headlines_of(service, TOLD if expected is None else TOLD | {"dropped"})
+    assert told.get("dropped") == expected
+    assert service.sql("SELECT FROM departments") == []
+
+
+def test_the_index_does_not_wait_for_a_locked_table(new_database: Callable[[], str]) -> None:
+    database = new_database()
+    with (
+        serving(DATABASE_URL=database, RETRY_DEADLINE="60") as service,
+        psycopg.connect(database) as holder,
+    ):
+        holder.execute("LOCK TABLE departments")
+        with ThreadPoolExecutor(1) as pool:
+            stuck = pool.submit(service.post, "/departments", name="Research")
+            until(lambda: headlines(service).get("waiting") == "1")
+            told = headlines_of(service, TOLD - {"departments_duplicates"})
+            holder.rollback()
+            assert stuck.result().status_code == 201
+    assert told["waiting"] == "1"
 
 
 KINDS = {
@@ -859,5 +969,5 @@ def test_without_a_database_a_page_says_so(tmp_path: Path) -> None:
         page = service.http.get("/inspect/departments_duplicates")
         assert page.status_code == 503
         assert "No database connection could be had" in page.text
-        assert service.http.get("/inspect").status_code == 200
+        assert headlines(service) == {}
         assert service.http.get("/inspect/traffic").status_code == 200

@@ -9,7 +9,7 @@ from psycopg.conninfo import make_conninfo
 
 from db.doctor import command as doctor
 from db.embedded import embedded_server
-from db.inspection import questions
+from db.questions import questions
 from db.schema import apply_schema
 from db.settings import Settings
 from tests.support import legacy
