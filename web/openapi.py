@@ -217,8 +217,7 @@ def _resource_paths(
         f"delete_{name}",
         "Delete a row, and what hangs on it",
         response(204, "It is gone", headers=["Server-Timing"]),
-        problems(404, 409, headers=["Server-Timing"]),
-        problems(422, 503),
+        problems(404, 409, 422, 503, headers=["Server-Timing"]),
         parameters=id_,
     )
     return {
