@@ -35,7 +35,7 @@ cluster: .venv/tested
 
 # QUICK=1: the main figures, in under three minutes.
 bench: .venv/tested tests/bench/.venv/installed
-	$(BIN)/python -m tests.bench $(if $(QUICK),--quick,--json --svg)
+	$(BIN)/python -m tests.bench $(if $(QUICK),--quick,--svg)
 
 # FUZZ_SECONDS, 35 if unset: how long each of the two rounds takes.
 fuzz: .venv/tested tests/fuzz/.venv/installed

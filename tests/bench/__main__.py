@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from time import time
 
-import msgspec
 from tqdm import tqdm
 
 from db.embedded import unwind_on_signals
@@ -51,10 +50,6 @@ def main() -> None:
         print(f"  memory, MB: {', '.join(f'{megabytes:.0f}' for megabytes in memory)}")
     rounds = f"{options.rounds} rounds of {options.seconds} s"
     print(f"\n{rounds}, medians; {time() - started:.0f} s in all.")
-    if options.json:
-        content = {"ratios": reached, "results": results, "memory": memory, "rounds": figures}
-        encoded = msgspec.json.format(msgspec.json.encode(content))
-        (FOLDER / "results.json").write_bytes(encoded + b"\n")
     if options.svg:
         (FOLDER / "results.svg").write_text(picture(results))
 
@@ -70,7 +65,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--sides", default="", metavar="PARTS", help="likewise; several with commas between"
     )
-    parser.add_argument("--json", action="store_true", help="write results.json")
     parser.add_argument("--svg", action="store_true", help="write results.svg")
     options = parser.parse_args()
     options.rounds = options.rounds or (3 if options.quick else 5)
