@@ -26,7 +26,7 @@ from db.queries import shown
 from db.resources import FOLDER, RESOURCES, WRONG
 from db.session import conninfo, engine_of
 from db.settings import Settings, SettingsError, as_written, read_settings, without_secrets
-from db.transaction import Unavailable
+from db.transaction import SettingsLost, Unavailable
 from web.health import check_ready
 
 
@@ -124,20 +124,19 @@ def _database(settings: Settings) -> Iterator[Check]:
     except psycopg.Error as error:
         yield Check(FAIL, "database", _told(error))
         return
-    if WRONG is None:
-        yield from _requests(settings)
-        # Other engines have other catalogs, and a pooler would keep what this session is told.
-        if not (engine_of(settings).folder or settings.pooler):
-            yield from _tables(settings)
-
-
-def _requests(settings: Settings) -> Iterator[Check]:
+    if WRONG is not None:
+        return
+    pooler = settings.pooler
     try:
         for warning in asyncio.run(_ready(settings)):
             yield Check(ADVICE, "requests", warning)
         yield Check(OK, "requests", "a POST would be served")
     except (Unavailable, psycopg.Error) as error:
+        pooler |= isinstance(error, SettingsLost)
         yield Check(FAIL, "requests", _told(error))
+    # Other engines have other catalogs, and a pooler would keep what this session is told.
+    if not (engine_of(settings).folder or pooler):
+        yield from _tables(settings)
 
 
 async def _ready(settings: Settings) -> list[str]:

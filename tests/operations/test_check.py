@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.settings import Settings
 from tests.support.documents import section, turns
+from tests.support.pgbouncer import PGBOUNCER, pooling
 from tests.support.roles import SERVICE, as_role, make_roles
 from tests.support.service import LIMIT, ROOT, environment, sql, temporary_data_dir
 
@@ -96,10 +98,19 @@ def test_it_follows_the_variables_of_libpq(database: str) -> None:
     assert f"dbname={given['dbname']}" in line
 
 
+@pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
 def test_behind_a_pooler_it_asks_what_the_service_asks(database: str) -> None:
-    status, lines = check(DATABASE_URL=database, POOLER="1")
-    assert status == 0
-    assert lines[-1] == "ok     requests: a POST would be served"
+    with pooling(database, ignore_startup_parameters="options") as pooler:
+        status, lines = check(DATABASE_URL=pooler.url, POOLER="1")
+        assert status == 0
+        assert lines[-1] == "ok     requests: a POST would be served"
+        assert failures(check(DATABASE_URL=pooler.url)[1]) == [
+            "requests: The session lacks its settings: behind a pooler the service needs POOLER=1."
+        ]
+        # What one client sets for its session, the next one would have.
+        with psycopg.connect(pooler.url) as connection:
+            (told,) = connection.execute("SELECT current_setting('enable_seqscan')").fetchall()
+        assert told == ("on",)
 
 
 def test_nothing_is_changed(database: str) -> None:
