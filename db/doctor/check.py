@@ -6,12 +6,12 @@ from typing import NamedTuple
 from db.texts import say
 
 OK = "ok"
-ADVICE = "advice"  # the guarantees hold, but something should be done, or known
-FAIL = "FAIL"  # a guarantee does not hold, or only at a crawl
+ADVICE = "advice"  # the guarantees hold, but the reader should know or do something
+FAIL = "FAIL"  # a guarantee does not hold, or holds only because all creators conflict
 
 
 class Check(NamedTuple):
-    """One line."""
+    """One line of the report."""
 
     level: str
     subject: str
