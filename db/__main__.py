@@ -145,7 +145,7 @@ def _refuse_other_engines(url: str, settings: Settings) -> None:
     name = settings.engine or discover(make_conninfo(url, target_session_attrs="any"))
     engine = ENGINES[name]
     if engine is not POSTGRESQL:
-        raise Refused(f"this is {engine.name}, and made for what only PostgreSQL has")
+        raise Refused(f"the server is {engine.name}, and this needs what only PostgreSQL has")
 
 
 def _count(text: str) -> int:

@@ -30,7 +30,7 @@ class Watch:
         try:
             read_resources(self._folder)
         except HeaderError as error:
-            log.error("what is served stays as it was: %s", error)
+            log.error("the changed files are not served: %s", error)
             return False
         return True
 

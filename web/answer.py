@@ -76,7 +76,7 @@ class Answer:
         try:
             await app(scope, self.receive, self.send)
         except Exception:  # answered with 500 by then, unless another answer had begun
-            log.exception("nothing expected this")
+            log.exception("a defect of the service")
         finally:
             if not self._complete:
                 self._transport.abort()

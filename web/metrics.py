@@ -73,7 +73,7 @@ class Metrics:
         try:
             _make_files()
         except OSError as error:
-            log.warning("the metrics are each worker's own: %s", type(error).__name__)
+            log.warning("each worker has only its own metrics: %s", type(error).__name__)
             os.environ.pop(FOLDER, None)
         # Imported here, for it reads FOLDER when it is imported.
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram

@@ -300,7 +300,7 @@ def _foreign_keys(connection: Connection, resource: Resource) -> Iterator[Check]
     name = resource.name
     foreign_keys = ask(connection, "way_out/foreign_keys", *held_against(resource))
     for column in [key["reference"] for key in foreign_keys if key["referring"] is None]:
-        detail = f"{column} has no foreign key to {name}: rows may lose theirs"
+        detail = f"{column} has no foreign key to {name}, so its rows may refer to one that is gone"
         yield Check(FAIL, f"{name} references", detail)
     for column in [key["referring"] for key in foreign_keys if key["reference"] is None]:
         yield Check(

@@ -28,7 +28,7 @@ def refuse_others_objects(connection: Connection, resource: Resource) -> None:
     if others:
         raise Refused(
             f"{' and '.join(each['description'] for each in others)} would be dropped with the"
-            " guard, and is none of it: rename it first"
+            " guard, and is no part of it: rename it first"
         )
 
 

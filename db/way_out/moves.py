@@ -92,7 +92,7 @@ async def merge_rows(
     # The rows that stay are locked, because serializable transactions alone do not keep every
     # writer from deleting one. Rows that were merged into a deleted row would be lost.
     if len(await ask(connection, f"{name}/keep", list(set(kept)))) < len(set(kept)):
-        raise Unmergeable("the row that it would be merged into is out of reach")
+        raise Unmergeable("the row that would stay cannot be locked: a policy may hide it")
     pointed: dict[str, dict[str, list[str]]] = {}
     sharing = children(resource)
     for reference in resource.references:
