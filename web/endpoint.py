@@ -15,11 +15,11 @@ from web.fields import Types, types
 
 
 class Endpoint(NamedTuple):
-    """A resource, and what its requests must fit."""
+    """A resource, the types of its requests, and the resources that it refers to."""
 
     resource: Resource
     types: Types
-    parents: dict[str, str]  # the fields that hold an id of another resource, and which one
+    parents: dict[str, str]  # by field, the name of the resource whose id the field holds
 
     @property
     def name(self) -> str:
@@ -28,7 +28,7 @@ class Endpoint(NamedTuple):
 
     @property
     def id(self) -> str:
-        """The id's place in a path; text may have slashes in it."""
+        """The id in a route's path. An id that is a text may have slashes in it."""
         return "{id:path}" if self.resource.id.kind in ("text", "enum") else "{id}"
 
 
