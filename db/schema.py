@@ -10,7 +10,7 @@ from db.connection import Row
 from db.doctor.definition import indexes, made_by
 from db.engine import ENGINES, POSTGRESQL, Engine, discover
 from db.queries import QUERIES, one_line
-from db.resources import FOLDER, RESOURCES, ROOT, Resource
+from db.resources import FOLDER, RESOURCES, ROOT
 from db.texts import say
 from db.way_out.change import (
     Connection,
@@ -19,6 +19,7 @@ from db.way_out.change import (
     change,
     composed,
     connect,
+    drop_index,
     for_each,
     sql_of,
     wait_for_turn,
@@ -126,26 +127,21 @@ def _make_lookup(connection: Connection, name: str) -> None:
     if index and not index["mine"]:
         raise Refused(f"{index['sql_name']} is an index of another table: rename it first")
     if index and not index["valid"]:
-        _drop(connection, resource, index["name"])
+        drop_index(connection, resource.table, index["name"])
         index = None
     if index and not _serves(index, wanted):
         say(f"{name}: {index['name']} is not as lookup.sql has it, and is replaced.")
         # A run that was killed may have left an index of that name. It serves no more than the one
         # that is renamed now.
-        _drop(connection, resource, before)
+        drop_index(connection, resource.table, before)
         parameters = (resource.table, index["name"], before)
         rename = composed(connection, "way_out/rename_index", *parameters)
         change(connection, [resource.table], [rename] if rename else [])
         index = None
     if index is None:
         ask(connection, f"{name}/lookup")
-    _drop(connection, resource, before)
+    drop_index(connection, resource.table, before)
 
 
 def _serves(index: Row, wanted: str) -> bool:
     return bool(index["mine"] and index["valid"] and index["definition"] == wanted)
-
-
-def _drop(connection: Connection, resource: Resource, name: str) -> None:
-    if drop := composed(connection, "way_out/drop_index", resource.table, name):
-        connection.execute(drop)

@@ -113,7 +113,6 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
         "nulls_not_distinct": not arrays and not all(part.never_null for part in key),
         "unique": [_unique(part, arrays) for part in key],
         "constraint": not (table.where or arrays or expressions),
-        "prefix": "" if table.table_is_bare else f"{table.schema}.",
         "stored_columns": [each.sql for each in table.columns if not each.generated]
         if any(each.generated for each in table.columns)
         else [],

@@ -91,6 +91,12 @@ def composed(connection: Connection, query: str, *parameters: object) -> bytes |
     return statement.encode() if statement else None
 
 
+def drop_index(connection: Connection, table: str, name: str) -> None:
+    """Drop an index of a table while writers go on, if there is one of this name."""
+    if statement := composed(connection, "way_out/drop_index", table, name):
+        connection.execute(statement)
+
+
 def change(connection: Connection, tables: Sequence[str], statements: Sequence[bytes]) -> None:
     """Run statements that change tables, in one transaction, which is tried until it has its locks.
 

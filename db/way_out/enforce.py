@@ -9,7 +9,16 @@ from db.connection import Row
 from db.doctor.definition import indexes, made_by
 from db.resources import RESOURCES, Resource
 from db.texts import say
-from db.way_out.change import Connection, Refused, ask, change, for_each, sql_of, wait_for_turn
+from db.way_out.change import (
+    Connection,
+    Refused,
+    ask,
+    change,
+    drop_index,
+    for_each,
+    sql_of,
+    wait_for_turn,
+)
 from db.way_out.duplicates import duplicates, key_text
 from db.way_out.guard import guard, refuse_others_objects
 from db.way_out.kind import refuse_relatives
@@ -54,7 +63,7 @@ def make_unique(connection: Connection, resource: Resource) -> None:
     index = key_index(connection, resource)
     if index and not index["valid"]:
         say(f"Dropping {name}, which an earlier run left INVALID.")
-        ask(connection, f"{resource.name}/index_drop")
+        drop_index(connection, resource.table, name)
         index = None
     if not index:
         try:
@@ -62,7 +71,7 @@ def make_unique(connection: Connection, resource: Resource) -> None:
             ask(connection, f"{resource.name}/index")
         except psycopg.Error as error:
             if not connection.closed and key_index(connection, resource):
-                ask(connection, f"{resource.name}/index_drop")
+                drop_index(connection, resource.table, name)
             if not isinstance(error, psycopg.errors.UniqueViolation):
                 raise
             refuse_duplicates(connection, resource.name)
