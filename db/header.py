@@ -21,21 +21,22 @@ import psycopg
 
 from db.texts import printable
 
-# A name with capitals must be in quotes, because SQL folds the others to lower case.
-_IDENTIFIER = r'(?:"(?:[^"]|"")+"|[^\W\dA-Z][^\WA-Z]*)'
+# A name as it stands in SQL. One with capitals must be in quotes, because SQL folds all others to
+# lower case.
+IDENTIFIER = r'(?:"(?:[^"]|"")+"|[^\W\dA-Z][^\WA-Z]*)'
 _TYPE = (
-    rf"{_IDENTIFIER}(?:\.{_IDENTIFIER}|(?: [a-z]+)*)"
+    rf"{IDENTIFIER}(?:\.{IDENTIFIER}|(?: [a-z]+)*)"
     r"(?:\(\d+(?:, ?-?\d+)?\)(?: with(?:out)? time zone)?)?(?:\[\])?"
 )
 _LABEL = "'(?:[^']|'')*'"
-_COLUMN = re.compile(rf"({_IDENTIFIER}) ({_TYPE})")
+_COLUMN = re.compile(rf"({IDENTIFIER}) ({_TYPE})")
 _COLUMNS = re.compile(rf": ({_COLUMN.pattern}(?:, {_COLUMN.pattern})*)\.(?: |$)")
-_PARAMETER = re.compile(rf"-- \$(\d+) ({_IDENTIFIER}) ({_TYPE})(?:, (.*))?")
+_PARAMETER = re.compile(rf"-- \$(\d+) ({IDENTIFIER}) ({_TYPE})(?:, (.*))?")
 _NOTES = re.compile(
     rf"(?:one of (?P<labels>{_LABEL}(?:, {_LABEL})*))?(?:(?:^|, )(?P<optional>or NULL)\b[^,]*)?"
-    rf"(?:, needs (?P<needs>{_IDENTIFIER}(?: and {_IDENTIFIER})*))?"
+    rf"(?:, needs (?P<needs>{IDENTIFIER}(?: and {IDENTIFIER})*))?"
 )
-_TABLE = re.compile(rf"-- table ({_IDENTIFIER}(?:\.{_IDENTIFIER})?)")
+_TABLE = re.compile(rf"-- table ({IDENTIFIER}(?:\.{IDENTIFIER})?)")
 
 # Characters that no field of a request may have in its name: msgspec, which decodes the requests,
 # refuses them.
@@ -89,7 +90,7 @@ class Field:
     def kind(self) -> str | None:
         """A value of KINDS, or "enum", or None for a type that no request takes."""
         bare = re.sub(r"\(.*?\)", "", self.type)
-        citext = re.fullmatch(rf"(?:{_IDENTIFIER}\.)?citext", bare)
+        citext = re.fullmatch(rf"(?:{IDENTIFIER}\.)?citext", bare)
         return "enum" if self.labels else "text" if citext else KINDS.get(bare)
 
     @property
@@ -178,7 +179,7 @@ class File:
                 labels=tuple(label[1:-1].replace("''", "'") for label in labels),
                 needs=tuple(
                     _name(each)
-                    for each in re.findall(_IDENTIFIER, notes["needs"] or "")
+                    for each in re.findall(IDENTIFIER, notes["needs"] or "")
                     if each != "and"
                 ),
                 line=at,
@@ -195,7 +196,7 @@ class File:
 
 def names_of(identifiers: str) -> tuple[str, ...]:
     """Return the parts of a name such as shop."Customers", without their quotes."""
-    return tuple(map(_name, re.findall(_IDENTIFIER, identifiers)))
+    return tuple(map(_name, re.findall(IDENTIFIER, identifiers)))
 
 
 def _name(identifier: str) -> str:

@@ -6,14 +6,15 @@ PostgreSQL describes both, so that its own words are compared, and not the text 
 import re
 
 from db.connection import Row
+from db.header import IDENTIFIER
 from db.queries import one_line
 from db.resources import Resource
 from db.way_out.change import Connection, Refused, ask, composed, sql_of
 
 # The statement of an index file, in parts, so that it can be run on another table.
-_NAME = r'(?:"(?:[^"]|"")+"|\w+)'
 _INDEX = re.compile(
-    rf"(CREATE (?:UNIQUE )?INDEX) CONCURRENTLY {_NAME} ON (?:ONLY )?{_NAME}(?:\.{_NAME})? (.*)"
+    rf"(CREATE (?:UNIQUE )?INDEX) CONCURRENTLY {IDENTIFIER}"
+    rf" ON (?:ONLY )?{IDENTIFIER}(?:\.{IDENTIFIER})? (.*)"
 )
 
 # With this the temporary table can be made in a session that is read-only by default, too.
@@ -31,7 +32,8 @@ def made_by(connection: Connection, resource: Resource, file: str) -> Row:
     said = _INDEX.fullmatch(one_line(sql_of(f"{resource.name}/{file}")))
     if said is None:
         raise Refused(
-            f"{resource.files[file].path} must be one CREATE INDEX CONCURRENTLY name ON table"
+            f"{resource.files[file].path} must be one CREATE INDEX CONCURRENTLY name ON table,"
+            " with capitals in quotes"
         )
     with connection.transaction(force_rollback=True):
         connection.execute(READ_WRITE)
