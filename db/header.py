@@ -199,6 +199,11 @@ def names_of(identifiers: str) -> tuple[str, ...]:
     return tuple(map(_name, re.findall(IDENTIFIER, identifiers)))
 
 
+def table_of(reference: str) -> str:
+    """Return the table of a "table.column" as it stands in SQL, or "" if it has none."""
+    return ".".join(map(quoted, names_of(reference)[:-1]))
+
+
 def _name(identifier: str) -> str:
     """Return a name without the quotes that it may have in SQL."""
     return identifier[1:-1].replace('""', '"') if identifier[0] == '"' else identifier

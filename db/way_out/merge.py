@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from tqdm import tqdm
 
 from db.connection import Connection, Row
-from db.header import names_of
+from db.header import names_of, table_of
 from db.loaders import TimeOfDay
 from db.pool import Pool, open_pool
 from db.resources import RESOURCES, Resource
@@ -44,7 +44,6 @@ from db.way_out.moves import (
     family,
     merge_rows,
     restore,
-    table_of,
     tables,
 )
 from db.way_out.references import check_references, held_against

@@ -1,6 +1,5 @@
 """Moves rows for merge and its undo, in a transaction that the caller has begun."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from db.connection import Connection, Row
+from db.header import names_of, table_of
 from db.queries import QUERIES
 from db.resources import RESOURCES, Resource
 from db.way_out.change import sql_of
@@ -35,21 +35,14 @@ class Tally:
         self.refused += other.refused
 
 
-def table_of(reference: str) -> str:
-    """Return the table of a "table.column", as it stands in SQL."""
-    named = re.fullmatch(r'(.+)\.(?:"(?:[^"]|"")+"|[^".]+)', reference)
-    assert named is not None, reference
-    return named[1]
-
-
 def children(resource: Resource) -> dict[str, Resource]:
     """Return the resources whose rows may come to share a key when this one is merged.
 
     They are by the reference, "table.column", that their key holds.
     """
-    by_table = {each.table: each for each in RESOURCES.values()}
+    by_table = {names_of(each.table): each for each in RESOURCES.values()}
     return {
-        reference: by_table[table_of(reference)]
+        reference: by_table[names_of(reference)[:-1]]
         for reference in resource.references
         if f"{reference}/collisions" in resource.files
     }
