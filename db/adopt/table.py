@@ -136,7 +136,7 @@ class Reference:
 
     table: str  # the table that refers, as it stands in SQL
     column: str  # its column, as it stands in SQL
-    folder: str  # the folder of its files
+    folder: str
     cascades: bool  # whether it is ON DELETE CASCADE
     key: list[str]  # the columns of the referring table's primary key
     key_column: Column | None  # the one column of that key, if there is just one that is served
