@@ -1,13 +1,14 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-# What makes a virtual environment. An older Python is told here, for pip would say it in more words.
+# The command that makes a virtual environment. It refuses an older Python in one line, for which pip
+# takes many.
 VERSION = $(shell $(PYTHON) --version 2>&1)
 VENV = $(if $(shell echo '$(VERSION)' | grep -E '^Python (3\.(1[1-9]|[2-9][0-9])|[4-9])'),$(PYTHON) -m venv,\
 $(error onerow needs Python 3.11 or later, and PYTHON=$(PYTHON) says: $(or $(VERSION),nothing). Name another, \
 as in: make $(or $(MAKECMDGOALS),run) PYTHON=python3.13))
 
-# Files that change under RESOURCES are taken up without a restart.
+# Changes of files under RESOURCES are served without a restart.
 RELOAD ?= 1
 
 run: .venv/installed

@@ -315,7 +315,7 @@ def main() -> None:
 
 
 def first_line(address: str, url: str) -> str:
-    """Return what serves where, without a password or another secret."""
+    """Return a line with the address and the database, without a password or another secret."""
     line = f"onerow serves {address}, database {without_secrets(url) or 'as PG* variables say'}"
     if settings.database_url is None:
         line += f", data in {Path(settings.data_dir).absolute()}"

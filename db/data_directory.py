@@ -109,7 +109,7 @@ def located(data_dir: Path) -> Path:
 
 
 def check_existing(data_dir: Path) -> None:
-    """Look at a directory without changing anything. Raises EmbeddedServerError."""
+    """Check a directory that may be there, and change nothing. Raises EmbeddedServerError."""
     with explained(data_dir):
         if data_dir.exists():
             real = located(data_dir)

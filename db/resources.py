@@ -223,8 +223,9 @@ def check_resources() -> None:
         raise WRONG
 
 
-# The folder that RESOURCES names, or else the sample's. Not by read_settings(), which would end
-# `python app.py --check` here for what is wrong with another variable.
+# The folder of the resources' folders: the one that RESOURCES names, or else the sample's.
+# read_settings() is not used, because it would end `python app.py --check` here if another variable
+# were wrong.
 FOLDER = Path(os.environ.get("RESOURCES") or ROOT / "sql")
 
 # What this process serves, by name, in the order in which merge takes it. Where a file is wrong,

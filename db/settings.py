@@ -20,10 +20,10 @@ INSPECTION_POOL_SIZE = 2
 
 
 class SettingsError(SystemExit):
-    """Variables have values that cannot be used: the start ends here and names each, on a line."""
+    """Variables have values that cannot be used. The start ends here, with a line for each."""
 
     def __init__(self, faults: Mapping[str, str]) -> None:
-        """`faults` is what is wrong, and what to do, by the variable."""
+        """`faults` has, by the variable, what is wrong with it and what to do."""
         super().__init__("\n".join(printable(f"{name}: {why}") for name, why in faults.items()))
         self.faults = faults
 
@@ -54,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     # Whether new workers take up each change of the files under RESOURCES, without a restart.
     reload: bool = False
     host: str = "127.0.0.1"
-    # Further names, with commas between, by which browsers reach a service without a token.
+    # Further names, with commas between, by which browsers may reach a service without a token.
     allowed_hosts: (
         Annotated[
             str,
@@ -82,7 +82,7 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     max_body: Annotated[int, Meta(ge=64, le=2**30)] = 16384  # bytes
     # If it is unset, the service asks the server when it starts.
     engine: Literal["postgresql", "yugabytedb", "cockroachdb"] | None = None
-    # Several, with commas between, while one takes over from another.
+    # One token or several with commas between, so that a new one can replace an old one.
     api_token: (
         Annotated[
             str,
@@ -121,8 +121,8 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
 def read_settings() -> Settings:
     """Read the environment. An empty variable counts as unset.
 
-    Raises SettingsError, which names each variable that is wrong by itself, or else one that does
-    not go with another.
+    Raises SettingsError, which names every variable that is wrong by itself, or else the first one
+    that does not go with another.
     """
     given = {name: value for name, value in os.environ.items() if value}
     names = [field.encode_name for field in msgspec.structs.fields(Settings)]
@@ -149,9 +149,9 @@ def read_settings() -> Settings:
 
 
 def _fault(name: str, value: str) -> str | None:
-    """Return what is wrong with the value of a variable, whatever the others have, or None.
+    """Return what is wrong with the value of a variable by itself, or None.
 
-    The value is not told: it may be a secret, if only because it was meant for another variable.
+    The text does not have the value, because it may be a secret, perhaps that of another variable.
     """
     try:
         msgspec.convert({name: value}, Settings, strict=False)
@@ -176,9 +176,9 @@ def _fault(name: str, value: str) -> str | None:
 
 
 def _takes(kind: inspect.Type) -> str:
-    """Return what a variable takes, in words."""
+    """Return in words which values a variable of this type takes."""
     match kind:
-        case inspect.UnionType(types=(one, _)):  # or None
+        case inspect.UnionType(types=(one, _)):  # the second type is None
             return _takes(one)
         case inspect.IntType(ge=low, le=high):
             return f"a whole number from {low} to {high}"
@@ -194,16 +194,19 @@ def _takes(kind: inspect.Type) -> str:
 
 
 def as_written(value: Any) -> str:
-    """Return the value of a setting as its variable has it."""
+    """Return the value of a setting as one writes it into the environment."""
     if value is None:
         return "unset"
     return f"{value:g}" if isinstance(value, bool | float) else str(value)
 
 
 def without_secrets(url: str) -> str:
-    """Return of a URI or a key=value string where it leads, as key=value; "" where PG* say it."""
+    """Return the host, the database and the user of a DATABASE_URL, as key=value.
+
+    The result is empty if only the PG* variables have them.
+    """
     given = conninfo_to_dict(url)
-    # No others: libpq has several secrets, and gets new ones.
+    # Only these parameters are shown, because libpq has several secrets, and gets new ones.
     told = ("service", "user", "host", "hostaddr", "port", "dbname")
     return make_conninfo("", **{key: given[key] for key in told if key in given})
 

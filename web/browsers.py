@@ -35,7 +35,8 @@ class OwnPages:
         self._any = hosts is None
         parsed = (parse_host(host.encode()) for host in hosts or ())
         self._hosts = {host[0] for host in parsed if host is not None}
-        # Callers of one service send few, and to parse an address takes longer than all else here.
+        # The clients of one service send few different values, and parsing an address takes longer
+        # than all other steps here.
         self._is_served = lru_cache(self._looks_served)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,6 +1,6 @@
-"""`python app.py --check`: do the settings, the resources' files and the database fit?
+"""`python app.py --check`: tells whether the settings, the files and the database fit together.
 
-Nothing is written, started or served.
+It writes, starts and serves nothing.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from web.health import check_ready
 
 
 def arguments() -> argparse.Namespace:
-    """Return what `python app.py` was told; what it does not know ends it with status 2."""
+    """Return the arguments of `python app.py`. Unknown ones end the process with status 2."""
     parser = argparse.ArgumentParser(
         prog="python app.py",
         description="Serve until SIGTERM or Ctrl-C, as environment variables say:"
@@ -47,8 +47,8 @@ def arguments() -> argparse.Namespace:
 
 
 def check() -> bool:
-    """Print a line for each setting and for what it leads to; return whether all fits."""
-    logging.disable()  # psycopg's loggers would say on stderr what the lines say
+    """Print a line for each setting, the resources and the database; return whether all fit."""
+    logging.disable()  # psycopg would log to stderr what the lines say already
     return print_all(_checks())
 
 
@@ -62,7 +62,7 @@ def _checks() -> Iterator[Check]:
         faults = dict(error.faults)
     url = settings.database_url if settings else None
     if url is not None:
-        with suppress(psycopg.Error):  # told below
+        with suppress(psycopg.Error):  # _database() below reports the error
             engine = discover(url)
     if settings and engine and engine != (settings.engine or engine):
         faults["ENGINE"] = f"the server is another, {engine}"
@@ -80,7 +80,7 @@ def _checks() -> Iterator[Check]:
 
 
 def _settings(faults: dict[str, str], engine: str | None) -> Iterator[Check]:
-    """Yield what each setting is and where it came from; `engine` is what the server says."""
+    """Yield the value of each setting and its source; `engine` is what the server says it is."""
     for field in msgspec.structs.fields(Settings):
         name = field.encode_name
         if name in faults:
@@ -94,7 +94,7 @@ def _settings(faults: dict[str, str], engine: str | None) -> Iterator[Check]:
 
 
 def _without_secrets(name: str, value: str) -> str:
-    """Return the value of a variable, or what may be told of it."""
+    """Return the value of a variable, without what is secret in it."""
     if name == "API_TOKEN":
         return f"{value.count(',') + 1} of them, not shown"
     if name == "DATABASE_URL":
@@ -117,7 +117,7 @@ def _embedded(settings: Settings) -> Check:
 
 
 def _database(settings: Settings) -> Iterator[Check]:
-    """Yield whether the database can be reached, and what it makes of the resources."""
+    """Yield whether the database can be reached, and whether it fits the resources."""
     try:
         with psycopg.connect(conninfo(settings)) as connection:
             yield Check(OK, "database", without_secrets(connection.info.dsn))
@@ -126,7 +126,8 @@ def _database(settings: Settings) -> Iterator[Check]:
         return
     if WRONG is None:
         yield from _requests(settings)
-        # Other engines have other catalogs, and a pooler would keep what this session is told.
+        # The checks of the tables read PostgreSQL's own catalogs, and set up their session for
+        # itself, which a pooler would then give to others.
         if not (engine_of(settings).folder or settings.pooler):
             yield from _tables(settings)
 
@@ -141,9 +142,11 @@ def _requests(settings: Settings) -> Iterator[Check]:
 
 
 async def _ready(settings: Settings) -> list[str]:
-    """Return what /ready warns of. Raises Unavailable and psycopg.Error."""
+    """Return the warnings of /ready. Raises Unavailable or psycopg.Error."""
     async with open_pool(replace(settings, pool_size=1)) as pool:
-        with suppress(PoolTimeout):  # which check_ready() tells; it waits less long for a far one
+        # check_ready() waits only a short time for a connection, so one is made before. If there is
+        # none, check_ready() raises the error.
+        with suppress(PoolTimeout):
             pool.give_back(await pool.take(settings.retry_deadline))
         return await check_ready(pool, list(RESOURCES))
 
@@ -158,8 +161,8 @@ def _tables(settings: Settings) -> Iterator[Check]:
 
 
 def _told(error: BaseException) -> str:
-    """Return what an error says, and what has caused it, on one line."""
+    """Return the message of an error, and that of its cause, on one line."""
     said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     cause = f" ({_told(error.__cause__)})" if error.__cause__ else ""
-    # Of several hosts each has a line.
+    # libpq's message has a line for each host.
     return (said or "; ".join(map(str.strip, str(error).splitlines()))) + cause

@@ -1,4 +1,4 @@
-"""A resource as it is served: what its requests must fit, and how its handlers are called."""
+"""A resource with the types that its requests must fit, and the calls of its handlers."""
 
 from collections.abc import Awaitable, Callable
 from time import perf_counter
@@ -44,7 +44,7 @@ Handler = Callable[[Endpoint, Request], Awaitable[Response]]
 
 def route(path: str, endpoint: Endpoint, **handlers: Handler) -> Route:
     """Return the route of a path, with a handler for each method."""
-    handlers["HEAD"] = handlers["GET"]  # the server drops the body
+    handlers["HEAD"] = handlers["GET"]  # web.answer leaves out the body
 
     async def handle(request: Request) -> Response:
         return await handlers[request.method](endpoint, request)
@@ -53,7 +53,10 @@ def route(path: str, endpoint: Endpoint, **handlers: Handler) -> Route:
 
 
 def timed(handler: Callable[[Endpoint, Request, Attempts], Awaitable[Response]]) -> Handler:
-    """Let a handler's answers, an error's too, say what its transaction took, and count that."""
+    """Return the handler with Server-Timing on each of its answers, and its attempts counted.
+
+    It answers the handler's errors itself, so that their answers have the header, too.
+    """
 
     async def handle(endpoint: Endpoint, request: Request) -> Response:
         attempts = Attempts()

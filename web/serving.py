@@ -57,9 +57,9 @@ def serve(
 ) -> None:
     """Serve `app`, an import string, until SIGINT, SIGTERM or SIGHUP. Tell `listening` the URL.
 
-    `drain` is the seconds that it then still serves, where the app calls end_in_order(), and
-    `grace` those that requests in flight have after it. `changed` is asked twice a second whether
-    the workers are to be replaced by new ones. Raises SettingsError if the port cannot be had.
+    For `drain` seconds after the signal the app is still served, if it calls end_in_order(). Then
+    requests in flight have `grace` seconds. `changed` is called twice a second; when it returns
+    True, new workers replace the old ones. Raises SettingsError if the port cannot be had.
     """
     config = uvicorn.Config(
         app,
@@ -78,8 +78,8 @@ def serve(
         proxy_headers=False,
     )
     sock = bound(host, port)
-    # Each connection that is accepted inherits this: what a client does not read is kept by this
-    # process, which bounds it.
+    # Accepted connections inherit the size. What the kernel does not keep, this process does, and
+    # web.connection limits that.
     sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
     sock.listen(config.backlog)
     listening(f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}")
@@ -92,13 +92,13 @@ def serve(
 
 
 def bound(host: str, port: int) -> socket:
-    """Return a socket of this address. Raises SettingsError, which names HOST or PORT."""
+    """Return a socket bound to this address. Raises SettingsError, which names HOST or PORT."""
     sock = socket(AF_INET6 if ":" in host else AF_INET)
-    # Connections of a service that has just ended may still be closing.
+    # Without this, connections of a service that has just ended would keep the port for a minute.
     sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
-    except (OSError, UnicodeError) as error:  # the latter for what is no name of DNS
+    except (OSError, UnicodeError) as error:  # UnicodeError is raised for an impossible DNS name
         sock.close()
         number = error.errno if isinstance(error, OSError) else None
         name = "PORT"

@@ -47,5 +47,5 @@ class RequireToken:
 
 
 def is_page(path: str) -> bool:
-    """Tell what is for browsers, which cannot send a bearer token but ask for a password."""
+    """Tell whether a path is for browsers, which ask for a password and send no bearer token."""
     return path in ("/", "/inspect") or path.startswith("/inspect/")

@@ -1,4 +1,4 @@
-"""A line of doctor's or of `python app.py --check`, and its levels."""
+"""A line of the reports of doctor and of `python app.py --check`, and its levels."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Check(NamedTuple):
 
 
 def print_all(checks: Iterable[Check]) -> bool:
-    """Print each check, and return whether none has failed."""
+    """Print a line for each check, and return whether none is FAIL."""
     healthy = True
     for check in checks:
         say(f"{check.level:7}{check.subject}: {check.detail}")

@@ -47,15 +47,16 @@ def examine(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> b
 
 @contextmanager
 def session(settings: Settings) -> Iterator[Connection]:
-    """Connect as the service does, but to a standby too. Raises psycopg.Error."""
+    """Connect as the service does, but also to a standby. Raises psycopg.Error."""
     with _connect(conninfo(settings)) as connection:
-        # row_security: where rows are hidden, one line says so, and no statement fails for it.
+        # Where a policy hides rows, a line says so. With row_security off, as in the service, the
+        # checks' own statements would fail there.
         pin(connection, {**service_settings(settings), "row_security": "on"})
         yield connection
 
 
 def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> Iterator[Check]:
-    """Connect, and yield each check."""
+    """Connect, and yield each check. Raises psycopg.Error."""
     with session(replace(settings, database_url=url)) as connection:
         (server,) = ask(connection, "way_out/doctor/server")
         yield _version(server)
@@ -129,7 +130,7 @@ def _durable(server: Row) -> Check:
 
 
 def of_resource(connection: Connection, resource: Resource) -> Iterator[Check]:
-    """Yield what there is to say of a resource's table and files, or that all is well."""
+    """Yield what is wrong with a resource's table and files, or one line that says ok."""
     name, table = resource.name, resource.table
     # A column that the header calls `or NULL` is meant to be nullable.
     key = [field.name for field in resource.key if not field.optional]
