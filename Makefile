@@ -1,20 +1,22 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-# What makes a virtual environment. An older Python is told here, for pip would say it in more words.
+# The command that makes a virtual environment. It refuses an older Python in one line, for which pip
+# takes many.
 VERSION = $(shell $(PYTHON) --version 2>&1)
 VENV = $(if $(shell echo '$(VERSION)' | grep -E '^Python (3\.(1[1-9]|[2-9][0-9])|[4-9])'),$(PYTHON) -m venv,\
 $(error onerow needs Python 3.11 or later, and PYTHON=$(PYTHON) says: $(or $(VERSION),nothing). Name another, \
 as in: make $(or $(MAKECMDGOALS),run) PYTHON=python3.13))
 
-# Files that change under RESOURCES are taken up without a restart.
+# Changes of files under RESOURCES are served without a restart.
 RELOAD ?= 1
 
 run: .venv/installed
 	@RELOAD=$(RELOAD) exec $(BIN)/python app.py
 
-# Two files of tests at a time, but for those that judge what a busy machine changes. A server that
-# TEST_DATABASE_URL names is one for all, with roles that are dropped at the end.
+# Two files of tests run at a time, on two cores. Tests that judge what a busy machine changes run
+# alone afterwards. Nothing runs in parallel on a server that TEST_DATABASE_URL names, because each
+# process drops the tests' roles at its end.
 test: JOBS ?= $(if $(TEST_DATABASE_URL),0,2)
 test: .venv/tested
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not alone'
@@ -29,15 +31,15 @@ stress: .venv/tested
 faults: .venv/tested
 	$(BIN)/python -m tests.faults
 
-# In namespaces of its own, which only root may make.
+# It makes network namespaces, which only root may do.
 cluster: .venv/tested
 	$(BIN)/python -m tests.faults.cluster
 
-# QUICK=1: the main figures, in under three minutes.
+# QUICK=1 measures only the main figures, in under three minutes.
 bench: .venv/tested tests/bench/.venv/installed
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick,--svg)
 
-# FUZZ_SECONDS, 35 if unset: how long each of the two rounds takes.
+# FUZZ_SECONDS is how long each of the two rounds takes, 35 if it is unset.
 fuzz: .venv/tested tests/fuzz/.venv/installed
 	$(BIN)/python -m tests.fuzz
 
@@ -51,25 +53,26 @@ lint: .venv/tested
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
-# What the tests need besides, in the same place.
+# What the tests need in addition is installed in the same virtual environment.
 .venv/tested: tests/requirements.txt .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-# The peers of the benchmark, apart: the service needs none of what they bring.
+# The peers of the benchmark have a virtual environment of their own, because the service needs none
+# of their packages.
 tests/bench/.venv/installed: tests/bench/requirements.txt
 	$(VENV) tests/bench/.venv
 	tests/bench/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-# What holds /openapi.json against the service, apart for the same reason.
+# So has the tool that checks /openapi.json against the service.
 tests/fuzz/.venv/installed: tests/fuzz/requirements.txt
 	$(VENV) tests/fuzz/.venv
 	tests/fuzz/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-# Each requirements.txt, from the short lists of pyproject.toml: every file of a release by its hash,
-# for each Python and system. Versions stay as they are; UPGRADE=1 takes the newest.
+# Writes each requirements.txt from the short lists in pyproject.toml, with the hashes of all files of
+# a release, for every Python and system. Versions stay as they are, and UPGRADE=1 takes the newest.
 lock:
 	@tools=$$(mktemp -d) && trap 'rm -r "$$tools"' EXIT && $(VENV) "$$tools" && \
 	"$$tools"/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/tools/requirements.txt && \
@@ -81,7 +84,8 @@ lock:
 	$$lock $(if $(UPGRADE),--upgrade) --group $$group --output-file tests/$$group/requirements.txt || exit; \
 	done
 
-# Known vulnerabilities in any of them, by pip-audit. Fails for those, and not where it cannot be had.
+# Looks for known vulnerabilities in all of them with pip-audit. It fails if there are any, and not if
+# pip-audit cannot be installed.
 audit:
 	@tools=$$(mktemp -d) && trap 'rm -r "$$tools"' EXIT && $(VENV) "$$tools" && \
 	if "$$tools"/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/tools/requirements.txt; then \

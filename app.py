@@ -286,19 +286,20 @@ app = Starlette(
 app.router.redirect_slashes = False  # a path is there or it is not
 for each in app.router.routes:
     assert isinstance(each, Route)
-    # Starlette's $ matches before a newline at the end, too, and its dot none that is in an id.
+    # Starlette's patterns end with $, which also matches before a newline at the end, and their dot
+    # matches no newline, which an id may have.
     each.path_regex = re.compile(each.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
 
 
 def main() -> None:
-    """Serve until SIGTERM or Ctrl-C, on the embedded server where there is no DATABASE_URL."""
+    """Serve until SIGTERM or Ctrl-C, on the embedded server if there is no DATABASE_URL."""
     unwind_on_signals()
     with database_url(settings) as url, shared_folder():
         if settings.database_url is None:
             apply_schema(url)
         os.environ["DATABASE_URL"] = url  # for the workers, which import this module anew
         if settings.engine is None:
-            with suppress(psycopg.Error):  # it may come
+            with suppress(psycopg.Error):  # the server may come later
                 os.environ["ENGINE"] = discover(url)
         serve(
             "app:app",
@@ -314,7 +315,7 @@ def main() -> None:
 
 
 def first_line(address: str, url: str) -> str:
-    """Return what serves where, without a password or another secret."""
+    """Return a line with the address and the database, without a password or another secret."""
     line = f"onerow serves {address}, database {without_secrets(url) or 'as PG* variables say'}"
     if settings.database_url is None:
         line += f", data in {Path(settings.data_dir).absolute()}"

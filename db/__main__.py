@@ -59,7 +59,7 @@ def _merge(url: str, given: argparse.Namespace) -> bool:
         say("Nothing was changed: --apply does it.")
         return True
     tally = asyncio.run((undo if given.undo else merge)(url, given.limit, given.seconds, names))
-    # A merge may have merged rows of others, too.
+    # A merge of parents also merges the children that come to share a key.
     for name in RESOURCES:
         if name in names or tally.rows[name]:
             say(f"{name}: {tally.rows[name]:,} rows {'put back' if given.undo else 'merged'}.")
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _of_resources(command: argparse.ArgumentParser, run: Callable[..., bool]) -> None:
-    """Let a command take the names of resources, and run this with them, or else with all."""
+    """Let a command take names of resources, all if none is given, and call `run` with them."""
     command.add_argument(
         "resources",
         metavar="RESOURCE",
@@ -145,7 +145,7 @@ def _refuse_other_engines(url: str, settings: Settings) -> None:
     name = settings.engine or discover(make_conninfo(url, target_session_attrs="any"))
     engine = ENGINES[name]
     if engine is not POSTGRESQL:
-        raise Refused(f"this is {engine.name}, and made for what only PostgreSQL has")
+        raise Refused(f"the server is {engine.name}, and this needs what only PostgreSQL has")
 
 
 def _count(text: str) -> int:
@@ -163,13 +163,13 @@ def _seconds(text: str) -> float:
 
 
 def main() -> None:
-    """Run one command; exit 0 only if all is well."""
+    """Run one command; exit with 0 only if all is well."""
     parser = _parser()
     given = parser.parse_args()
     if given.command == "merge" and given.limit and not (given.apply or given.undo):
         parser.error("--limit goes with --apply or --undo")
     if "resources" in given:
-        # Parents before their children, in whatever order they were named.
+        # RESOURCES has parents before their children, the order in which merge must take them.
         given.resources = [each for each in RESOURCES if each in (given.resources or RESOURCES)]
     if given.command == "roles":
         check_resources()
@@ -180,7 +180,8 @@ def main() -> None:
         check_resources()
     settings = read_settings()
     if settings.pooler:
-        # Locks of a session, and CREATE INDEX CONCURRENTLY, are none of a pooler's transactions.
+        # The commands take locks that last for a session, and run CREATE INDEX CONCURRENTLY outside
+        # of a transaction. In a pooler's transaction mode neither works.
         sys.exit("POOLER=1 is for the service: give this command the server's own DATABASE_URL")
     with database_url(settings) as url:
         try:
@@ -192,7 +193,8 @@ def main() -> None:
             cause = f" ({error.__cause__})" if error.__cause__ else ""
             sys.exit(printable_lines(f"{given.command}: {error}{cause}"))
         except BrokenPipeError:
-            # As by `| head`; what Python would flush at its end has nowhere to go either.
+            # The reader has ended, as `head` does. Python flushes stdout once more at its end, and
+            # that must not raise the error again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
     sys.exit(0 if well else 1)

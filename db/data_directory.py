@@ -1,6 +1,6 @@
-"""The embedded server's data directory: whose it is, how it is made, and who works in it.
+"""The embedded server's data directory: its owner, how it is made, and which process uses it.
 
-What is wrong with it is told in one line, with the name of the variable and what to do.
+Each error is one line with the name of the variable, what is wrong, and what to do.
 """
 
 import os
@@ -26,42 +26,44 @@ from db.programs import (
     user_name,
 )
 
-# The server's socket is in its data directory, whatever postgresql.conf says.
+# The server is started with its socket in the data directory and with this port, which is in the
+# socket's name, whatever postgresql.conf says.
 PORT = 5432
 SOCKET = f".s.PGSQL.{PORT}"
 PID_FILE = "postmaster.pid"
 
-# The server's log, and that of the start before.
+# The server's log, and the log of the start before.
 LOG = "log"
 OLD_LOG = "log.old"
 
-# The greatest process id that PostgreSQL takes: it has them in an int.
+# The greatest process id that PostgreSQL reads from its notes, as an int.
 PROCESS_MAX = 2**31 - 1
 
-# The file that makes a folder a data directory: it gets its place last.
+# A folder with this file is a data directory. create() moves it to its place last.
 MARK = "PG_VERSION"
 
-# Inside the data directory, since its parent may be closed to us or on another disk: what initdb is
-# making, and what it has made, until each file has its place.
+# The folder in which initdb works, and its name when initdb is through, until create() has moved
+# each file to its place. It is inside the data directory, because the parent may be closed to us,
+# or on another disk.
 UNFINISHED = ".initdb"
 FINISHED = ".initdb-finished"
 
-# Bytes of the directory's path: PostgreSQL cuts those of its files, when it makes them, at 1,023
-# without a word, and then writes elsewhere.
+# The longest path of the directory, in bytes. PostgreSQL silently cuts the paths of files that it
+# makes at 1,023 bytes, and would then write to other places.
 PATH_MAX = 900
 
-# What a new file system has in it.
+# A folder that a new file system has, so that it counts as empty.
 LOST_AND_FOUND = "lost+found"
 
 
 def refusal(data_dir: Path, why: str) -> EmbeddedServerError:
-    """Return the error that ends the start, with the variable before the reason."""
+    """Return the error that ends the start: the variable, its value and the reason."""
     return EmbeddedServerError(f"DATA_DIR={str(data_dir)!r} {why}")
 
 
 @contextmanager
 def explained(data_dir: Path) -> Iterator[None]:
-    """Make one line of what the system, or a program of PostgreSQL's, says about the directory."""
+    """Turn OSError and ProgramError into EmbeddedServerError, which says what to do."""
     try:
         yield
     except (OSError, ProgramError) as error:
@@ -73,14 +75,15 @@ def explained(data_dir: Path) -> Iterator[None]:
 
 
 def located(data_dir: Path) -> Path:
-    """Return the directory's real path; make it, and those above it, if nothing is there.
+    """Return the directory's real path. If nothing is there, make it, and the folders above it.
 
-    Raises EmbeddedServerError and OSError.
+    Raises EmbeddedServerError or OSError.
     """
     data_dir = data_dir.absolute()
     for path in (data_dir, *data_dir.parents):
         if path.is_symlink() and not path.exists():
-            # Not made: behind it may be a disk that is not mounted yet, with the data.
+            # The folder is not made where the link leads: the data may be on a disk that is not
+            # mounted yet.
             raise refusal(
                 data_dir,
                 f"leads through {str(path)!r}, a link to {str(path.readlink())!r}, which is not"
@@ -106,7 +109,7 @@ def located(data_dir: Path) -> Path:
 
 
 def check_existing(data_dir: Path) -> None:
-    """Look at a directory without changing anything. Raises EmbeddedServerError."""
+    """Check a directory that may be there, and change nothing. Raises EmbeddedServerError."""
     with explained(data_dir):
         if data_dir.exists():
             real = located(data_dir)
@@ -116,9 +119,10 @@ def check_existing(data_dir: Path) -> None:
 
 
 def check_owner(data_dir: Path, as_user: dict[str, Any]) -> None:
-    """Refuse a directory that belongs to someone else, whose permissions are not ours to change.
+    """Raise EmbeddedServerError if the directory belongs to another user.
 
-    Raises EmbeddedServerError.
+    `as_user` is that of server_user(). A folder of root's that is no data directory yet passes,
+    because create() gives it to the server's user.
     """
     user = as_user.get("user", os.geteuid())
     owner = data_dir.stat().st_uid
@@ -133,9 +137,9 @@ def check_owner(data_dir: Path, as_user: dict[str, Any]) -> None:
 
 
 def let_through(data_dir: Path, as_user: dict[str, Any]) -> None:
-    """Let the server's user pass through root's folders above the directory, not read them.
+    """Let the server's user pass through, but not read, root's folders above the directory.
 
-    Raises EmbeddedServerError for a folder of someone else's that is closed.
+    Raises EmbeddedServerError for a closed folder that belongs to another user than root.
     """
     if not as_user:
         return
@@ -156,17 +160,19 @@ def let_through(data_dir: Path, as_user: dict[str, Any]) -> None:
 
 
 def create(data_dir: Path, as_user: dict[str, Any], *held: int) -> None:
-    """Make a data directory of an empty folder. An initdb that was cut short is done again.
+    """Make an empty folder a data directory. If an initdb was interrupted there, run it again.
 
-    initdb holds the descriptors, too, so that a lock on one lasts until it has ended.
+    initdb inherits the descriptors `held`, so that a lock on one lasts until initdb has ended, even
+    if this process is killed.
 
-    Raises EmbeddedServerError, ProgramError and OSError.
+    Raises EmbeddedServerError, ProgramError or OSError.
     """
     finished = data_dir / FINISHED
     unfinished = data_dir / UNFINISHED
     info = data_dir.stat()
     there = {path.name for path in data_dir.iterdir()} - {LOST_AND_FOUND}
-    begun = there if not info.st_mode & 0o022 else set()  # by us: others may not write there
+    # A folder in which other users may write may have what they put there, and no work of ours.
+    begun = there if not info.st_mode & 0o022 else set()
     if FINISHED not in begun:
         if strange := there - (begun & {UNFINISHED}):
             raise refusal(
@@ -181,7 +187,7 @@ def create(data_dir: Path, as_user: dict[str, Any], *held: int) -> None:
         data_dir.chmod(0o700)
         if unfinished.exists():
             shutil.rmtree(unfinished)
-        # Trusting whoever connects is safe: only the folder's owner reaches the socket in it.
+        # Trust for every connection is safe, because only the folder's owner reaches the socket.
         run(as_user, "initdb", "--pgdata", unfinished, "--auth=trust", "--encoding=UTF8",
             "--no-locale", "--username=postgres", pass_fds=held)  # fmt: skip
         unfinished.rename(finished)
@@ -191,14 +197,12 @@ def create(data_dir: Path, as_user: dict[str, Any], *held: int) -> None:
 
 
 def check_version(data_dir: Path) -> None:
-    """Refuse the data of another major version, which PostgreSQL cannot read.
-
-    Raises EmbeddedServerError.
-    """
+    """Raise EmbeddedServerError for data of another major version, which PostgreSQL cannot read."""
     made_by = (data_dir / MARK).read_text(errors="replace").strip()
     ours = run({}, "postgres", "--version").split()[-1].split(".")[0]
     if made_by != ours:
-        # Not quoted as it is: whoever may write there decides what it says, or where it leads.
+        # Only a number is quoted: another user who may write there could have put anything into the
+        # file, or a link to a secret.
         version = made_by if made_by.isdecimal() else "of an unknown version"
         raise refusal(
             data_dir,
@@ -208,9 +212,9 @@ def check_version(data_dir: Path) -> None:
 
 
 def check_links(data_dir: Path) -> None:
-    """Refuse a copy made of hard links: two servers would write into the same files.
+    """Raise EmbeddedServerError for a copy made of hard links.
 
-    Raises EmbeddedServerError.
+    The servers of the copy and of the original would write into the same files.
     """
     control = data_dir / "global" / "pg_control"
     if control.exists() and control.stat().st_nlink > 1:
@@ -222,10 +226,10 @@ def check_links(data_dir: Path) -> None:
 
 
 def check_places(data_dir: Path) -> None:
-    """Refuse a directory where something stands in the way of a file that the server makes.
+    """Raise EmbeddedServerError if something is in the place of a file that the server makes.
 
-    PostgreSQL would say that it cannot write, or wait for a pipe, and not what to do. Call this
-    only if no server answers. Raises EmbeddedServerError.
+    PostgreSQL itself would only say that it cannot write, or wait for ever if it is a pipe. Call
+    this only if no server answers.
     """
     for name in (PID_FILE, "postmaster.opts", f"{SOCKET}.lock", SOCKET):
         path = data_dir / name
@@ -233,7 +237,7 @@ def check_places(data_dir: Path) -> None:
             mode = path.lstat().st_mode
         except FileNotFoundError:
             continue
-        # The server itself removes what is in its socket's place, unless it is a directory.
+        # The server itself removes anything but a directory from the place of its socket.
         if stat.S_ISDIR(mode) or (name != SOCKET and not stat.S_ISREG(mode)):
             what = "a directory" if stat.S_ISDIR(mode) else "no plain file"
             raise refusal(
@@ -244,10 +248,10 @@ def check_places(data_dir: Path) -> None:
 
 
 def put_log_aside(data_dir: Path) -> None:
-    """Let the log begin anew: what it has been is kept until the next start. Raises OSError.
+    """Let the log begin anew, and keep the old one until the next start. Raises OSError.
 
-    A directory of either name, as another server's logging collector makes, has another one's logs:
-    it gets a name that is free, and stays.
+    A folder of either name holds logs of a server with a logging collector. It gets a free name and
+    stays.
     """
     log, old = data_dir / LOG, data_dir / OLD_LOG
     for path in (log, old):
@@ -259,26 +263,26 @@ def put_log_aside(data_dir: Path) -> None:
 
 
 def remove_stale_notes(data_dir: Path, as_user: dict[str, Any]) -> None:
-    """Remove the server's notes of its process id, where that is some other process now, or none.
+    """Remove files with a server's process id if that process is no server of this directory.
 
-    PostgreSQL looks at the id alone, and would not start for as long as that process lives, nor
-    ever where it is no id. In a copy of a directory it is the server of the original. Call this
-    only if no server answers.
+    PostgreSQL only asks whether a process with this id runs. So it would not start while some
+    other process has the id, such as the original's server in a copy of the directory, and never
+    where the file has no id. Call this only if no server answers.
     """
     for note in (data_dir / PID_FILE, data_dir / f"{SOCKET}.lock"):
         try:
             words = note.read_bytes().split()
         except FileNotFoundError:
             continue
-        # Empty or bytes of zero, as when the power failed, are no id.
+        # After a power failure the file may be empty, or have only zero bytes.
         process = _process_id(words[0]) if words else None
         if process is None or not _may_work_in(process, data_dir, as_user):
             note.unlink()
 
 
 def _process_id(word: bytes) -> int | None:
-    """Return the id in a note of the server's, or None if it cannot be one."""
-    # Negative: the process of a `postgres --single`.
+    """Return the process id in the first word of such a file, or None if there is none."""
+    # `postgres --single` writes its id as a negative number.
     if not (found := re.fullmatch(rb"-?0*([1-9][0-9]{0,9})", word)):
         return None
     process = int(found[1])
@@ -286,15 +290,15 @@ def _process_id(word: bytes) -> int | None:
 
 
 def _may_work_in(process: int, data_dir: Path, as_user: dict[str, Any]) -> bool:
-    """Return whether this may be a server of the directory, which it has for its working one."""
+    """Return whether a process may be a server of the directory, by its working folder."""
     try:
         folder = Path(psutil.Process(process).cwd())
     except psutil.ZombieProcess:
         return False
     except psutil.NoSuchProcess:
-        return True  # PostgreSQL sees that, too, and then looks for orphans of the server
+        return True  # PostgreSQL sees that, too, and then looks for children of the dead server
     except psutil.AccessDenied:
-        # As root in a container, who may not look at other users' processes; those users may.
+        # In a container root may not look at other users' processes, but the server's user may.
         asked = ["readlink", f"/proc/{process}/cwd"]
         said = subprocess.run(asked, env=ENVIRONMENT, capture_output=True, **as_user)
         if said.returncode != 0:

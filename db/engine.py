@@ -1,4 +1,4 @@
-"""What the server is, by its own word, and what differs for it: nothing else asks."""
+"""Which engine the server is, and what differs for it. Nothing else in the project asks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,21 +9,21 @@ from psycopg.conninfo import conninfo_to_dict
 
 from db.resources import ROOT
 
-# Seconds for each host to answer, in which the default deadline has time for a second host.
+# Seconds for each host to answer. Within the default deadline of 5 a second host can be tried.
 CONNECT_TIMEOUT = 2
 
 
 class Engine(NamedTuple):
-    """What follows from the server's name."""
+    """An engine, and what differs for it from PostgreSQL."""
 
     name: str
-    folder: str = ""  # in sql/, with its own schema.sql, and what differs for each resource
-    planner_settings: bool = True  # enable_seqscan has an effect
-    settings: tuple[tuple[str, str], ...] = ()  # of its own, for each session
+    folder: str = ""  # the folder in sql/ that has its schema.sql and its own lookups and lists
+    planner_settings: bool = True  # whether it takes enable_seqscan into account
+    settings: tuple[tuple[str, str], ...] = ()  # further settings of each session
 
     @property
     def schema(self) -> Path:
-        """The file that makes the tables."""
+        """The file that makes the sample's tables on this engine."""
         return ROOT / "sql" / self.folder / "schema.sql" if self.folder else ROOT / "schema.sql"
 
 
@@ -33,7 +33,8 @@ ENGINES = {
     "yugabytedb": Engine(
         "YugabyteDB",
         "distributed/",
-        # It would run a failed statement again by itself, without what the transaction read before.
+        # YugabyteDB may run a failed statement again by itself. The statements before it would not
+        # run again, and what they have read may be out of date.
         settings=(("yb_max_query_layer_retries", "0"),),
     ),
     "cockroachdb": Engine("CockroachDB", "distributed/", planner_settings=False),
@@ -41,7 +42,7 @@ ENGINES = {
 
 
 def discover(url: str) -> str:
-    """Return which of ENGINES the server says it is. Raises psycopg.Error."""
+    """Connect, and return which key of ENGINES the server is. Raises psycopg.Error."""
     given = conninfo_to_dict(url)
     timeout = given.get("connect_timeout", CONNECT_TIMEOUT)
     with psycopg.connect(url, connect_timeout=timeout) as connection:
@@ -49,7 +50,10 @@ def discover(url: str) -> str:
 
 
 def named(status: Callable[[bytes], bytes | None]) -> str:
-    """Return it from the parameters that the server sent when the connection began."""
+    """Return the key of ENGINES, by the parameters that the server sends to a new connection.
+
+    `status` is parameter_status() of libpq.
+    """
     if status(b"crdb_version"):
         return "cockroachdb"
     if b"-YB-" in (status(b"server_version") or b""):

@@ -1,13 +1,14 @@
-"""The comment lines of a resource's SQL files, which say what they take and return.
+"""The comment lines of a resource's SQL files, which say what each file takes and returns.
 
 The first line of a request's file tells the columns that come back:
 
     -- The customer with this id: id bigint, email text. No row if there is none.
 
-Each parameter has a line of its own, `-- $1 name text`. After a comma it may say `or NULL`, where a
-client may leave it out; `one of 'free', 'pro'`, the labels of an enum; and `needs warehouse`,
-for a filter that is of no use without another. The names are quoted where SQL quotes them. A table
-that is not called as its folder is has a line `-- table shop.customers` in get.sql.
+Each parameter has a line of its own, `-- $1 name text`. After a comma the line may say `or NULL`,
+where a client may leave the parameter out; `one of 'free', 'pro'`, the labels of an enum; and
+`needs warehouse`, for a filter that no index serves without another one. Names are quoted where SQL
+quotes them. Where the table has another name than its folder, get.sql has a line
+`-- table shop.customers`.
 """
 
 import re
@@ -20,30 +21,33 @@ import psycopg
 
 from db.texts import printable
 
-# A name with capitals is in quotes, for SQL would make them small.
-_IDENTIFIER = r'(?:"(?:[^"]|"")+"|[^\W\dA-Z][^\WA-Z]*)'
+# A name as it stands in SQL. One with capitals must be in quotes, because SQL folds all others to
+# lower case.
+IDENTIFIER = r'(?:"(?:[^"]|"")+"|[^\W\dA-Z][^\WA-Z]*)'
 _TYPE = (
-    rf"{_IDENTIFIER}(?:\.{_IDENTIFIER}|(?: [a-z]+)*)"
+    rf"{IDENTIFIER}(?:\.{IDENTIFIER}|(?: [a-z]+)*)"
     r"(?:\(\d+(?:, ?-?\d+)?\)(?: with(?:out)? time zone)?)?(?:\[\])?"
 )
 _LABEL = "'(?:[^']|'')*'"
-_COLUMN = re.compile(rf"({_IDENTIFIER}) ({_TYPE})")
+_COLUMN = re.compile(rf"({IDENTIFIER}) ({_TYPE})")
 _COLUMNS = re.compile(rf": ({_COLUMN.pattern}(?:, {_COLUMN.pattern})*)\.(?: |$)")
-_PARAMETER = re.compile(rf"-- \$(\d+) ({_IDENTIFIER}) ({_TYPE})(?:, (.*))?")
+_PARAMETER = re.compile(rf"-- \$(\d+) ({IDENTIFIER}) ({_TYPE})(?:, (.*))?")
 _NOTES = re.compile(
     rf"(?:one of (?P<labels>{_LABEL}(?:, {_LABEL})*))?(?:(?:^|, )(?P<optional>or NULL)\b[^,]*)?"
-    rf"(?:, needs (?P<needs>{_IDENTIFIER}(?: and {_IDENTIFIER})*))?"
+    rf"(?:, needs (?P<needs>{IDENTIFIER}(?: and {IDENTIFIER})*))?"
 )
-_TABLE = re.compile(rf"-- table ({_IDENTIFIER}(?:\.{_IDENTIFIER})?)")
+_TABLE = re.compile(rf"-- table ({IDENTIFIER}(?:\.{IDENTIFIER})?)")
 
-# What msgspec, which reads the requests, refuses in the name of a field.
+# Characters that no field of a request may have in its name: msgspec, which decodes the requests,
+# refuses them.
 UNSENT = re.compile(r'["\\\x00-\x1f]')
 
-# What is no parameter though it may look like one, and then the parameters of a statement.
+# A parameter, or a literal, a quoted name or a comment, in which $1 is no parameter. Only a
+# parameter has a group.
 _PLACEHOLDER = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|/\*.*?\*/|\$(\d+)""", re.DOTALL)
 
-
-# The types that a request takes and returns, and what they are alike in.
+# The types that a request takes and returns, each with its kind. Types of one kind have the same
+# form in JSON.
 KINDS = {
     **dict.fromkeys(("smallint", "integer", "bigint"), "integer"),
     **dict.fromkeys(("text", "citext", "character varying", "varchar"), "text"),
@@ -53,20 +57,19 @@ KINDS = {
     **dict.fromkeys(("timestamptz", "timestamp with time zone"), "timestamptz"),
 }
 
-
-# Characters of a text in a key: 255, at most 1,020 bytes, fit an entry of a btree (2,700 bytes), so
-# that a unique constraint can be added later.
+# The most characters of a text in a key. 255 characters are at most 1,020 bytes, and an entry of a
+# btree holds 2,700, so that a unique constraint can be added later.
 KEY_LENGTH = 255
 
-# The bits of each integer's value, its sign apart.
+# How many bits each integer type has, without the sign.
 BITS = {"smallint": 15, "integer": 31, "bigint": 63}
 
-# The names of PostgreSQL's own types that psycopg knows, arrays among them.
+# The names of PostgreSQL's own types, as far as psycopg knows them.
 _KNOWN = {name for each in psycopg.adapters.types for name in (each.name, each.regtype)}
 
 
 class HeaderError(SystemExit):
-    """A resource's files do not say what it is: the start ends here and names file and line."""
+    """A resource's file is not as it must be: the start ends here and names file and line."""
 
     def __init__(self, where: str, detail: str) -> None:
         super().__init__(printable(f"{where}: {detail}"))
@@ -74,43 +77,46 @@ class HeaderError(SystemExit):
 
 @dataclass(frozen=True)
 class Field:
-    """A column that comes back, or a parameter: what a client calls it, and PostgreSQL's type."""
+    """A column that comes back, or a parameter, with the name that clients use for it."""
 
     name: str
-    type: str
-    optional: bool = False  # may be NULL
-    labels: tuple[str, ...] = ()  # of an enum
-    needs: tuple[str, ...] = ()  # the filters without which this one finds no index
-    line: int = field(default=1, compare=False)  # of its file
+    type: str  # as PostgreSQL calls it
+    optional: bool = False  # whether a client may leave it out or send null
+    labels: tuple[str, ...] = ()  # those of an enum
+    needs: tuple[str, ...] = ()  # the other filters that a request must have with this one
+    line: int = field(default=1, compare=False)  # where the file says so, from 1
 
     @cached_property
     def kind(self) -> str | None:
-        """One of KINDS, "enum", or None for a type that no request takes."""
+        """A value of KINDS, or "enum", or None for a type that no request takes."""
         bare = re.sub(r"\(.*?\)", "", self.type)
-        citext = re.fullmatch(rf"(?:{_IDENTIFIER}\.)?citext", bare)
+        citext = re.fullmatch(rf"(?:{IDENTIFIER}\.)?citext", bare)
         return "enum" if self.labels else "text" if citext else KINDS.get(bare)
 
     @property
     def is_unserved(self) -> bool:
-        """Whether its values have no form in JSON here: PostgreSQL's own types but for KINDS."""
+        """Whether the service has no form in JSON for the type: one of PostgreSQL's, not of KINDS.
+
+        A type of somebody's own, such as an enum or a domain, comes back as text.
+        """
         return self.kind is None and (self.type.endswith("[]") or self.type in _KNOWN)
 
     @cached_property
     def limits(self) -> tuple[int, ...]:
-        """The numbers in the type: a length, or digits and those behind the point."""
+        """The numbers in the type: a length, or all digits and those behind the point."""
         return tuple(map(int, re.findall(r"-?\d+", "".join(re.findall(r"\(.*?\)", self.type)))))
 
 
 @dataclass(frozen=True)
 class File:
-    """An SQL file, by what its comment lines say."""
+    """An SQL file, and what its comment lines say of it."""
 
     path: Path
     text: str
 
     @cached_property
     def columns(self) -> tuple[Field, ...]:
-        """What comes back, in order. Raises HeaderError."""
+        """The columns that come back, in order. Raises HeaderError."""
         listed = _COLUMNS.search(self._lines[0])
         if not (self._lines[0].startswith("-- ") and listed):
             raise self.error(
@@ -122,17 +128,17 @@ class File:
 
     @cached_property
     def parameters(self) -> tuple[Field, ...]:
-        """What it takes, in order. Raises HeaderError."""
+        """The parameters, in order. Raises HeaderError."""
         return self._unlike(tuple(self._parameters()))
 
     @property
     def placeholders(self) -> set[int]:
-        """The numbers of the parameters that the statement itself has."""
+        """The numbers of the parameters in the statement itself, whatever the comments say."""
         return {int(number) for number in _PLACEHOLDER.findall(self.text) if number}
 
     @cached_property
     def table(self) -> str:
-        """The table's name as SQL has it."""
+        """The table's name as it stands in SQL: that of its own line, or else the folder's."""
         for line in self._lines:
             if named := _TABLE.fullmatch(line):
                 return named[1]
@@ -144,7 +150,7 @@ class File:
 
     @cached_property
     def _lines(self) -> list[str]:
-        # Not splitlines(), for a name in quotes may hold what ends a line for others.
+        # A name in quotes may hold characters at which str.splitlines() would split.
         return re.split(r"\r?\n", self.text)
 
     def _parameters(self) -> Iterator[Field]:
@@ -173,7 +179,7 @@ class File:
                 labels=tuple(label[1:-1].replace("''", "'") for label in labels),
                 needs=tuple(
                     _name(each)
-                    for each in re.findall(_IDENTIFIER, notes["needs"] or "")
+                    for each in re.findall(IDENTIFIER, notes["needs"] or "")
                     if each != "and"
                 ),
                 line=at,
@@ -189,17 +195,22 @@ class File:
 
 
 def names_of(identifiers: str) -> tuple[str, ...]:
-    """Return the parts of a name with dots in it."""
-    return tuple(map(_name, re.findall(_IDENTIFIER, identifiers)))
+    """Return the parts of a name such as shop."Customers", without their quotes."""
+    return tuple(map(_name, re.findall(IDENTIFIER, identifiers)))
+
+
+def table_of(reference: str) -> str:
+    """Return the table of a "table.column" as it stands in SQL, or "" if it has none."""
+    return ".".join(map(quoted, names_of(reference)[:-1]))
 
 
 def _name(identifier: str) -> str:
-    """Return what SQL means by a name, which may be quoted."""
+    """Return a name without the quotes that it may have in SQL."""
     return identifier[1:-1].replace('""', '"') if identifier[0] == '"' else identifier
 
 
 def quoted(name: str) -> str:
-    """Return a name, in quotes where its characters need them."""
+    """Return a name as SQL takes it, in quotes where its characters need them."""
     if re.fullmatch("[a-z_][a-z0-9_]*", name):
         return name
     return '"{}"'.format(name.replace('"', '""'))

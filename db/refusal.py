@@ -1,24 +1,26 @@
-"""Which errors of the database are a "no" to what the client sent, and which the server's fault.
+"""Tells the errors by which the database refuses a client's input from the server's own faults.
 
-By SQLSTATE, of the appendix of PostgreSQL's manual. What no client's input can cause, as a sequence
-at its end, a trigger that calls a function that is not there, or a full disk, is the server's.
+The SQLSTATE decides (PostgreSQL's manual, appendix A). A fault is what no input can cause: a
+sequence at its end, a trigger that calls a missing function, a full disk.
 """
 
 import psycopg
 
-# Classes: the data, the constraints, a view's WITH CHECK OPTION, a trigger that raises (P0, 09), or
-# that finds no case or not just one row for what was sent (20, 21, P0).
+# Classes of refusals: the data (22), the constraints (23), a view's WITH CHECK OPTION (44), a
+# trigger that raises an error (09, P0), or that finds no case (20) or not just one row (21, P0) for
+# what was sent.
 REFUSALS = {"09", "20", "21", "22", "23", "44", "P0"}
 
-# In other classes: what a trigger in Perl or Python raises; a value too long for an index.
+# Refusals in other classes: an error of a trigger in Perl or Python, and a value too long for an
+# index.
 REFUSED = {"38000", "54000"}
 
-# In those classes: a sequence is at its end.
+# A fault in one of the classes of refusals: a sequence is at its end.
 NO_REFUSALS = {"2200H"}
 
 
 def is_refusal(error: Exception) -> bool:
-    """Tell whether someone else's constraint, trigger or column's type says no to the input."""
+    """Tell whether a constraint, a trigger or a column's type of the table refuses the input."""
     if not isinstance(error, psycopg.DatabaseError) or error.sqlstate is None:
         return False
     if error.sqlstate in NO_REFUSALS or is_taken_id(error):
@@ -26,17 +28,21 @@ def is_refusal(error: Exception) -> bool:
     return (
         error.sqlstate[:2] in REFUSALS
         or error.sqlstate in REFUSED
-        # A trigger's own SQLSTATE, of a class that PostgreSQL does not have.
+        # psycopg has no subclass for an SQLSTATE that a trigger has made up.
         or type(error) is psycopg.DatabaseError
     )
 
 
 def is_taken_id(error: psycopg.DatabaseError) -> bool:
-    """Tell whether another row has the new row's id, as where the ids' sequence is behind."""
+    """Tell whether another row has the new row's id already.
+
+    A sequence gives such ids out when rows were inserted with ids of their own.
+    """
     if not isinstance(error, psycopg.errors.UniqueViolation):
         return False
-    # "Key (id)=(7) already exists.", whatever the constraint is called. What follows "=" may be the
-    # client's own words. There is no detail for a role that may not read the columns.
+    # The detail is "Key (id)=(7) already exists.", and only its first part is safe to read: what
+    # follows "=" may be the client's own words. A role that may not read the columns gets no
+    # detail, and then the constraint's default name must do.
     if detail := error.diag.message_detail:
         columns = detail.partition("(")[2].partition(")=(")[0]
         return "id" in columns.split(", ")

@@ -1,4 +1,4 @@
-"""A resource is a folder of SQL files: what they take and return, by db.header, fits together."""
+"""A resource is a folder of SQL files whose comment lines, read by db.header, fit together."""
 
 import os
 import re
@@ -10,19 +10,20 @@ from db.header import Field, File, HeaderError, names_of
 
 ROOT = Path(__file__).parent.parent
 
-# The files that answer requests. A folder that has them all is an endpoint.
+# The files that answer requests. A folder that has all of them is an endpoint.
 REQUESTS = ("select", "insert", "get", "list", "delete")
 
-# A resource's name is a segment of a URL, and begins the names of its index, constraint and guard,
-# of which PostgreSQL keeps 63 bytes: the longest end is _lookup_before, of 14.
+# A resource's name is a segment of a URL, and begins the names of its indexes, its constraint and
+# its guard. PostgreSQL cuts a name after 63 bytes, and the longest ending, _lookup_before, takes 14
+# of them.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,44}")
 _NAMES = "letters, digits, _ and -, 45 at most, a letter first, and no name of the service's own"
 _FILES = ", ".join(f"{name}.sql" for name in REQUESTS)
 
-# The folders of the sample, whether it is served or not.
+# The folders of the sample, which are there even when RESOURCES names another folder.
 SAMPLE = [path.parent for path in sorted((ROOT / "sql").glob("*/select.sql"))]
 
-# What has a path of its own, or a folder of the service's own SQL.
+# Names that no resource can have: the service has a path of its own there, or a folder in sql/.
 RESERVED = {"inspect", "live", "metrics", "ready"} | {
     path.name for path in (ROOT / "sql").iterdir() if path.is_dir() and path not in SAMPLE
 }
@@ -30,10 +31,13 @@ RESERVED = {"inspect", "live", "metrics", "ready"} | {
 
 @dataclass(frozen=True)
 class Resource:
-    """What its files say. Raises HeaderError where one does not fit the others."""
+    """A folder's files, by which its requests are served.
+
+    Raises HeaderError where a file does not fit the others.
+    """
 
     name: str
-    files: dict[str, File]  # by name, as "select" and "orders.customer_id/repoint"
+    files: dict[str, File]  # by name: "select", "orders.customer_id/repoint"
 
     def __post_init__(self) -> None:
         for name in REQUESTS:
@@ -46,7 +50,7 @@ class Resource:
         for file in (get, delete):
             if [each.name for each in file.parameters] != ["id"] or file.parameters[0].optional:
                 raise file.error(1, "must take $1 id and nothing else")
-        id_ = Field("id", self.id.type)  # a column has no labels
+        id_ = Field("id", self.id.type)  # without labels, for a column's header names none
         if id_ not in self.columns:
             raise get.error(1, f"must return id {id_.type}, for that is what $1 is")
         if delete.parameters != get.parameters:
@@ -76,7 +80,8 @@ class Resource:
 
     def _check_alone(self, name: str) -> None:
         file = self.files[name]
-        # A column of an enum's type comes back as text, whatever its labels.
+        # Only a parameter's line has an enum's labels. A column of somebody's own type, such as an
+        # enum, comes back as text.
         unserved = [each for each in file.parameters if each.kind is None]
         for each in unserved + [each for each in file.columns if each.is_unserved]:
             raise file.error(
@@ -90,43 +95,43 @@ class Resource:
 
     @property
     def table(self) -> str:
-        """The table's name as SQL has it, with a schema or not."""
+        """The table's name as it stands in SQL, with a schema or without."""
         return self.files["get"].table
 
     @property
     def key(self) -> tuple[Field, ...]:
-        """What identifies a row for its creators: the parameters of select.sql."""
+        """The fields of the key, by which clients identify a row: the parameters of select.sql."""
         return self.files["select"].parameters
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """What a creation is given: the key, and then the attributes that it sets."""
+        """The fields of a creation: the key, and then the attributes that a new row gets."""
         return self.files["insert"].parameters
 
     @property
     def id(self) -> Field:
-        """The id in a path."""
+        """The parameter of get.sql, which is the id in a row's path."""
         return self.files["get"].parameters[0]
 
     @property
     def columns(self) -> tuple[Field, ...]:
-        """What a row is answered as."""
+        """The columns of a row in an answer."""
         return self.files["get"].columns
 
     @property
     def filters(self) -> tuple[Field, ...]:
-        """What a list can be asked for."""
+        """The parameters of list.sql behind `after` and `limit`."""
         return self.files["list"].parameters[2:]
 
     @cached_property
     def references(self) -> list[str]:
-        """The "table.column" that refer to it and that there are files for."""
+        """The foreign keys to this table that have a folder of files, each as "table.column"."""
         ends = "/repoint"
         return [name.removesuffix(ends) for name in self.files if name.endswith(ends)]
 
 
 def parents(resources: dict[str, Resource], name: str) -> dict[str, str]:
-    """Return which fields of a resource hold the id of a row of which other one."""
+    """Return the fields of a resource that refer to another one, and the name of that one."""
     child = resources[name]
     table = names_of(child.table)
     named = {(*table, each.name): each.name for each in child.fields}
@@ -139,7 +144,7 @@ def parents(resources: dict[str, Resource], name: str) -> dict[str, str]:
 
 
 def read_resources(folder: Path) -> dict[str, Resource]:
-    """Read each folder that has the files of requests, those that others refer to first.
+    """Read each folder that has the files of requests; parents come before their children.
 
     Raises HeaderError.
     """
@@ -163,7 +168,7 @@ def read_resources(folder: Path) -> dict[str, Resource]:
 
 
 def read_resource(folder: Path) -> Resource:
-    """Read one folder, which has the files of requests. Raises HeaderError."""
+    """Read one folder, which must have the files of REQUESTS. Raises HeaderError."""
     files = {
         file.relative_to(folder).with_suffix("").as_posix(): _read(file)
         for file in sorted(folder.rglob("*.sql"))
@@ -172,7 +177,10 @@ def read_resource(folder: Path) -> Resource:
 
 
 def _parents_first(resources: dict[str, Resource]) -> dict[str, Resource]:
-    """Return them in the order of merge, where to merge parents makes more children share a key."""
+    """Return the resources in the order in which merge takes them.
+
+    Merging two parents can make their children share a key, so the children come after them.
+    """
     ordered: dict[str, Resource] = {}
 
     def add(name: str, path: tuple[str, ...] = ()) -> None:
@@ -195,7 +203,10 @@ def _read(path: Path) -> File:
 
 
 def file_of(path: Path, content: bytes) -> File:
-    """Return a file by what is in it, or will be. Raises HeaderError."""
+    """Return the File of a path with this content, whether it is written yet or not.
+
+    Raises HeaderError if the content is not UTF-8.
+    """
     try:
         return File(path, content.decode())
     except UnicodeDecodeError as error:
@@ -206,17 +217,19 @@ def file_of(path: Path, content: bytes) -> File:
 def check_resources() -> None:
     """Raise HeaderError if there is no resource, or if a file of one is wrong.
 
-    For all but `python -m db adopt`, which makes the first, and mends them.
+    `python -m db adopt` does not call this: it writes the first resource, and mends wrong ones.
     """
     if WRONG is not None:
         raise WRONG
 
 
-# The folder that RESOURCES names, or else the sample's. Not by read_settings(), which would end
-# `python app.py --check` here for what is wrong with another variable.
+# The folder of the resources' folders: the one that RESOURCES names, or else the sample's.
+# read_settings() is not used, because it would end `python app.py --check` here if another variable
+# were wrong.
 FOLDER = Path(os.environ.get("RESOURCES") or ROOT / "sql")
 
-# What this process serves, by name, in the order of merge; or what is wrong with it.
+# What this process serves, by name, in the order in which merge takes it. Where a file is wrong,
+# nothing is served, and check_resources() raises the error: adopt imports this, too, and mends it.
 RESOURCES: dict[str, Resource] = {}
 WRONG: HeaderError | None = None
 try:

@@ -1,4 +1,4 @@
-"""The script of the roles: sql/roles.sql, told which tables there are."""
+"""The script that makes the roles: sql/roles.sql behind a line that names the tables."""
 
 import json
 
@@ -9,6 +9,6 @@ from db.resources import RESOURCES
 def roles() -> str:
     """Return the script for psql."""
     tables = json.dumps({name: resource.table for name, resource in RESOURCES.items()})
-    # In psql's quotes a backslash begins an escape.
+    # psql reads a backslash inside quotes as the beginning of an escape.
     quoted = tables.replace("\\", "\\\\").replace("'", "''")
     return f"\\set resources '{quoted}'\n{ROLES.read_text()}"

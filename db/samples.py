@@ -1,4 +1,8 @@
-"""Values of each type that a request takes: one for a plan, and some that a table may change."""
+"""Values of each type that a request takes.
+
+sample() has one with which a statement can be planned, and draw() has some that a table may store
+as other values.
+"""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -10,7 +14,7 @@ from uuid import uuid4
 from db.header import BITS, KEY_LENGTH, Field
 from db.resources import Resource
 
-# As PostgreSQL reads them.
+# For each kind of db.header, a value as text that PostgreSQL takes for it.
 SAMPLES = {
     "integer": "0",
     "text": "",
@@ -23,20 +27,23 @@ SAMPLES = {
     "timestamptz": "2000-01-01 00:00Z",
 }
 
-# The kind of a key that has NULL where it may.
+# What doctor calls a key that has NULL in each field where NULL is allowed.
 NONE = "no value"
 
-# A second's fraction with all the digits that PostgreSQL keeps.
+# A fraction with all six digits that PostgreSQL keeps, so that a column with fewer rounds it.
 FRACTION = timedelta(microseconds=123_456)
 
 
 def sample(field: Field) -> str:
-    """Return a value that fits a parameter."""
+    """Return a value, as text, that PostgreSQL takes for a parameter."""
     return field.labels[0] if field.labels else SAMPLES[field.kind or "text"]
 
 
 def draw(field: Field) -> dict[str, Any]:
-    """Return values that seldom are there already, by what is in them, the plainest first."""
+    """Return random values, the plainest first, each under the words that doctor has for it.
+
+    They are random so that the table seldom has them already.
+    """
     match field.kind:
         case "text":
             return _texts(min((*field.limits, KEY_LENGTH)))
@@ -62,13 +69,14 @@ def draw(field: Field) -> dict[str, Any]:
 
 
 def _texts(most: int) -> dict[str, str]:
-    """Return names that no row has and that are easily stored as others."""
+    """Return names of at most `most` characters, of kinds that tables often change."""
     mark = f"doctor {token_hex(4)}" if most > 30 else token_hex(4)[: max(most - 4, 1)]
     names = {
         "a plain name": mark,
         "blanks around it": f" {mark}\t ",
         "capitals": f"{mark} Ada",
-        "accents": f"{mark} é e\N{COMBINING ACUTE ACCENT}",  # composed, and decomposed
+        # The same letter in one character and in two: normalizing changes one of them.
+        "accents": f"{mark} é e\N{COMBINING ACUTE ACCENT}",
         f"{most} characters": f"{mark} {'x' * most}",
     }
     return {kind: name[:most] for kind, name in names.items()}
@@ -77,14 +85,14 @@ def _texts(most: int) -> dict[str, str]:
 def _numbers(field: Field) -> dict[str, Decimal]:
     digits, behind = (*field.limits, 0)[:2] if field.limits else (9, 3)
     whole = Decimal(random.randrange(10 ** min(max(digits - behind, 0), 9)))
-    # An odd last digit: 1 would be nothing once it is rounded, 9 another number.
+    # A column with fewer digits cannot keep the last one, and so stores another number.
     return {"a plain number": whole} | (
         {"digits behind the point": whole + Decimal(9).scaleb(-behind)} if behind else {}
     )
 
 
 def kinds_of_keys(resource: Resource) -> list[str]:
-    """Return what may be in a key of the resource, the plainest first."""
+    """Return which kinds of values doctor tries in a resource's key, the plainest first."""
     drawn = [list(draw(field)) for field in resource.key]
     named = next((each for each in drawn if "a plain name" in each), drawn[0])
     others = [kind for each in drawn for kind in each[1:] if kind not in named]

@@ -1,6 +1,6 @@
-"""What the service needs in a database: the table merged, and each lookup's index.
+"""Makes what the service needs in a database: the table merged, and the index of each lookup.
 
-And, where the sample is served, its tables.
+Where the sample is served, its tables are made, too.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from db.connection import Row
 from db.doctor.definition import indexes, made_by
 from db.engine import ENGINES, POSTGRESQL, Engine, discover
 from db.queries import QUERIES, one_line
-from db.resources import FOLDER, RESOURCES, ROOT, Resource
+from db.resources import FOLDER, RESOURCES, ROOT
 from db.texts import say
 from db.way_out.change import (
     Connection,
@@ -19,6 +19,7 @@ from db.way_out.change import (
     change,
     composed,
     connect,
+    drop_index,
     for_each,
     sql_of,
     wait_for_turn,
@@ -27,15 +28,15 @@ from db.way_out.kind import why_not_ordinary
 
 
 def is_sample() -> bool:
-    """Tell whether the sample's resources are those that are served."""
+    """Tell whether this process serves the sample."""
     return FOLDER.resolve() == (ROOT / "sql").resolve()
 
 
 def apply_schema(url: str, engine_name: str | None = None) -> None:
-    """Make what is missing; leave alone the lookups of tables that are not there yet.
+    """Make what is missing, but no lookup of a table that is not there yet.
 
-    Raises Refused if a table stays locked, or psycopg.Error if the database cannot be reached or
-    the role lacks the rights.
+    `engine_name` is a name of ENGINES; the server is asked if it is None. Raises Refused if a table
+    stays locked, or psycopg.Error if the database cannot be reached or the role lacks the rights.
     """
     engine = ENGINES[engine_name or discover(url)]
     with connect(url, "init") as connection:
@@ -50,7 +51,11 @@ def apply_schema(url: str, engine_name: str | None = None) -> None:
 
 
 def init(url: str, names: Iterable[str], engine_name: str | None = None) -> None:
-    """Make what is missing for these resources. Raises Refused, which names what is in the way."""
+    """Make what is missing for these resources.
+
+    `engine_name` is that of apply_schema(). Raises psycopg.Error, or Refused, which names what is
+    in the way.
+    """
     engine = ENGINES[engine_name or discover(url)]
     with connect(url, "init") as connection:
         _make_tables(connection, engine)
@@ -59,7 +64,7 @@ def init(url: str, names: Iterable[str], engine_name: str | None = None) -> None
 
 
 def _make_tables(connection: Connection, engine: Engine) -> None:
-    """Make the table merged, and the sample's where that is served."""
+    """Make the table merged, and the sample's tables where the sample is served."""
     if not is_sample():
         if engine.folder:
             raise Refused(f"on {engine.name} only the sample is served")
@@ -76,7 +81,7 @@ def _make_tables(connection: Connection, engine: Engine) -> None:
 
 
 def why_not_ours(connection: Connection) -> str | None:
-    """Return what is to be done where the table merged is somebody else's, or None."""
+    """Return what to do where the table merged is somebody else's, or None if it is merge's."""
     for table in ask(connection, "way_out/merged_others"):
         return (
             f"the table {table['name']} is somebody else's, for it has no column"
@@ -87,15 +92,17 @@ def why_not_ours(connection: Connection) -> str | None:
 
 
 def _make(connection: Connection, tables: list[str], statements: bytes) -> None:
-    # Two starts at once would trip over each other's CREATE TABLE IF NOT EXISTS. And CREATE INDEX
-    # IF NOT EXISTS locks the table even where it has nothing to do.
+    # Two starts at once take turns, because CREATE TABLE IF NOT EXISTS fails where another session
+    # is making that table. change() waits for the locks, because CREATE INDEX IF NOT EXISTS locks
+    # the table even where the index is there.
     change(connection, tables, [sql_of("way_out/schema_turn"), statements])
 
 
 def _make_lookup(connection: Connection, name: str) -> None:
     """Build the lookup's index while writers go on, unless it is there as lookup.sql has it.
 
-    One that is another serves under another name until this one is built.
+    Where the index of that name has another definition, it is renamed, so that it serves until the
+    new one is built, and then dropped.
     """
     resource = RESOURCES[name]
     before = f"{name}_lookup_before"
@@ -120,25 +127,21 @@ def _make_lookup(connection: Connection, name: str) -> None:
     if index and not index["mine"]:
         raise Refused(f"{index['sql_name']} is an index of another table: rename it first")
     if index and not index["valid"]:
-        _drop(connection, resource, index["name"])
+        drop_index(connection, resource.table, index["name"])
         index = None
     if index and not _serves(index, wanted):
         say(f"{name}: {index['name']} is not as lookup.sql has it, and is replaced.")
-        # One that is there, from a run that was killed, serves no more than this one does.
-        _drop(connection, resource, before)
+        # A run that was killed may have left an index of that name. It serves no more than the one
+        # that is renamed now.
+        drop_index(connection, resource.table, before)
         parameters = (resource.table, index["name"], before)
         rename = composed(connection, "way_out/rename_index", *parameters)
         change(connection, [resource.table], [rename] if rename else [])
         index = None
     if index is None:
         ask(connection, f"{name}/lookup")
-    _drop(connection, resource, before)
+    drop_index(connection, resource.table, before)
 
 
 def _serves(index: Row, wanted: str) -> bool:
     return bool(index["mine"] and index["valid"] and index["definition"] == wanted)
-
-
-def _drop(connection: Connection, resource: Resource, name: str) -> None:
-    if drop := composed(connection, "way_out/drop_index", resource.table, name):
-        connection.execute(drop)

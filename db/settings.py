@@ -13,46 +13,48 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.texts import printable
 
-# Connections of each worker for the pages under /inspect, apart from the service's: a page neither
-# takes one of those nor waits for one when they are all stuck, which is when people look inside.
+# How many connections each worker has for the pages under /inspect. They are apart from the pool of
+# the service, so that a page takes no request's connection, and still answers when all of those are
+# stuck, which is when people look at the pages.
 INSPECTION_POOL_SIZE = 2
 
 
 class SettingsError(SystemExit):
-    """Variables have values that cannot be used: the start ends here and names each, on a line."""
+    """Variables have values that cannot be used. The start ends here, with a line for each."""
 
     def __init__(self, faults: Mapping[str, str]) -> None:
-        """`faults` is what is wrong, and what to do, by the variable."""
+        """`faults` has, by the variable, what is wrong with it and what to do."""
         super().__init__("\n".join(printable(f"{name}: {why}") for name, why in faults.items()))
         self.faults = faults
 
 
-# The characters of a bearer token, RFC 6750.
+# A bearer token, as RFC 6750 has it.
 _TOKEN = "[A-Za-z0-9._~+/-]+=*"
 
-# Characters of a token, without its padding, where others reach the service. 16 drawn at random,
-# even from hexadecimal digits, take 300,000 years to guess at a million guesses a second.
+# The fewest characters of a token, without the = at its end, where the service can be reached from
+# other machines. 16 random hexadecimal digits take 300,000 years to guess at a million guesses a
+# second.
 TOKEN_LENGTH = 16
 
-# A name of DNS, an address of IPv4, or one of IPv6 as it stands in a Host header.
+# A DNS name, an IPv4 address, or an IPv6 address in brackets, as in a Host header.
 _HOST_NAME = r"([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\])"
 
-# A URI with an @ too many. libpq lets a password end at the first @, or not begin if it has a /,
-# takes what follows for the host, and tells the log that it cannot find it.
+# A URI whose password has an unescaped @ or /. libpq would take the rest of the password for a host
+# name, and its error message would write that into the log.
 _CUT_PASSWORD = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?+[^@?]*@")
 
 
 class Settings(msgspec.Struct, frozen=True, rename=str.upper):
-    """One field for each variable of docs/operating.md's table, with its default and bounds."""
+    """The environment's variables, with defaults and bounds. docs/operating.md explains each."""
 
     database_url: str | None = None
     data_dir: str = ".postgres"
-    # The folder of the resources' folders. Unset: the sample's, which is sql/ of the checkout.
+    # The folder of the resources' folders. If it is unset, the sample in sql/ is served.
     resources: str | None = None
-    # For development: changes of the files under RESOURCES are taken up without a restart.
+    # Whether new workers take up each change of the files under RESOURCES, without a restart.
     reload: bool = False
     host: str = "127.0.0.1"
-    # Further names, with commas between, by which browsers reach a service without a token.
+    # Further names, with commas between, by which browsers may reach a service without a token.
     allowed_hosts: (
         Annotated[
             str,
@@ -66,20 +68,21 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000  # 0 takes any free port
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     pool_size: Annotated[int, Meta(ge=1, le=1000)] = 8
-    # A worker serves thousands a second, so that the last of these waits for a fraction of one.
+    # A worker serves thousands of requests a second, so the last of 512 waits for less than one.
     pool_queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
     retry_deadline: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0  # seconds
     pipeline: bool = True
-    # A pooler in transaction mode, as pgbouncer's, is between: each transaction may have another
-    # session, so that none is prepared for it, and start-up options reach none.
+    # Whether a pooler in transaction mode, such as pgbouncer's, is in between. There each
+    # transaction may have another session, so that no statement stays prepared, and start-up
+    # options do not reach the session.
     pooler: bool = False
-    # Seconds between the signal to end and the end of listening. None are needed where nobody asks
-    # /ready, and Ctrl-C should be quick.
+    # Seconds of serving between the signal to end and the end of listening, for load balancers,
+    # which ask /ready. 0 keeps Ctrl-C quick where there is none.
     drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 0.0
     max_body: Annotated[int, Meta(ge=64, le=2**30)] = 16384  # bytes
-    # Unset: what the server says that it is, when the service starts.
+    # If it is unset, the service asks the server when it starts.
     engine: Literal["postgresql", "yugabytedb", "cockroachdb"] | None = None
-    # Several, with commas between, while one takes over from another.
+    # One token or several with commas between, so that a new one can replace an old one.
     api_token: (
         Annotated[
             str,
@@ -96,14 +99,14 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
 
     @property
     def tokens(self) -> list[str]:
-        """The tokens of API_TOKEN."""
+        """The tokens of API_TOKEN, none if it is unset."""
         return self.api_token.split(",") if self.api_token else []
 
     @property
     def hosts(self) -> list[str] | None:
-        """The Host names that are served beside those that mean loopback; None serves any.
+        """The Host names that are served beside those that mean loopback, or None for any name.
 
-        With a token none needs to be refused, for no page of another site can send it.
+        With a token any name is served, because no page of another site can send the token.
         """
         if self.tokens or not (self.allowed_hosts or is_loopback(self.host)):
             return None
@@ -111,15 +114,15 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
 
     @property
     def connections(self) -> int:
-        """How many connections all workers have at most."""
+        """The most connections that all workers together have."""
         return self.workers * (self.pool_size + INSPECTION_POOL_SIZE)
 
 
 def read_settings() -> Settings:
-    """Read the environment; an empty variable counts as unset.
+    """Read the environment. An empty variable counts as unset.
 
-    Raises SettingsError, which names each variable that is wrong by itself, or else one that does
-    not go with another.
+    Raises SettingsError, which names every variable that is wrong by itself, or else the first one
+    that does not go with another.
     """
     given = {name: value for name, value in os.environ.items() if value}
     names = [field.encode_name for field in msgspec.structs.fields(Settings)]
@@ -146,9 +149,9 @@ def read_settings() -> Settings:
 
 
 def _fault(name: str, value: str) -> str | None:
-    """Return what is wrong with the value of a variable, whatever the others have, or None.
+    """Return what is wrong with the value of a variable by itself, or None.
 
-    The value is not told: it may be a secret, if only because it was meant for another variable.
+    The text does not have the value, because it may be a secret, perhaps that of another variable.
     """
     try:
         msgspec.convert({name: value}, Settings, strict=False)
@@ -173,9 +176,9 @@ def _fault(name: str, value: str) -> str | None:
 
 
 def _takes(kind: inspect.Type) -> str:
-    """Return what a variable takes, in words."""
+    """Return in words which values a variable of this type takes."""
     match kind:
-        case inspect.UnionType(types=(one, _)):  # or None
+        case inspect.UnionType(types=(one, _)):  # the second type is None
             return _takes(one)
         case inspect.IntType(ge=low, le=high):
             return f"a whole number from {low} to {high}"
@@ -191,22 +194,25 @@ def _takes(kind: inspect.Type) -> str:
 
 
 def as_written(value: Any) -> str:
-    """Return the value of a setting as its variable has it."""
+    """Return the value of a setting as one writes it into the environment."""
     if value is None:
         return "unset"
     return f"{value:g}" if isinstance(value, bool | float) else str(value)
 
 
 def without_secrets(url: str) -> str:
-    """Return of a URI or a key=value string where it leads, as key=value; "" where PG* say it."""
+    """Return the host, the database and the user of a DATABASE_URL, as key=value.
+
+    The result is empty if only the PG* variables have them.
+    """
     given = conninfo_to_dict(url)
-    # No others: libpq has several secrets, and gets new ones.
+    # Only these parameters are shown, because libpq has several secrets, and gets new ones.
     told = ("service", "user", "host", "hostaddr", "port", "dbname")
     return make_conninfo("", **{key: given[key] for key in told if key in given})
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a name, or an address without brackets, means this machine to all on it."""
+    """Tell whether a name, or an address without brackets, is a loopback address."""
     if host == "localhost":
         return True
     try:

@@ -1,10 +1,10 @@
-"""Texts of others, made harmless for the terminal or the spreadsheet that will show them."""
+"""Makes texts from clients and the database harmless for a terminal or a spreadsheet."""
 
 import re
 
-# What makes a spreadsheet run a cell, in ASCII and in full width; also in quotes, which some take
-# away. A cell begins, too, behind a semicolon, a tab or a line end where the spreadsheet was told
-# that it does, or guesses it; and where the text begins with a tab or a line end, some look on.
+# The places where a cell of CSV begins with a sign that makes a spreadsheet run it, in ASCII or in
+# full width. Spreadsheets take quotes before the sign away, and some skip a tab or a line end. Some
+# also begin a new cell behind a semicolon, a tab or a line end inside the text.
 _RUN = re.compile(
     "^(?=['\"]*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])"
     "|(?<=[;\t\r\n])(?=['\"]*[=+\\-@\uff1d\uff0b\uff0d\uff20])"
@@ -12,10 +12,10 @@ _RUN = re.compile(
 
 
 def printable(text: str) -> str:
-    """Return the text with all that a terminal or a reader of lines may obey as an escape.
+    """Return the text with escapes for all characters that a terminal or a log's reader may obey.
 
-    Beside control characters these are, for one, U+2028, which ends a line, and U+202E, which
-    turns the rest of it around.
+    These are control characters and others that are not printable, such as U+2028, which ends a
+    line, and U+202E, which reverses the rest of it.
     """
     if text.isprintable():
         return text
@@ -25,19 +25,22 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return a message of several lines, those after the first indented: none looks like ours."""
+    """Return a message with escapes, its lines after the first indented.
+
+    So no line of another program's message can be taken for a line of this one's.
+    """
     lines = (printable(line.strip()) for line in text.strip().split("\n"))
     return "\n    ".join(lines)
 
 
 def say(line: str) -> None:
-    """Print one line, whatever is in it."""
+    """Print one line, with escapes as of printable()."""
     print(printable(line), flush=True)
 
 
 def inert(cell: str) -> str:
-    """Return a cell of CSV with a ' before what of it a spreadsheet would run.
+    """Return a cell of CSV, a text and no number, with a ' before each part that would be run.
 
-    Numbers are not to be asked about; of what else PostgreSQL writes so, -Infinity runs nothing.
+    -Infinity begins with a minus, but no spreadsheet runs it, so it stays as PostgreSQL writes it.
     """
     return cell if cell == "-Infinity" else _RUN.sub("'", cell)

@@ -1,4 +1,4 @@
--- The id that merge kept in the place of this one, itself not merged since: kept. No row if this one was not merged.
+-- The id of the row that merge kept in the place of this one, or in the place of that one since: kept. No row if this one was not merged.
 -- $1 resource text
 -- $2 id text
 WITH RECURSIVE chain AS (

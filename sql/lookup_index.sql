@@ -1,4 +1,4 @@
--- Whether a lookup's index, which is in the schema of its table, can be used; no row where there is none: valid (not if a CREATE INDEX CONCURRENTLY failed).
+-- Whether the index of a lookup can be used: valid (false if its CREATE INDEX CONCURRENTLY failed). No row if there is no such index.
 -- $1 table text
 -- $2 name text
 SELECT indisvalid AS valid

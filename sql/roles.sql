@@ -1,20 +1,20 @@
--- Two roles: onerow_service, which has just what the service needs, and onerow_owner for `python -m db`.
--- A script for psql, run once `python -m db init` has been, and again after a new version's, or for a
--- new resource:
+-- Makes two roles: onerow_service, which has just the rights that the service needs, and onerow_owner,
+-- which owns the tables, for `python -m db`. This is a script for psql. `python -m db roles` writes it,
+-- behind a line that names the tables:
 --     python -m db roles | psql postgresql://...
--- which writes this file behind a line that says which tables there are. As a superuser, or as the
--- owner of database and tables, who may create roles. Neither role has a password: in psql,
--- \password onerow_service asks for one and sends its hash.
+-- Run it after the first `python -m db init`, and again after that of a new version and for each new
+-- resource. It needs a superuser, or the owner of database and tables who may create roles. Neither
+-- role has a password: \password onerow_service in psql asks for one, and sends its hash.
 \set ON_ERROR_STOP on
 
--- ALTER TABLE waits for whoever uses the table, and everyone else waits behind it: requests do so for
--- up to 2.5 seconds. Should it give up, run the script again.
+-- ALTER TABLE waits for all who use the table, and everyone else waits behind it. A request gives up
+-- after 2.5 seconds, so the script gives up before. Then run it again.
 SET lock_timeout = '1500ms';
 SET client_min_messages = warning;
 
--- The schemas that have the tables, and from here on no other, for others may make things there that
--- run with the rights of whoever runs this. In them init, guard and enforce make tables, indexes and
--- functions.
+-- The schemas of the tables become the search_path. In any other schema somebody may have made
+-- functions that would run here with the rights of whoever runs this. In these schemas init, guard and
+-- enforce make tables, indexes and functions.
 WITH named AS (
     SELECT key AS name, value::pg_catalog.regclass::pg_catalog.oid AS oid
     FROM pg_catalog.jsonb_each_text(:'resources'::pg_catalog.jsonb)
@@ -44,7 +44,7 @@ SELECT 'CREATE ROLE onerow_owner LOGIN'
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'onerow_owner')
 \gexec
 
--- Who is no superuser must be a member to give tables to the new owner.
+-- A role that is no superuser must be a member of the new owner to give it tables.
 SELECT 'GRANT onerow_owner TO CURRENT_USER'
 WHERE NOT pg_has_role('onerow_owner'::name, 'USAGE'::text)
 \gexec
@@ -54,13 +54,14 @@ GRANT CONNECT ON DATABASE :"DBNAME" TO onerow_service, onerow_owner;
 GRANT USAGE ON SCHEMA :schemas TO onerow_service, onerow_owner;
 GRANT CREATE ON SCHEMA :schemas TO onerow_owner;
 
--- What changes a table is its owner's: indexes, constraints, triggers. Who was it until now has no
--- right left: where another application writes as that role, grant it what it needs.
+-- Only a table's owner may change its indexes, constraints and triggers. The former owner has no right
+-- left: if another application writes as that role, grant it what it needs.
 SELECT pg_catalog.format('ALTER TABLE %s OWNER TO onerow_owner', sql_name)
 FROM pg_catalog.jsonb_to_recordset(:'tables'::jsonb) AS tables (sql_name text)
 \gexec
 
--- The guard, if it is on, runs with its owner's rights, so that writers need none on its locks.
+-- The guard, if it is on, belongs to the owner, too. It runs with its owner's rights, so that writers
+-- need none on its locks.
 SELECT pg_catalog.format('ALTER TABLE IF EXISTS %s.%I OWNER TO onerow_owner', schema, name || '_guard_locks')
 FROM pg_catalog.jsonb_to_recordset(:'tables'::jsonb) AS tables (name text, schema text)
 WHERE name IS NOT NULL
@@ -81,7 +82,7 @@ SELECT pg_catalog.format('GRANT SELECT, INSERT, DELETE ON %s TO onerow_service',
 FROM pg_catalog.jsonb_to_recordset(:'tables'::jsonb) AS tables (name text, sql_name text)
 WHERE name IS NOT NULL
 \gexec
--- A column whose default is a sequence's next value; one that is GENERATED AS IDENTITY needs no right.
+-- An insert needs a right on a sequence that is a column's default. GENERATED AS IDENTITY needs none.
 SELECT DISTINCT 'GRANT USAGE ON SEQUENCE ' || seqrelid::regclass::text || ' TO onerow_service'
 FROM pg_catalog.jsonb_to_recordset(:'tables'::jsonb) AS tables (name text, sql_name text)
 INNER JOIN pg_attrdef ON adrelid = to_regclass(sql_name)::oid
@@ -94,6 +95,6 @@ WHERE name IS NOT NULL
 \gexec
 GRANT SELECT ON merged TO onerow_service;
 
--- The pages under /inspect need no more. Of other roles' sessions they show neither state nor
--- statement; who wants those, and lets the callers of the service see the values in them:
+-- The pages under /inspect need no further right. They do not show the state and the statements of
+-- other roles' sessions. This shows them, with the values in them, to the callers of the service:
 -- GRANT pg_read_all_stats TO onerow_service;

@@ -1,9 +1,9 @@
--- The schemas of this session's search_path that have the tables, all of its schemas while none has, and temporary tables last: search_path. NULL if it leads nowhere.
+-- The search_path for this session: of its present schemas those that have the tables, or all if none has, and pg_temp last: search_path. NULL if there are none.
 -- $1 tables text[]
 -- $2 extensions text[], whose schemas stay on it, too
--- pg_catalog is searched first, as it is wherever it is not named; what is created goes elsewhere.
--- Until that is so, others' functions, operators, types and tables may come before PostgreSQL's:
--- here all are named with their schema.
+-- pg_catalog is not named in it, so that PostgreSQL searches it first, and makes no table there.
+-- Until this search_path is set, functions, operators, types and tables of others may come before
+-- PostgreSQL's own. So all of them have their schema here.
 WITH wanted AS (
     SELECT relnamespace AS schema
     FROM pg_catalog.unnest($1::pg_catalog.text[]) AS names (name)
@@ -27,7 +27,7 @@ WHERE schema OPERATOR(pg_catalog.=) ANY (SELECT schema FROM wanted)
        FROM pg_catalog.pg_extension
        WHERE extname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[])
    )
-   -- A table whose name in the files has a schema may be in none of the path's.
+   -- A table that the files name with its schema may be in no schema of the path.
    OR NOT EXISTS (
        SELECT
        FROM wanted

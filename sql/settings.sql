@@ -1,9 +1,9 @@
--- Sets what is not as it should be, for this transaction or for the rest of the session: set_config, of each.
+-- Changes those settings that have another value, for this transaction or for the rest of the session: set_config.
 -- $1 settings jsonb, {"name": "value"}
--- $2 transaction boolean, or else the session
--- A setting that this version of PostgreSQL does not have is left out. What a commit waits for is
--- left as it is, too, but where it does not even wait for this server's own disk.
--- The search_path is one of them, and until it is set names have their schema.
+-- $2 transaction boolean, true for this transaction, false for the session
+-- Settings that this version of PostgreSQL does not have are left out. synchronous_commit is changed
+-- only where it is off: all other values wait at least for this server's disk, and are the owner's choice.
+-- The search_path is one of the settings, and is not set yet, so all names have their schema.
 SELECT pg_catalog.set_config(key, value, $2::boolean)
 FROM pg_catalog.jsonb_each_text($1::pg_catalog.jsonb)
 WHERE CASE

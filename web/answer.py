@@ -1,4 +1,4 @@
-"""A request as the application has it, by ASGI, and its answer as bytes."""
+"""Hands a request to the ASGI application, and writes its answer as bytes."""
 
 import logging
 from asyncio import Event, Transport
@@ -22,7 +22,7 @@ log = logging.getLogger("onerow")
 
 
 def head_of(status: int, headers: Headers) -> bytes:
-    """Return the status line and the headers. Raises ValueError if one holds another line."""
+    """Return the status line and the headers. Raises ValueError if one has a line end in it."""
     lines = b"".join([b"%b: %b\r\n" % header for header in headers])
     if not lines.count(b"\n") == lines.count(b"\r") == len(headers):
         raise ValueError("a header with a line in it")
@@ -30,7 +30,7 @@ def head_of(status: int, headers: Headers) -> bytes:
 
 
 class Answer:
-    """A request that is being answered."""
+    """A request that the application is answering."""
 
     def __init__(
         self,
@@ -40,7 +40,11 @@ class Answer:
         server: ServerState,
         on_complete: Callable[[], None],
     ) -> None:
-        """`writable` is set while the client reads; `on_complete` is told when all is written."""
+        """Take a request.
+
+        `writable` is set while the client reads what is sent. `on_complete` is called when the
+        whole answer is written.
+        """
         self.keep_alive = request.keep_alive
         self.started = False
         self._complete = False
@@ -49,12 +53,12 @@ class Answer:
         self._writable = writable
         self._server = server
         self._on_complete = on_complete
-        self._head: tuple[int, Headers] | None = None  # waits for the first part of the body
+        self._head: tuple[int, Headers] | None = None  # is written with the first part of the body
         self._received = False
         self._over = Event()
 
     def scope(self, **others: Any) -> Scope:
-        """Return what the application is told of the request."""
+        """Return the ASGI scope of the request, with `others` added."""
         request = self._request
         path = request.path.decode()
         return {
@@ -72,22 +76,22 @@ class Answer:
         }
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
-        """Let the application answer."""
+        """Let the application answer, and break the connection if it does not finish."""
         try:
             await app(scope, self.receive, self.send)
-        except Exception:  # answered with 500 by then, unless another answer had begun
-            log.exception("nothing expected this")
+        except Exception:  # Starlette has answered with 500, unless an answer had begun
+            log.exception("a defect of the service")
         finally:
             if not self._complete:
                 self._transport.abort()
 
     def disconnect(self) -> None:
-        """Drop what is still to come: the client is gone."""
+        """Drop the rest of the answer, because the client is gone."""
         self._complete = True
         self._over.set()
 
     async def receive(self) -> Message:
-        """Return the body, and then, when nobody waits for the answer any more, that it is so."""
+        """Return the body, and at the next call http.disconnect, once the answer is complete."""
         if not self._received:
             self._received = True
             return {"type": "http.request", "body": self._request.body, "more_body": False}
@@ -95,7 +99,7 @@ class Answer:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Write a part of the answer, as soon as the client has read enough of those before."""
+        """Write a part of the answer, once the client has read enough of the parts before it."""
         if not self._writable.is_set():
             await self._writable.wait()
         if self._complete:

@@ -1,7 +1,7 @@
-"""A page of another site can change nothing here through a browser, also without a token.
+"""Keeps pages of other sites, in a browser on this machine, from a service without a token.
 
-Such a page may send what a form could; and once its own name leads to this machine (DNS rebinding)
-browsers let it send and read anything, under that name.
+Browsers let any page send here what an HTML form can send. If a page's own name leads to this
+machine (DNS rebinding), they also let it send other requests under that name, and read the answers.
 """
 
 from collections.abc import Iterable
@@ -13,21 +13,21 @@ from db.settings import is_loopback
 from web.problem import problem
 from web.request import parse_host
 
-# The ports that a URI of each scheme may leave out. No page of another scheme is the service's.
+# The schemes that a page of the service can have, with the port that their URIs may leave out.
 _PORTS = {b"http": 80, b"https": 443}
 
-# What changes nothing, and may come from a link of another site's.
+# Methods that change nothing, so that links of other sites may lead here.
 _READING = ("GET", "HEAD")
 
-# What browsers say of a request that no other site has made (Fetch Metadata): the second is one
-# that the user made, say by the address bar.
+# The values of Sec-Fetch-Site (Fetch Metadata) with which a request comes from no other site. The
+# second means that the user made it, for example in the address bar.
 _OWN = (b"same-origin", b"none")
 
 
 class OwnPages:
     """ASGI middleware that answers 421 to a foreign Host, and 403 to a change by a foreign page.
 
-    `hosts` are names that are served beside those that mean loopback; None serves any.
+    `hosts` are the names that are served beside those that mean loopback. None serves any name.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str] | None) -> None:
@@ -35,7 +35,8 @@ class OwnPages:
         self._any = hosts is None
         parsed = (parse_host(host.encode()) for host in hosts or ())
         self._hosts = {host[0] for host in parsed if host is not None}
-        # Callers of one service send few, and to parse an address takes longer than all else here.
+        # The clients of one service send few different values, and parsing an address takes longer
+        # than all other steps here.
         self._is_served = lru_cache(self._looks_served)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +44,7 @@ class OwnPages:
         if scope["type"] == "http":
             headers = scope["headers"]
             host = next((value for name, value in headers if name == b"host"), None)
-            # A request without a Host, which HTTP/1.0 has, comes from no browser.
+            # A request without a Host, as HTTP/1.0 allows, comes from no browser.
             if not (self._any or host is None or self._is_served(host)):
                 refusal = problem(421, "The name in Host is not this service's: see ALLOWED_HOSTS.")
                 await refusal(scope, receive, send)
@@ -59,12 +60,16 @@ class OwnPages:
         if host is None:
             return False
         name, _ = host
-        # Browsers look localhost and what ends in it up nowhere (RFC 6761, 6.3).
+        # Browsers resolve localhost and names that end in it to loopback without asking DNS
+        # (RFC 6761, 6.3), so that no page can rebind them.
         return is_loopback(name.strip("[]")) or name.endswith(".localhost") or name in self._hosts
 
 
 def _is_foreign(headers: Iterable[tuple[bytes, bytes]], host: bytes | None) -> bool:
-    """Tell whether one header says so. Two of a kind no browser sends, and no guess is made."""
+    """Tell whether a header says that another site's page made the request.
+
+    No browser sends one of these headers twice, so one that says so is enough.
+    """
     for name, value in headers:
         if name == b"sec-fetch-site" and value not in _OWN:
             return True
@@ -74,7 +79,7 @@ def _is_foreign(headers: Iterable[tuple[bytes, bytes]], host: bytes | None) -> b
 
 
 def _is_own(origin: bytes, host: bytes) -> bool:
-    # The scheme may be another's than ours: a proxy in between may have HTTPS with the browser.
+    # The scheme may be https, though the service speaks http, because of a proxy in between.
     scheme, _, authority = origin.partition(b"://")
     theirs, own = parse_host(authority), parse_host(host)
     if scheme not in _PORTS or theirs is None or own is None:

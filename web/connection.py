@@ -1,6 +1,7 @@
-"""A client's connection: whatever it sends or leaves undone, it costs a bounded time and memory.
+"""A client's connection, which costs a bounded time and memory, whatever the client does.
 
-A protocol for uvicorn's server, which accepts connections and ends them with the process.
+This is a protocol for uvicorn's server, which accepts the connections, and closes them when the
+process ends.
 """
 
 import asyncio
@@ -18,52 +19,57 @@ from web.observation import new_id
 from web.problem import problem, unavailable
 from web.request import MAX_HEAD, Awaits, Request, Requests
 
-# Seconds from the first byte of a request, or from the connection, to the end of its headers.
+# Seconds that a client has for the headers of a request, from the first byte on, or from the
+# beginning of the connection. 16 KB take a fraction of that even on a slow line.
 HEAD_TIMEOUT = 10
 
-# Seconds from the end of an answer until the client has read it: 50 KB a second for the longest.
+# Seconds that a client has to read an answer when it is complete. The longest answer has some 4 MB,
+# for which 130 KB a second are enough.
 READ_TIMEOUT = 30
 
-# Seconds between two looks at these limits.
+# Seconds between two checks of these limits, which are all longer.
 CHECK = 1.0
 
-# Bytes that clients have not read yet, of all answers in a process. The longest is some 4 MB.
+# The most bytes of answers in a process that clients have not read yet. The longest answer has some
+# 4 MB, so that sixteen clients may be slow to read one.
 MAX_UNREAD = 64 * 2**20
 
-# Bytes that have arrived of requests that are not answered, of all connections in a process; beside
-# them one body may be as large as the settings allow. 2,000 requests of the default's size.
+# The most bytes in a process that have arrived of requests without an answer. One more body may be
+# as large as the settings allow. This is room for 2,000 requests with the longest head and body of
+# the default settings.
 MAX_HELD = 64 * 2**20
 
-# Seconds in which what a client still sends behind its last answer is read and dropped. Were it
-# left unread, the kernel would reset the connection, and the client might not see that answer.
+# Seconds for which bytes that a client sends behind its last answer are read and dropped. If they
+# were left unread, the kernel would reset the connection, and the client might not see that answer.
 LINGER = 2
 
-# Connections of a process, each some 5 KB while idle; or a third of the files that it may open, if
-# that is less. As many again are told 503, what comes beyond is closed, and the last third is for
-# all else: the database's connections, code, temporary files.
+# The most connections that a process serves, each of which takes some 5 KB while it is idle. Where
+# the process may open few files, it is a third of those. As many again are answered with 503, and
+# connections beyond them are closed. The last third of the files is for everything else, such as
+# the connections to the database.
 MAX_CONNECTIONS = 3000
 
-# Clients whose answers wait to be read, in the order in which they fell behind.
+# The connections whose clients have not read what was sent, the longest waiting first.
 _behind: dict["Connection", None] = {}
 
 
 class Limits(NamedTuple):
-    """What the settings say; the application's lifespan has it in its state, as `limits`."""
+    """Limits from the settings. The application's lifespan puts them into its state as `limits`."""
 
-    body: int  # bytes
-    body_timeout: float  # seconds from the end of the headers to the end of the body
+    body: int  # the most bytes of a body
+    body_timeout: float  # the most seconds from the end of the headers to the end of the body
 
 
 class Connection(asyncio.Protocol):
     """Reads one request whole, then lets the application answer it, then reads the next.
 
-    So nothing begins on the word of a request that is not in order, or not all there.
+    So the application never begins with a request that is malformed or incomplete.
     """
 
-    # This process is about to end: each answer is the last on its connection.
+    # Whether this process is about to end, so that each answer is the last on its connection.
     draining: ClassVar[bool] = False
 
-    # Bytes that this process holds of requests that it has not answered.
+    # How many bytes this process holds of requests that it has not answered.
     held: ClassVar[int] = 0
 
     transport: asyncio.Transport
@@ -82,25 +88,25 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._requests = Requests(self._limits.body)
         self._awaits = Awaits.HEAD
-        self._idle = False  # an answer is out, and nothing has come since
-        self._answer: Answer | None = None  # the one that is due
+        self._idle = False  # whether nothing has come since the last answer
+        self._answer: Answer | None = None  # the answer that is due
         self._writable = asyncio.Event()
         self._writable.set()
-        self._held = 0  # of `held`, what this connection has
-        self._paused = False  # reading, for what was sent ahead is as much as is kept
-        self._eof = False  # the client sends no more, and may still read
-        self._over = False  # the last answer is out
-        self._since = 0.0  # when the client's turn began
+        self._held = 0  # this connection's part of `held`
+        self._paused = False  # whether reading is paused, because too much was sent ahead
+        self._eof = False  # whether the client has ended its side; it may still read
+        self._over = False  # whether the last answer of the connection is written
+        self._since = 0.0  # when the client's turn began, by the loop's clock
 
     def connection_made(self, transport: Any) -> None:
-        """Count it and watch it."""
+        """Count the connection, and begin to check its limits."""
         self.transport = transport
         self._addresses = {
             side: (transport.get_extra_info(name) or ("", 0))[:2]
             for side, name in (("client", "peername"), ("server", "sockname"))
         }
         connections = self._server.connections
-        connections.add(self)  # type: ignore[arg-type]  # a set of its own classes
+        connections.add(self)  # type: ignore[arg-type]  # uvicorn declares its own protocols only
         self._since = self._loop.time()
         self._watch = self._loop.call_later(CHECK, self._check)
         excess = len(connections) - max_connections()
@@ -110,7 +116,7 @@ class Connection(asyncio.Protocol):
             self._refuse(unavailable("Too many connections."))
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Forget it."""
+        """Count the connection no more, and tell its answer that the client is gone."""
         self._watch.cancel()
         _behind.pop(self, None)
         self._hold(0)
@@ -120,11 +126,11 @@ class Connection(asyncio.Protocol):
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, or keep for later what is sent ahead of an answer: no more than one request."""
+        """Read on, or keep bytes that came before an answer was out, one request at the most."""
         if self._over or self.transport.is_closing():
             return
         if self._answer is not None and not self._answer.keep_alive:
-            return  # nothing that comes behind the last request is answered
+            return  # the answer that is due is the last one
         self._requests.data += data
         self._hold(self._held + len(data))
         if self._answer is None:
@@ -137,7 +143,7 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """Tell whether it stays open: the client, which sends no more, waits for an answer."""
+        """Return whether the connection stays open, which it does while an answer is due."""
         self._eof = True
         return self._answer is not None
 
@@ -149,12 +155,12 @@ class Connection(asyncio.Protocol):
         return Connection.held > MAX_HELD + self._limits.body
 
     def _forget(self) -> None:
-        """Drop what has arrived and is not being answered."""
+        """Drop the bytes that have arrived behind the request that is being answered."""
         self._requests = Requests(self._limits.body)
         self._hold(0)
 
     def _advance(self) -> None:
-        """Go on with what has arrived."""
+        """Parse what has arrived, and start an answer if a request is complete."""
         try:
             came = next(self._requests)
         except HTTPException as error:
@@ -187,7 +193,7 @@ class Connection(asyncio.Protocol):
         task.add_done_callback(self._server.tasks.discard)
 
     def _answered(self) -> None:
-        """It is the client's turn again."""
+        """Go on after an answer: it is the client's turn, or the connection ends."""
         assert self._answer is not None
         self._since = self._loop.time()
         last, self._answer = not self._answer.keep_alive, None
@@ -209,7 +215,7 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _end(self) -> None:
-        """Let the client see that no more answers come; what it still sends is dropped."""
+        """End our side of the connection, and drop what the client still sends."""
         self._over = True
         self._since = self._loop.time()
         self._forget()
@@ -220,7 +226,7 @@ class Connection(asyncio.Protocol):
             self._resume()
 
     def pause_writing(self) -> None:
-        """Give up the slowest reader where all together leave too much unread."""
+        """Stop writing, and close the slowest readers while more than MAX_UNREAD is unread."""
         self._writable.clear()
         _behind[self] = None
         while sum(one.transport.get_write_buffer_size() for one in _behind) > MAX_UNREAD:
@@ -229,35 +235,35 @@ class Connection(asyncio.Protocol):
             slowest.transport.abort()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Go on writing, because the client has read enough."""
         _behind.pop(self, None)
         self._writable.set()
 
     def drain(self) -> None:
-        """Let the last answer that it owes be the last on it, and say so."""
+        """Make the answer that is due the last one, and let its headers say so."""
         if self._answer is not None and not self._answer.started:
             self._answer.keep_alive = False
 
     def shutdown(self) -> None:
-        """Close it when no answer is due, or else before the server gives up waiting for that."""
+        """Close the connection when no answer is due, at the latest before the server gives up."""
         Connection.draining = True
         if self._answer is not None:
             self._answer.keep_alive = False
         elif self._awaits is Awaits.HEAD and not self._over:
-            self.transport.close()  # nothing of a request without its whole head has begun
+            self.transport.close()  # no request has begun before its head is complete
         grace = self._config.timeout_graceful_shutdown
         assert grace is not None
         self._loop.call_later(grace - CHECK / 2, self.transport.abort)
 
     def _check(self) -> None:
-        """Is it the client's turn, and for too long?"""
+        """Close the connection if it has been the client's turn for too long."""
         self._watch = self._loop.call_later(CHECK, self._check)
         if self.transport.get_write_buffer_size() > 0:
             limit: float = READ_TIMEOUT
         elif self._over:
             limit = LINGER
         elif self._answer is not None:
-            return  # the application's turn, with its own limits
+            return  # it is the application's turn, which has limits of its own
         elif self._idle:
             limit = self._config.timeout_keep_alive
         elif self._awaits is Awaits.HEAD:
@@ -272,7 +278,7 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def _refuse(self, response: Response) -> None:
-        """Answer what is no request, or too much of one, and close."""
+        """Answer with a problem, without the application, and close the connection."""
         headers = [
             *self._server.default_headers,
             *response.raw_headers,
@@ -288,7 +294,7 @@ class Connection(asyncio.Protocol):
 
 @cache
 def max_connections() -> int:
-    """Return how many connections this process serves; let it open as many files as that takes."""
+    """Return how many connections this process serves, after raising its limit of open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
     wanted = 3 * MAX_CONNECTIONS

@@ -1,4 +1,4 @@
-"""A resource as it is served: what its requests must fit, and how its handlers are called."""
+"""A resource with the types that its requests must fit, and the calls of its handlers."""
 
 from collections.abc import Awaitable, Callable
 from time import perf_counter
@@ -15,11 +15,11 @@ from web.fields import Types, types
 
 
 class Endpoint(NamedTuple):
-    """A resource, and what its requests must fit."""
+    """A resource, the types of its requests, and the resources that it refers to."""
 
     resource: Resource
     types: Types
-    parents: dict[str, str]  # the fields that hold an id of another resource, and which one
+    parents: dict[str, str]  # by field, the name of the resource whose id the field holds
 
     @property
     def name(self) -> str:
@@ -28,7 +28,7 @@ class Endpoint(NamedTuple):
 
     @property
     def id(self) -> str:
-        """The id's place in a path; text may have slashes in it."""
+        """The id in a route's path. An id that is a text may have slashes in it."""
         return "{id:path}" if self.resource.id.kind in ("text", "enum") else "{id}"
 
 
@@ -44,7 +44,7 @@ Handler = Callable[[Endpoint, Request], Awaitable[Response]]
 
 def route(path: str, endpoint: Endpoint, **handlers: Handler) -> Route:
     """Return the route of a path, with a handler for each method."""
-    handlers["HEAD"] = handlers["GET"]  # the server drops the body
+    handlers["HEAD"] = handlers["GET"]  # web.answer leaves out the body
 
     async def handle(request: Request) -> Response:
         return await handlers[request.method](endpoint, request)
@@ -53,7 +53,10 @@ def route(path: str, endpoint: Endpoint, **handlers: Handler) -> Route:
 
 
 def timed(handler: Callable[[Endpoint, Request, Attempts], Awaitable[Response]]) -> Handler:
-    """Let a handler's answers, an error's too, say what its transaction took, and count that."""
+    """Return the handler with Server-Timing on each of its answers, and its attempts counted.
+
+    It answers the handler's errors itself, so that their answers have the header, too.
+    """
 
     async def handle(endpoint: Endpoint, request: Request) -> Response:
         attempts = Attempts()

@@ -1,4 +1,4 @@
-"""What a handler may raise, and who answers it."""
+"""Answers the exceptions that a handler may raise."""
 
 import asyncio
 import logging
@@ -18,16 +18,16 @@ log = logging.getLogger("onerow")
 
 ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
 
-
-# Seconds. Clients that ask again at once, whatever Retry-After says, would take the processor for
-# being refused: with 2,000 of them, a twentieth of the usual number was served, and now half of it.
+# Seconds before the answer that the queue is full. Clients that ask again at once, whatever
+# Retry-After says, would otherwise take all of the processor for refusals: with 2,000 of them the
+# service had a twentieth of its usual throughput, and with the pause it has half.
 QUEUE_FULL_PAUSE = 0.25
 
 
 async def on_unavailable(request: Request, error: Exception) -> Response:
-    """Answer any Unavailable, and tell the log what was given up, and for what."""
+    """Answer Unavailable with 503, and write the request and the cause into the log."""
     request.state.metrics.unavailable(error)
-    if isinstance(error, QueueFull):  # of these there may be thousands a second, all alike
+    if isinstance(error, QueueFull):  # these may be thousands a second, all alike
         await asyncio.sleep(QUEUE_FULL_PAUSE)
     else:
         cause = getattr(error.__cause__, "sqlstate", None) or type(error.__cause__).__name__
@@ -42,10 +42,10 @@ async def on_unavailable(request: Request, error: Exception) -> Response:
 
 
 async def on_refusal(request: Request, error: Exception) -> Response:
-    """Answer an error of the database: 422 if it is_refusal(), or else 503, told to the log."""
+    """Answer an error of the database with 422 if it is_refusal(), or else with 503."""
     if not is_refusal(error):
         if getattr(error, "sqlstate", None) is None:
-            raise error  # psycopg's own, and so a defect
+            raise error  # not the server but psycopg has raised it, so it is a defect
         fault = ServerFault()
         fault.__cause__ = error
         return await on_unavailable(request, fault)
@@ -70,7 +70,7 @@ ERROR_HANDLERS: dict[type[Exception], ErrorHandler] = {
 
 
 async def on_error(request: Request, error: Exception) -> Response:
-    """Answer an exception of ERROR_HANDLERS."""
+    """Answer an exception by its handler in ERROR_HANDLERS, or raise it if there is none."""
     for kind, handler in ERROR_HANDLERS.items():
         if isinstance(error, kind):
             return await handler(request, error)

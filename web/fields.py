@@ -1,6 +1,10 @@
-"""A header's type as the msgspec type that a client's value must fit, with its rule in words."""
+"""The msgspec types of requests' values, made from the types in the files' headers.
+
+Each type has its rule in words as its description, for errors and /openapi.json.
+"""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
@@ -12,25 +16,42 @@ from db.header import BITS, KEY_LENGTH, Field
 from db.resources import Resource
 from web.invisible import INVISIBLE
 
-# PostgreSQL's text holds neither NUL nor surrogates.
+# A character that PostgreSQL's text can hold: no NUL and no surrogate.
 CHARACTER = r"[^\x00\ud800-\udfff]"
 NOT_BLANK = rf"^[{INVISIBLE}]*[^{INVISIBLE}\x00\ud800-\udfff]{CHARACTER}*$"
 
-# Digits on each side of the point that a numeric has without bounds of its own.
+# How many digits a numeric without bounds of its own may have on each side of the point. PostgreSQL
+# takes more, but a request should not be able to send as many.
 DIGITS = 1000
 
-EXAMPLES = {"integer": 7, "text": "Ada", "numeric": "7"}
+# The length of a list's page, and what it is where a request leaves it out.
+LIMIT = Annotated[int, Meta(ge=1, le=1000, description="must be an integer from 1 to 1000")]
+DEFAULT_LIMIT = 100
 
-# The end: Python's $ matches before a newline, too.
+# For each kind of db.header, a value as it is in JSON.
+EXAMPLES = {
+    "integer": 7,
+    "text": "Ada",
+    "numeric": "7",
+    "boolean": True,
+    "uuid": "0190a5de-7c3b-7cc1-8ad4-2f6f3a1e9b57",
+    "date": "2026-11-25",
+    "time": "18:00:27",
+    "timestamp": "2026-11-25T18:00:27",
+    "timestamptz": "2026-11-25T18:00:27Z",
+}
+
+# The end of a text. A mere $ also matches before a newline at the end in Python.
 END = r"$(?!\n)"
 DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
 
 
 class Timestamp(str):
-    """A date and time without a zone, as PostgreSQL writes it, for merge notes ids as text.
+    """A date and time without a zone, in the form of PostgreSQL, as which merge keeps ids.
 
-    No datetime, for msgspec rounds what is beyond microseconds, and two values would be one.
+    It is no datetime, because msgspec would round a seventh digit of the seconds, which makes one
+    value of two.
     """
 
     form = re.compile(f"{DAY}[Tt ]{TIME}{END}")
@@ -38,69 +59,63 @@ class Timestamp(str):
 
     @classmethod
     def of(cls, text: str) -> "Timestamp":
-        """Return what a client sent. Raises TypeError, ValueError or OverflowError."""
+        """Return the value that a client sent. Raises TypeError, ValueError or OverflowError."""
         if not cls.form.match(text):
             raise ValueError
         return cls(cls.written(datetime.fromisoformat(text.upper())))
 
     @staticmethod
     def written(value: datetime) -> str:
-        """Return it as PostgreSQL writes it."""
+        """Return a value as PostgreSQL writes it."""
         return str(value).rstrip("0") if value.microsecond else str(value)
 
 
 class TimestampWithZone(Timestamp):
-    """A date and time in UTC, because PostgreSQL takes no offset of more than 16 hours."""
+    """A date and time, converted to UTC, because PostgreSQL takes no offset over 16 hours."""
 
     form = re.compile(f"{DAY}[Tt ]{TIME}([Zz]|[+-]([01][0-9]|2[0-3])(:[0-5][0-9])?){END}")
     schema: ClassVar[dict[str, str]] = {"format": "date-time"}
 
     @staticmethod
     def written(value: datetime) -> str:
-        """Raises OverflowError where its year is not from 1 to 9999 in UTC."""
+        """Return a value in UTC. Raises OverflowError if its year there is not from 1 to 9999."""
         return Timestamp.written(value.astimezone(UTC).replace(tzinfo=None)) + "+00"
 
 
 def read_custom(type_: type[Timestamp], value: str) -> Timestamp:
-    """Read a value of a type that msgspec does not know."""
+    """Read a value of one of the types above, as the dec_hook of msgspec. Raises ValueError."""
     try:
         return type_.of(value)
     except OverflowError as error:
-        raise ValueError from error  # which msgspec makes a ValidationError of
+        raise ValueError from error  # msgspec turns only this into a ValidationError
 
 
 def schema_of(type_: type[Timestamp]) -> dict[str, str]:
-    """Return the JSON schema of a type that msgspec does not know."""
+    """Return the JSON schema of one of the types above, as the schema_hook of msgspec."""
     return {"type": "string", **type_.schema}
 
 
-OTHERS: dict[str, tuple[Any, str, Any]] = {
-    "boolean": (bool, "true or false", True),
-    "uuid": (UUID, "a UUID", "0190a5de-7c3b-7cc1-8ad4-2f6f3a1e9b57"),
-    "date": (date, "a date as 2026-11-25", "2026-11-25"),
-    "time": (
-        # Not a time of Python's, which 23:59:59.9999999 would make the next midnight.
-        Annotated[str, Meta(pattern=f"^{TIME}{END}")],
-        "a time of day without a zone, as 18:00:27",
-        "18:00:27",
-    ),
-    "timestamp": (
-        Timestamp,
-        "a date and time without a zone, as 2026-11-25T18:00:27",
-        "2026-11-25T18:00:27",
-    ),
-    "timestamptz": (
-        TimestampWithZone,
-        "a date and time with a zone, as 2026-11-25T18:00:27Z",
-        "2026-11-25T18:00:27Z",
-    ),
+# A time is a text, because Python's time would make the next midnight of 23:59:59.9999999.
+CLOCK = Annotated[str, Meta(pattern=f"^{TIME}{END}")]
+
+# The type and the rule of the kinds that need no bounds; {} stands for the example.
+PLAIN: dict[str, tuple[Any, str]] = {
+    "boolean": (bool, "true or false"),
+    "uuid": (UUID, "a UUID"),
+    "date": (date, "a date as {}"),
+    "time": (CLOCK, "a time of day without a zone, as {}"),
+    "timestamp": (Timestamp, "a date and time without a zone, as {}"),
+    "timestamptz": (TimestampWithZone, "a date and time with a zone, as {}"),
 }
 
 
 class Types(NamedTuple):
-    """What a resource's requests must fit."""
+    """The types of a resource's requests.
 
-    body: Any  # structs, whose fields in order are the parameters of the SQL
+    `body` and `filter` are structs, whose fields are the parameters of the SQL, in order.
+    """
+
+    body: Any
     filter: Any
     id: Any
 
@@ -108,42 +123,40 @@ class Types(NamedTuple):
 def types(resource: Resource) -> Types:
     """Return the types of a resource's requests."""
     key = {field.name for field in resource.key}
+
+    def typed(field: Field) -> Any:
+        return type_of(field, key=field.name in key)
+
+    body = {
+        # UNSET tells from_body() that the field was left out.
+        each.name: (typed(each) | None | UnsetType, UNSET) if each.optional else (typed(each),)
+        for each in resource.fields
+    }
+    # A query string has no null. All parameters of a list but its limit may be left out.
+    listed = {
+        each.name: (typed(each) | UnsetType, UNSET) for each in resource.files["list"].parameters
+    }
     return Types(
-        _struct(f"{resource.name}.body", resource.fields, key),
-        _struct(f"{resource.name}.filter", resource.files["list"].parameters, key, limit=100),
+        _struct(f"{resource.name}.body", body),
+        _struct(f"{resource.name}.filter", {**listed, "limit": (LIMIT, DEFAULT_LIMIT)}),
         type_of(resource.id),
     )
 
 
-def _struct(
-    name: str, fields: tuple[Field, ...], key: set[str], limit: int | None = None
-) -> type[msgspec.Struct]:
-    """Return a struct of these fields; where there is a default limit, one is the page's length."""
-    listed: list[Any] = []
-    for number, field in enumerate(fields, 1):
-        attribute = f"p{number}"
-        if limit is not None and field.name == "limit":
-            rule = "must be an integer from 1 to 1000"
-            listed.append((attribute, Annotated[int, Meta(ge=1, le=1000, description=rule)], limit))
-            continue
-        type_ = type_of(field, key=field.name in key)
-        if field.optional and limit is not None:  # a query has no null
-            listed.append((attribute, type_ | UnsetType, UNSET))
-        elif field.optional:  # left out, it is UNSET, by which from_body() counts what is there
-            listed.append((attribute, type_ | None | UnsetType, UNSET))
-        else:
-            listed.append((attribute, type_))
+def _struct(name: str, fields: Mapping[str, tuple[Any, ...]]) -> type[msgspec.Struct]:
+    """Return a struct of these fields, each with its type and perhaps a default, in order."""
+    attributes = {f"p{number}": field for number, field in enumerate(fields)}
     return msgspec.defstruct(
         name,
-        listed,
-        rename={f"p{number}": field.name for number, field in enumerate(fields, 1)},
+        [(attribute, *fields[field]) for attribute, field in attributes.items()],
+        rename=attributes,
         forbid_unknown_fields=True,
-        kw_only=True,  # what may be left out, before what must be there
+        kw_only=True,  # so that an optional field may stand before a required one
     )
 
 
 def type_of(field: Field, *, key: bool = False) -> Any:
-    """Return the type of a field's values; a text in a key is short, and not blank."""
+    """Return the type of a field's values. A text of a key must be short and not blank."""
     kind = field.kind
     if kind == "integer":
         most = 2 ** BITS[field.type] - 1
@@ -159,8 +172,10 @@ def type_of(field: Field, *, key: bool = False) -> Any:
         meta = Meta(description=f"must be one of {labels}", examples=[example_of(field)])
         return Annotated[Literal[field.labels], meta]
     assert kind is not None, field
-    type_, rule, example = OTHERS[kind]
-    return Annotated[type_, Meta(description=f"must be {rule}", examples=[example])]
+    type_, rule = PLAIN[kind]
+    example = example_of(field)
+    meta = Meta(description=f"must be {rule.format(example)}", examples=[example])
+    return Annotated[type_, meta]
 
 
 def _text(field: Field, key: bool) -> Any:
@@ -191,7 +206,5 @@ def _numeric(field: Field) -> Any:
 
 
 def example_of(field: Field) -> Any:
-    """Return a value as JSON has it; of an unknown label, some text."""
-    if field.labels:
-        return field.labels[0]
-    return OTHERS[field.kind][2] if field.kind in OTHERS else EXAMPLES.get(field.kind or "text")
+    """Return a value of a field as it is in JSON. Types without a kind come back as text."""
+    return field.labels[0] if field.labels else EXAMPLES[field.kind or "text"]

@@ -1,4 +1,4 @@
-"""/live and /ready, for whoever restarts the service and whoever sends it requests."""
+"""/live for a supervisor, which restarts the service, and /ready for a load balancer."""
 
 import asyncio
 import logging
@@ -18,14 +18,14 @@ from web.serving import is_draining
 
 log = logging.getLogger("onerow")
 
-# Seconds: a probe must have its answer before it gives up, which is often after two.
+# Seconds in which /ready must have an answer. Probes often give up after two.
 READY_DEADLINE = 1.0
 
 
 def routes(resources: Sequence[str]) -> list[Route]:
-    """Return the routes; `resources` are the tables without which it is not ready."""
+    """Return the routes. `resources` are those whose tables /ready looks for."""
 
-    told = ""  # what the log was told last: why this process is not ready
+    told = ""  # why this process is not ready, as the log has it; empty if it is
 
     async def ready(request: Request) -> Response:
         nonlocal told
@@ -47,22 +47,22 @@ def routes(resources: Sequence[str]) -> list[Route]:
 
 
 async def live(_request: Request) -> Response:
-    """Tell that the process answers."""
+    """Answer with 200, which shows that the process answers."""
     return JSONResponse({"status": "live"})
 
 
 async def check_ready(pool: Pool, resources: Sequence[str]) -> list[str]:
     """Return what is wrong although a POST would be served, by db.doctor.readiness.
 
-    Raises Unavailable if a POST would not find connection, tables and a server that writes.
+    Raises Unavailable if a POST would find no connection, no tables or a read-only server.
     """
 
     deadline, served = monotonic() + READY_DEADLINE, pool.served
     try:
         return await transact(pool, partial(shortcomings, names=resources), seconds=READY_DEADLINE)
     except (QueueFull, NoConnection):
-        # Busy is ready, as long as others are through with theirs: without this instance, the load
-        # would only be on the rest.
+        # A busy service is ready as long as requests get through. If the balancer took it out, its
+        # load would only go to the other instances.
         while pool.served == served:
             if monotonic() > deadline:
                 raise

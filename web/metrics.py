@@ -1,4 +1,4 @@
-"""/metrics for Prometheus: all workers together, whichever of them is asked."""
+"""/metrics for Prometheus: the counts of all workers together, whichever worker answers."""
 
 import asyncio
 import logging
@@ -18,8 +18,10 @@ from db.pool import Pool
 from db.transaction import Attempts, Unavailable
 from web.traffic import FOLDER, Traffic
 
-# What a worker has, by kind. prometheus_client would make files with holes, and to write into one
-# where memory is full ends the process. 256 KB are some thousand series; it makes a file larger.
+# Each worker has a metrics file of each kind, which is written in full before prometheus_client
+# opens it. prometheus_client makes sparse files, and a write into a hole of a full memory file
+# system kills the process. 256 KB hold some thousand series; prometheus_client makes a full file
+# larger.
 KINDS = ("counter", "histogram", "gauge_livesum")
 FILE_SIZE = 2**18
 
@@ -27,21 +29,17 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 log = logging.getLogger("onerow")
 
-# What a route may take. A client may use any other word for a method, and each label stays for ever
-# and is 14 lines of the text: 33 methods that the parser knows, on each path, made 900 KB of it.
-METHODS = (
-    "GET",
-    "HEAD",
-    "POST",
-    "DELETE",
-    "",
-)  # the last where there was no request to read one of
+# The methods that have a label of their own: those of the routes, and "" for what was no request. A
+# client may send any word as its method, each label stays until the service ends, and each is 14
+# lines of the text. 33 methods on each path made 900 KB of text.
+METHODS = ("GET", "HEAD", "POST", "DELETE", "")
 OTHER = "other"
 
-# Seconds between two looks at the pool: a fraction of the time between two scrapes.
+# Seconds between two readings of the pool's gauges, a fraction of the usual time between scrapes.
 POOL_INTERVAL = 1.0
 
-# Seconds, from a request that finds its row to the default deadline and some.
+# The buckets for durations, in seconds: from a request that finds its row to twice the default
+# deadline. Those for attempts grow as the Fibonacci numbers do.
 DURATIONS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 ATTEMPTS = (1, 2, 3, 5, 8, 13, 21)
 
@@ -57,7 +55,7 @@ REASONS = [_snake(kind) for kind in _KINDS]
 def _make_files() -> None:
     """Make this worker's files. Raises OSError."""
     folder = Path(os.environ[FOLDER])
-    folder.mkdir(exist_ok=True)  # someone may have tidied it away
+    folder.mkdir(exist_ok=True)  # a cleanup of temporary folders may have removed it
     for kind in KINDS:
         file = folder / f"{kind}_{os.getpid()}.db"
         begun = file.with_suffix(".begun")
@@ -73,9 +71,9 @@ class Metrics:
         try:
             _make_files()
         except OSError as error:
-            log.warning("the metrics are each worker's own: %s", type(error).__name__)
+            log.warning("each worker has only its own metrics: %s", type(error).__name__)
             os.environ.pop(FOLDER, None)
-        # Imported here, for it reads FOLDER when it is imported.
+        # prometheus_client reads the variable FOLDER when it is imported, so the import is here.
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self.registry = registry = CollectorRegistry()
@@ -133,18 +131,19 @@ class Metrics:
         )
         self._pool_waiting = pool_gauge("onerow_pool_waiting", "Requests waiting for a connection.")
 
-        # A file is made with the first of its kind: now, and not while a request waits.
+        # prometheus_client opens a file at the first series of its kind. This does so now, and not
+        # while a request waits.
         for reason in REASONS:
             self._unavailable.labels(reason)
         self._requests.labels("GET", "/metrics", 200)
 
-        # Finding a metric by its labels costs as much as counting.
+        # To look a series up by its labels takes prometheus_client as long as to count.
         self._request = cache(self._requests.labels)
         self._row = cache(self._rows.labels)
         self._transaction = cache(self._attempts.labels)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request."""
+        """Count a request that took `seconds`; method and route are "" where there was none."""
         if method not in METHODS:
             method = OTHER
         self._request(method, route, status).observe(seconds)
@@ -158,7 +157,7 @@ class Metrics:
         self._traffic.count(outcome)
 
     def transaction(self, method: str, resource: str, attempts: Attempts) -> None:
-        """Count what a transaction took, however it ended."""
+        """Count a transaction's attempts, whether it succeeded or not."""
         if attempts.begun:
             self._transaction(method, resource).observe(attempts.begun)
         if method == "POST" and attempts.retried:
@@ -172,7 +171,7 @@ class Metrics:
 
     @asynccontextmanager
     async def watching(self, pool: Pool) -> AsyncIterator[None]:
-        """Keep the pool's gauges up to date while the block runs, until this process ends."""
+        """Keep the pool's gauges up to date until the block ends, and then close the files."""
         from prometheus_client.values import close_all_multiprocess_files
 
         task = asyncio.create_task(self._watch(pool))
@@ -194,13 +193,16 @@ class Metrics:
 
 
 async def metrics(request: Request) -> Response:
-    """Answer with the counts, from a thread: each worker that has ended adds to the work."""
+    """Answer with the metrics.
+
+    A thread sums them up, because each worker that has ended has left a file, which takes time.
+    """
     text = await asyncio.to_thread(_text, request.state.metrics.registry)
     return Response(text, media_type=CONTENT_TYPE)
 
 
 def _text(own: Any) -> bytes:
-    """Sum up the files of all workers, and those of workers that have ended."""
+    """Sum up the files of all workers, including those that have ended."""
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -219,8 +221,8 @@ def _forget_the_pools_of_dead_workers() -> None:
         pid = int(file.stem.rpartition("_")[2])
         try:
             os.kill(pid, 0)
-        except (ProcessLookupError, PermissionError):  # or the number is someone else's now
-            with suppress(FileNotFoundError):  # another worker did it first
+        except (ProcessLookupError, PermissionError):  # it ended; another user's process has its id
+            with suppress(FileNotFoundError):  # another worker has removed the file first
                 mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 

@@ -1,6 +1,6 @@
-"""GET /openapi.json: the contract in OpenAPI 3.1, made from the types that decode requests.
+"""GET /openapi.json: the contract in OpenAPI 3.1, made from the types that decode the requests.
 
-A resource's operations come from its types. Any other path is an entry of `_other_paths()`.
+The operations of resources come from their types, and all other paths are in `_other_paths()`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from db.questions import NAME
 from db.resources import Resource
 from web import root
 from web.endpoint import Endpoint
-from web.fields import example_of, schema_of
+from web.fields import example_of, schema_of, type_of
 from web.inspection import VALUE
 from web.operations import (
     CSV,
@@ -40,9 +40,10 @@ from web.validation import as_sent
 DESCRIPTION = """\
 Get or create a row: one row for each key, under any concurrency.
 
-A path that is not here is answered by 404, another method by 405 with `Allow` or by 501, what is
-not HTTP/1.1 by 400, a foreign `Expect` by 417, too many headers by 431, a connection too many by
-503; each is a problem."""
+The service answers 404 to a path that is not here, 405 with `Allow` or 501 to another method, 400
+to what is not HTTP/1.1, 417 to an `Expect` other than 100-continue, 431 to headers that are too
+large, and 503 to a connection too many. Each of these is a problem. In a row a date or a time that
+is not of the years 1 to 9999, such as infinity, is null."""
 
 PREFER = {
     "name": "Prefer",
@@ -54,7 +55,7 @@ PREFER = {
 
 
 def route(endpoints: Sequence[Endpoint], *, token: bool) -> Route:
-    """Return the route of the document, which is made here, once."""
+    """Return the route of the document, which is made once, here."""
     body = msgspec.json.encode(document(endpoints, token=token))
 
     async def openapi(_request: Request) -> Response:
@@ -64,18 +65,18 @@ def route(endpoints: Sequence[Endpoint], *, token: bool) -> Route:
 
 
 def document(endpoints: Sequence[Endpoint], *, token: bool) -> Json:
-    """Describe the service; `token` tells whether one is needed."""
+    """Return the document; `token` tells whether the service needs one."""
     schemas = _schemas(endpoints)
     paths: dict[str, Json] = {}
     for each in endpoints:
-        (id_schema,), _ = msgspec.json.schema_components([each.types.id], schema_hook=schema_of)
-        paths |= _resource_paths(each, endpoints, schemas, id_schema)
+        paths |= _resource_paths(each, endpoints, schemas)
     paths |= _other_paths([f"/{each.name}" for each in endpoints])
     for path, item in paths.items():
         for method, each in item.items():
             each["responses"] |= problems(431)
             if not token:
-                # The document does not know where it listens: where others reach it, any Host does.
+                # A service that listens beyond loopback takes any Host and never answers 421. The
+                # document does not know where the service listens.
                 each["responses"] |= problems(421) if method == "get" else problems(403, 421)
             elif path not in OPEN:
                 each["responses"] |= problems(401)
@@ -84,14 +85,14 @@ def document(endpoints: Sequence[Endpoint], *, token: bool) -> Json:
                     each["security"].append({"password": []})
         if "get" in item:
             item["head"] = head(item["get"])
-    components = {"schemas": schemas, "responses": {"MethodNotAllowed": problems(405)["405"]}}
+    components: Json = {"schemas": schemas}
     if token:
         components["securitySchemes"] = {
             "token": {"type": "http", "scheme": "bearer"},
             "password": {
                 "type": "http",
                 "scheme": "basic",
-                "description": "For browsers: the token is the password, of any user.",
+                "description": "For browsers: the token is the password, whatever the user name.",
             },
         }
     return {
@@ -110,36 +111,27 @@ def _schemas(endpoints: Iterable[Endpoint]) -> dict[str, Json]:
         for field in schema["properties"].values():
             for part in (field, *field.get("anyOf", ())):
                 if "pattern" in part:
-                    # Few regular expressions can name lone surrogates; the description does.
+                    # Few languages take surrogates in a regular expression. The description names
+                    # them.
                     part["pattern"] = part["pattern"].replace(r"\ud800-\udfff", "")
     for each in endpoints:
         schemas[f"{each.resource.name}.row"] = _row(each.resource)
     return {**schemas, **problem_schemas()}
 
 
-NULL = "null where that is no date of the years 1 to 9999"
-
-# What the values of each kind come back as, if not as mere text.
-VALUES: dict[str | None, Json] = {
-    "integer": {"type": "integer"},
-    "boolean": {"type": "boolean"},
-    "uuid": {"format": "uuid"},
-    "date": {"format": "date", "description": NULL},
-    "timestamp": {"description": f"Without a zone; {NULL}"},
-    "timestamptz": {
-        "format": "date-time",
-        "description": f"In UTC; {NULL}",
-    },
-}
-
-
 def _row(resource: Resource) -> Json:
-    """Return the schema of a row; a legacy one need not fit what the key of a new one must."""
+    """Return the schema of a row, with types and formats alone.
+
+    A row from before need not keep to the bounds that a request must keep to.
+    """
     fields = {}
     for column in resource.columns:
-        schema = {"type": "string", **VALUES.get(column.kind, {})}
+        # A column of a type without a kind comes back as text.
+        schema = msgspec.json.schema(type_of(column) if column.kind else str, schema_hook=schema_of)
         types = [schema["type"]] if column.name == "id" else [schema["type"], "null"]
-        fields[column.name] = {**schema, "type": types, "examples": [example_of(column)]}
+        fields[column.name] = {"type": types, "examples": [example_of(column)]}
+        if "format" in schema:
+            fields[column.name]["format"] = schema["format"]
     return object_of(**fields)
 
 
@@ -148,7 +140,7 @@ def _example(fields: Iterable[Field]) -> Json:
 
 
 def _resource_paths(
-    endpoint: Endpoint, endpoints: Iterable[Endpoint], schemas: dict[str, Json], id_schema: Json
+    endpoint: Endpoint, endpoints: Iterable[Endpoint], schemas: dict[str, Json]
 ) -> dict[str, Json]:
     resource = endpoint.resource
     name = resource.name
@@ -171,7 +163,7 @@ def _resource_paths(
         "Get or create the row of a key; may be sent again at any time",
         response(201, "Created", row, headers=timed, links=links),
         response(200, "Existing", row, headers=timed, optional=["Duplicates"], links=links),
-        problems(408, 413),  # it was not begun
+        problems(408, 413),  # without Server-Timing, because no transaction was begun
         problems(400, 412, 415, 422, 503, headers=["Server-Timing"]),
         parameters=[PREFER],
     )
@@ -202,6 +194,7 @@ def _resource_paths(
         parameters=filters,
     )
 
+    id_schema = msgspec.json.schema(endpoint.types.id, schema_hook=schema_of)
     id_ = [{"name": "id", "in": "path", "required": True, "schema": id_schema}]
     get = operation(
         name,
@@ -215,8 +208,8 @@ def _resource_paths(
     delete = operation(
         name,
         f"delete_{name}",
-        "Delete a row, and what hangs on it",
-        response(204, "It is gone", headers=["Server-Timing"]),
+        "Delete a row, and the rows that refer to it by ON DELETE CASCADE",
+        response(204, "The row is deleted", headers=["Server-Timing"]),
         problems(404, 409, 422, 503, headers=["Server-Timing"]),
         parameters=id_,
     )
@@ -270,7 +263,10 @@ def _other_paths(resources: list[str]) -> dict[str, Json]:
 
 
 def _answer(row: Json, **more: Json) -> Json:
-    """Return the content of an answer in JSON; not all have `more`, for traffic is a name, too."""
+    """Return the content of an answer in JSON; `more` are properties that it may lack.
+
+    "traffic" fits the path of a question, too, and lacks them.
+    """
     at = {**TEXT, "format": "date-time"}
     known = {"name": TEXT, "title": TEXT, "at": at, "milliseconds": {"type": "number"}}
     schema = object_of(**known, rows={"type": "array", "items": row})
@@ -283,7 +279,7 @@ def _question(suffix: str, content: Json) -> Json:
     values = {
         "name": "values",
         "in": "query",
-        "description": "What the lines `-- $1 name type` of the question ask for",
+        "description": "Values for the parameters in the question's lines `-- $1 name type`",
         "schema": {"type": "object", "additionalProperties": {**TEXT, "maxLength": VALUE}},
         "example": {},
     }
@@ -293,7 +289,7 @@ def _question(suffix: str, content: Json) -> Json:
         **problems(400, 404, 422, 501, 503),
     }
     if not suffix:
-        # The page tells what is wrong with the values itself, and where there is no answer.
+        # The page itself shows which values are wrong, and why there is no answer.
         answers["422"]["content"] |= HTML
         answers["501"]["content"] = answers["503"]["content"] = HTML
     return operation(

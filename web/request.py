@@ -1,7 +1,7 @@
-"""Requests out of a connection's bytes, by the grammar of RFC 9110 and 9112 and nothing beside it.
+"""Parses requests from a connection's bytes, strictly by the grammar of RFC 9110 and 9112.
 
-A request ends where its sender says. What could be read in two ways is refused, since a proxy in
-front may have read it in the other way; no part of it is guessed at, repaired or skipped.
+What could be read in two ways is refused, because a proxy in front may have read it in the other
+way. No part of a request is guessed at, repaired or skipped.
 """
 
 import re
@@ -13,25 +13,28 @@ from ipaddress import IPv6Address
 
 from starlette.exceptions import HTTPException
 
-# Bytes of a request line with its headers, and their number: what HAProxy and others take, too.
-# Trailers and the framing of chunks get the same.
+# The most bytes of a request line with its headers, and the most headers. HAProxy's defaults are
+# about the same. Trailers, and the framing of chunks, have the same limits.
 MAX_HEAD = 16384
 MAX_HEADERS = 100
 
-# A chunk of one byte, framed. Each byte of a body pays for such a frame.
+# The bytes of a chunk that has one byte of the body. A chunked body may take as much for each of
+# its bytes, and MAX_HEAD beside it.
 FRAMED_BYTE = len(b"1\r\nx\r\n")
 
-# The methods of RFC 9110 and PATCH, but for CONNECT, which only a proxy has a use for.
+# The methods of RFC 9110 without CONNECT, which is for proxies, and PATCH.
 METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"}
 
-# Headers that say where a request ends, whom it is for, and what its sender waits for.
+# The headers that this parser reads. They say where the request ends, which host it is for, and
+# what its sender waits for.
 OURS = {b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"}
 
-# A quantifier with a + after it gives nothing back, so that no input makes these take long.
+# A possessive quantifier (with a + behind it) never backtracks, so that no input takes long.
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 TEXT = rb"[\t\x20-\x7e\x80-\xff]*+"
 FIELD = TOKEN + rb":" + TEXT + rb"\r\n"
-# Beside what a URI may hold, browsers send { | } and the like as they are; "#" ends it for them.
+# Browsers send some characters that no URI may have, such as { and |, as they are. "#" begins the
+# fragment, which no client sends.
 LINE = rb"(" + TOKEN + rb") ([!\"$-~]++) HTTP/1\.([01])\r\n"
 HEAD = re.compile(LINE + rb"(?:" + FIELD + rb")*+")
 FIRST_LINE = re.compile(LINE)
@@ -43,11 +46,11 @@ CHUNK = re.compile(
     rb"(?:[ \t]*+;[ \t]*+" + TOKEN + rb"(?:[ \t]*+=[ \t]*+"
     rb"(?:" + TOKEN + rb"|\"(?:[^\x00-\x08\x0a-\x1f\x7f\"\\]|\\[\t -~\x80-\xff])*+\"))?)*+\r\n"
 )
-# A name as in the DNS, or an address. A URI may have other characters in its host, but no name that
-# is in use has them, and an empty name is an error in an http URI.
+# A DNS name or an address, with a port. A URI's host may have other characters, but no name in use
+# has them. An http URI with an empty name is an error.
 HOST = re.compile(rb"([A-Za-z0-9._~%-]++|\[[0-9A-Fa-f:.]++\])(?::([0-9]{0,5}))?")
 URI = re.compile(rb"(?i:https?)://([^/?]*+)(.*+)")
-# Python takes no more than 4,300 digits for a number; no body has a length of a hundred.
+# A hundred digits are more than any body's length has, and int() refuses more than 4,300.
 LENGTH = re.compile(rb"[0-9]{1,100}")
 
 NOT_HTTP = "This is not HTTP/1.1."
@@ -55,16 +58,19 @@ BAD_FRAMING = "Where the body ends is not clear."
 
 
 class Awaits(Enum):
-    """What is missing of the next request."""
+    """The part that is missing of the next request."""
 
     HEAD = 1
     BODY = 2
-    BODY_AFTER_CONTINUE = 3  # its sender waits for 100 Continue
+    BODY_AFTER_CONTINUE = 3  # the client waits for 100 Continue before it sends the body
 
 
 @dataclass(slots=True)
 class Request:
-    """A request with its whole body, without its trailers. Names of headers are in lower case."""
+    """A request with its whole body and without its trailers.
+
+    The names of its headers are in lower case.
+    """
 
     method: str
     path: bytes
@@ -72,22 +78,22 @@ class Request:
     version: str
     headers: list[tuple[bytes, bytes]]
     keep_alive: bool
-    length: int | None  # of the body in bytes; None in chunks
-    expects_continue: bool
+    length: int | None  # the body's length in bytes, or None if it comes in chunks
+    expects_continue: bool  # whether the client asks for 100 Continue
     body: bytes = b""
 
 
 class Requests(Iterator[Request | Awaits]):
-    """The requests of one connection: add what arrives to `data`, and ask for the next.
+    """The requests of one connection. Add the bytes that arrive to `data`, and call next().
 
-    An Awaits comes instead, and tells what is missing, if the next is not there yet. Raises
-    HTTPException for what is refused: 400, 413 if the body is over `max_body` bytes, 417, 431,
-    501. It ends there.
+    next() returns a request, or an Awaits if a part of it has not arrived yet. It raises
+    HTTPException for what is refused: 400, 413 if the body has more than `max_body` bytes, 417, 431
+    or 501. After that there is no next request.
     """
 
     def __init__(self, max_body: int) -> None:
-        self.data = bytearray()  # arrived, and not of a request that has been returned
-        self.is_head = False  # whether the request that is being read is a HEAD, so far as is known
+        self.data = bytearray()  # the bytes that have arrived, without those of returned requests
+        self.is_head = False  # whether the request that is being read begins as a HEAD
         self._max_body = max_body
         self._requests = self._parse()
 
@@ -96,7 +102,7 @@ class Requests(Iterator[Request | Awaits]):
 
     def _parse(self) -> Generator[Request | Awaits, None, None]:
         while True:
-            yield (yield from self._request())  # and keeps no name for it, nor so its body
+            yield (yield from self._request())  # no variable keeps the request, nor its body
 
     def _request(self) -> Generator[Awaits, None, Request]:
         request = parse_head((yield from self._head()))
@@ -111,20 +117,22 @@ class Requests(Iterator[Request | Awaits]):
         return request
 
     def _head(self) -> Generator[Awaits, None, bytes]:
-        """Return the request line and the headers, with the CRLF of the last of them.
+        """Return the request line and the headers, with the CRLF of the last one.
 
-        What has been looked at is not looked at again, however small the pieces are.
+        No byte is looked at twice, however small the pieces are in which they arrive.
         """
-        skipped = seen = good = 0  # bytes: of empty lines, of the last look, of whole lines
+        # Counts of bytes: the empty lines that were dropped, what the last round has seen, and the
+        # whole lines that are good.
+        skipped = seen = good = 0
         while True:
-            if self.data.startswith(b"\r"):  # RFC 9112, 2.2: empty lines before it are ignored
+            if self.data.startswith(b"\r"):  # RFC 9112, 2.2: leading empty lines are ignored
                 match = EMPTY_LINES.match(self.data)
                 assert match is not None
                 skipped += match.end()
                 del self.data[: match.end()]
                 seen = 0
             self.is_head = self.data.startswith(b"HEAD ")
-            # The end may have begun in what was there before.
+            # The first bytes of the end may have arrived with the piece before.
             end = self.data.find(b"\r\n\r\n", max(0, seen - 3)) + 2
             if end >= 2 and skipped + end + 2 <= MAX_HEAD:
                 head = bytes(self.data[:end])
@@ -132,7 +140,8 @@ class Requests(Iterator[Request | Awaits]):
                 return head
             if skipped > MAX_HEAD:
                 raise too_many_headers()
-            # What comes in one piece is looked at as far as it would be if it came byte by byte.
+            # The limit is that of bytes that arrive one by one, so that the answer does not depend
+            # on the pieces.
             most = min(end if end >= 2 else len(self.data), MAX_HEAD + 1 - skipped)
             while stop := self.data.find(b"\n", max(good, seen), most) + 1:
                 if not (HEADER if good else FIRST_LINE).fullmatch(self.data, good, stop):
@@ -164,7 +173,8 @@ class Requests(Iterator[Request | Awaits]):
             if not chunk.endswith(b"\r\n"):
                 raise HTTPException(400, BAD_FRAMING)
             body += chunk[:-2]
-        # What trailers say came too late for whoever checked the headers (RFC 9110, 6.5.1).
+        # Trailers are checked and dropped, because whoever checked the headers has not seen them
+        # (RFC 9110, 6.5.1).
         spare = MAX_HEAD
         for _ in range(MAX_HEADERS + 1):
             line = yield from self._line()
@@ -198,12 +208,15 @@ class Requests(Iterator[Request | Awaits]):
 
 
 def too_many_headers() -> HTTPException:
-    """Return the 431."""
+    """Return the 431 for a head, trailers or framing that are too large."""
     return HTTPException(431, f"Over {MAX_HEAD} bytes or {MAX_HEADERS} headers.")
 
 
 def parse_head(head: bytes) -> Request:
-    """Return a request without its body. Raises HTTPException 400, 417, 431 or 501."""
+    """Return the request of a head, still without its body.
+
+    Raises HTTPException 400, 417, 431 or 501.
+    """
     match = HEAD.fullmatch(head)
     if match is None:
         raise HTTPException(400, NOT_HTTP)
@@ -219,7 +232,7 @@ def parse_head(head: bytes) -> Request:
     if len(headers) > MAX_HEADERS:
         raise too_many_headers()
     hosts = ours.get(b"host", [])
-    # HTTP/1.0 may have none, as in the checks of load balancers.
+    # Requests in HTTP/1.0, such as load balancers' health checks, may have no Host.
     if len(hosts) > 1 or (not hosts and minor == b"1") or None in map(parse_host, hosts):
         raise HTTPException(400, "Host is missing, twice or malformed.")
     length = body_length(ours, minor)
@@ -246,12 +259,12 @@ def parse_head(head: bytes) -> Request:
     )
 
 
-@lru_cache  # for callers of one service send few, and to read one anew costs more than a header
+@lru_cache  # the clients of one service send few different values, and parsing one takes long
 def parse_host(value: bytes) -> tuple[str, int | None] | None:
-    """Return the name and the port of a Host header or of a URI; None if it is malformed.
+    """Return the name and the port of a Host header or of a URI, or None if it is malformed.
 
-    The name is in lower case and has no dot at its end; an address of IPv6 stands in brackets, and
-    in one way of the many that it may be written in.
+    The name is in lower case and without a dot at its end. An IPv6 address is in brackets, and in
+    its canonical form.
     """
     match = HOST.fullmatch(value)
     if match is None:
@@ -267,9 +280,10 @@ def parse_host(value: bytes) -> tuple[str, int | None] | None:
 
 
 def other_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
-    """Return host and path of a target that is no path (RFC 9112, 3.2). Raises HTTPException 400.
+    """Return the host and the path of a target that is no path (RFC 9112, 3.2).
 
-    A whole URI, as a proxy is sent, says what the host is, whatever Host says.
+    A target that is a whole URI, as clients send it to a proxy, has the host, and the Host header
+    does not count then. Raises HTTPException 400.
     """
     if target == b"*" and method == b"OPTIONS":
         return b"", target
@@ -280,10 +294,10 @@ def other_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
 
 
 def body_length(headers: dict[bytes, list[bytes]], minor: bytes) -> int | None:
-    """Return how long the body is, in bytes; None if it comes in chunks (RFC 9112, 6.3).
+    """Return the length of the body in bytes, or None if it comes in chunks (RFC 9112, 6.3).
 
-    Raises HTTPException 400 where that is not said in just one way, and 501 where it is, with a
-    coding that is not known here.
+    Raises HTTPException 400 if the headers leave the length unclear, and 501 for a transfer coding
+    that is not known here.
     """
     lengths = headers.get(b"content-length", [])
     if codings := headers.get(b"transfer-encoding"):

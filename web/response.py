@@ -1,4 +1,4 @@
-"""The answers of the endpoints that are no problems, and what their headers say."""
+"""The endpoints' answers that are no problems, and the values of their headers."""
 
 from urllib.parse import quote
 
@@ -9,15 +9,15 @@ from web.validation import as_sent
 
 
 def path_of(resource: str, id_: object) -> str:
-    """Return the path of a row, whatever is in its id."""
+    """Return the path of a row, with its id escaped."""
     segment = quote(as_sent(id_), safe="")
-    if segment in (".", ".."):  # which clients take for the way up, if they do not see through this
+    if segment in (".", ".."):  # clients would resolve these segments as they are
         segment = segment.replace(".", "%2E")
     return f"/{resource}/{segment}"
 
 
 def moved(location: str) -> Response:
-    """Return the redirect to where a merged row went."""
+    """Return the redirect to the row that a merge kept."""
     return Response(status_code=308, headers={"Location": location})
 
 

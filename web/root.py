@@ -1,4 +1,4 @@
-"""GET /: where to go from here, for whoever has only the address."""
+"""GET / leads to the pages and the paths of the service."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from starlette.routing import Route
 from web.endpoint import Endpoint
 from web.response import answer
 
-# What is there beside the resources, by what the answer calls it.
+# The paths beside those of the resources, by their names in the answer.
 PATHS = {
     "openapi": "/openapi.json",
     "inspect": "/inspect",
@@ -19,11 +19,11 @@ PATHS = {
 
 
 def route(endpoints: Iterable[Endpoint]) -> Route:
-    """Return the route, which sends browsers to the pages and tells others the paths in JSON."""
+    """Return the route. It sends browsers to the pages, and answers others with the paths."""
     paths = {"resources": [f"/{each.name}" for each in endpoints], **PATHS}
 
     async def root(request: Request) -> Response:
-        # Browsers ask for HTML by name, and other clients for anything, or for JSON.
+        # Browsers name text/html in Accept. Other clients accept anything, or JSON.
         if "text/html" in request.headers.get("accept", "").lower():
             return Response(status_code=303, headers={"Location": PATHS["inspect"]})
         return answer(paths)

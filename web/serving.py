@@ -1,4 +1,4 @@
-"""Processes, signals and the listening socket."""
+"""Runs the worker processes, and ends them at a signal."""
 
 import asyncio
 import errno
@@ -17,29 +17,30 @@ from uvicorn.supervisors.multiprocess import Process
 from db.settings import SettingsError
 from web.connection import Connection
 
-# What ends the service: Ctrl-C, a polite kill, the terminal closed.
+# The signals that end the service: Ctrl-C, kill's default, and the closing of the terminal.
 ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
-# Seconds in which a signal is the first one come again: sent to all processes, and passed on by
-# make or a supervisor. A later one means at once.
+# Seconds within which a repeated signal counts as the same one, passed on by make or a supervisor.
+# A later one means: stop now.
 SAME_SIGNAL = 1.0
 
-# Seconds without a request after which a connection is closed. Load balancers keep theirs for up to
-# 60; were the service the first to close, it could do so while a request is on its way.
+# Seconds without a request after which a connection is closed. Load balancers close theirs after up
+# to 60. The service must not be the first, because a request might be on its way just then.
 KEEP_ALIVE = 75
 
-# Bytes of an answer that the kernel keeps for a client; by itself it would take up to 4 MB. Enough
-# for 2 MB a second over a line that takes 100 ms there and back.
+# The most bytes of answers that the kernel keeps for a client, instead of up to 4 MB by default. It
+# is enough for 2 MB a second over a line with a round trip of 100 ms.
 SEND_BUFFER = 2**18
 
-# Every answer has these. No browser takes one for something else than it says, and nobody keeps
-# one: a row may be gone, and the redirect of an id that was merged is over when the merge is
-# undone.
+# The headers of every answer. Browsers must not guess another type than the answer says. Nobody
+# may keep an answer, because a row may be deleted, and the redirect of a merged id ends when the
+# merge is undone.
 HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
 
 log = logging.getLogger("onerow")
 
-# Seconds for closing the two pools, five each at most, when all requests are through.
+# Seconds that a worker may need after its last request to close its two pools, each of which takes
+# five at most.
 CLOSING = 12
 
 
@@ -54,11 +55,11 @@ def serve(
     drain: float = 0,
     changed: Callable[[], bool] | None = None,
 ) -> None:
-    """Serve `app`, an import string, until SIGINT, SIGTERM or SIGHUP; tell `listening` the URL.
+    """Serve `app`, an import string, until SIGINT, SIGTERM or SIGHUP. Tell `listening` the URL.
 
-    `drain` is the seconds that it then still serves, where the app calls end_in_order(), and
-    `grace` those that requests in flight have after it. `changed` is asked twice a second whether
-    the workers are to be replaced by new ones. Raises SettingsError if the port cannot be had.
+    For `drain` seconds after the signal the app is still served, if it calls end_in_order(). Then
+    requests in flight have `grace` seconds. `changed` is called twice a second; when it returns
+    True, new workers replace the old ones. Raises SettingsError if the port cannot be had.
     """
     config = uvicorn.Config(
         app,
@@ -70,15 +71,15 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=grace,
         log_config=None,
-        log_level="error",  # below it, a line for each request that is not HTTP
+        log_level="error",  # a lower level has a line for each request that is not HTTP
         access_log=False,
         server_header=False,
         headers=HEADERS,
         proxy_headers=False,
     )
     sock = bound(host, port)
-    # Each connection that is accepted inherits this: what a client does not read is kept by this
-    # process, which bounds it.
+    # Accepted connections inherit the size. What the kernel does not keep, this process does, and
+    # web.connection limits that.
     sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
     sock.listen(config.backlog)
     listening(f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}")
@@ -91,13 +92,13 @@ def serve(
 
 
 def bound(host: str, port: int) -> socket:
-    """Return a socket of this address. Raises SettingsError, which names HOST or PORT."""
+    """Return a socket bound to this address. Raises SettingsError, which names HOST or PORT."""
     sock = socket(AF_INET6 if ":" in host else AF_INET)
-    # Connections of a service that has just ended may still be closing.
+    # Without this, connections of a service that has just ended would keep the port for a minute.
     sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
-    except (OSError, UnicodeError) as error:  # the latter for what is no name of DNS
+    except (OSError, UnicodeError) as error:  # UnicodeError is raised for an impossible DNS name
         sock.close()
         number = error.errno if isinstance(error, OSError) else None
         name = "PORT"
@@ -113,7 +114,7 @@ def bound(host: str, port: int) -> socket:
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's, which would wait for its workers for ever, and hear nothing meanwhile."""
+    """uvicorn's supervisor, changed to end workers that do not end, and to hear a second signal."""
 
     def __init__(
         self,
@@ -126,8 +127,9 @@ class Supervisor(Multiprocess):
         self._limit = limit
         self._changed = changed
         self._outdated: list[Process] = []
-        self._signalled: list[float] = []  # when
-        # SIGHUP too: the terminal was closed. uvicorn would restart the workers, and run on unseen.
+        self._signalled: list[float] = []  # when signals came, by monotonic()
+        # For uvicorn SIGHUP means to restart the workers. Here it means that the terminal was
+        # closed, and the service must not run on without one.
         for number in ENDING:
             signal.signal(number, self._on_signal)
 
@@ -136,13 +138,17 @@ class Supervisor(Multiprocess):
         self.signal_queue.append(signal.SIGTERM)
 
     def keep_subprocess_alive(self) -> None:
-        """Replace workers that have ended, and tell the log of each; or all, by new ones."""
+        """Replace workers that have ended, with a line of the log for each.
+
+        When `changed` says so, replace all workers.
+        """
         if self._changed is not None and self._changed():
             log.info("a file has changed: the workers are replaced")
             self._outdated = list(self.processes)
         if self._outdated:
             self.restart_all()
-            # On a busy machine a new one may not be ready in time: then again.
+            # restart_all() leaves a worker whose successor is not ready in time, as on a busy
+            # machine. It is tried again then.
             self._outdated = [each for each in self._outdated if each in self.processes]
         for each in self.processes:
             if not each.process.is_alive():
@@ -151,13 +157,13 @@ class Supervisor(Multiprocess):
         super().keep_subprocess_alive()
 
     def terminate_all(self) -> None:
-        """Tell the workers to end, and leave the listening socket to them."""
+        """Tell the workers to end, and close the listening socket, which they have, too."""
         super().terminate_all()
         for sock in self.sockets:
-            sock.close()  # else clients could connect when nobody accepts any more
+            sock.close()  # open, it would take connections after the last worker has ended
 
     def join_all(self) -> None:
-        """Wait for the workers to end; end them after the limit, or when a signal comes again."""
+        """Wait for the workers to end. Kill them after the limit, or when a second signal comes."""
         begun = monotonic()
         while alive := [each for each in self.processes if each.process.is_alive()]:
             again = self._signalled and self._signalled[-1] - self._signalled[0] > SAME_SIGNAL
@@ -169,14 +175,14 @@ class Supervisor(Multiprocess):
 
 
 def end_in_order(drain: float) -> None:
-    """End this process at a signal: `drain` seconds later, or at once when one comes again.
+    """End this process `drain` seconds after a signal, or at once at a second signal.
 
-    Until then is_draining() holds, so that load balancers send their requests elsewhere. To be
-    called by each process when it begins to serve. Where a supervisor started it, that is who
-    decides about the second signal; and if it is gone, even by kill -9, this process ends, too.
+    Each process calls this when it begins to serve. In the meantime is_draining() is True, so that
+    load balancers send requests elsewhere. In a worker of a supervisor, the supervisor decides
+    about the second signal. If the supervisor is gone, even by kill -9, the worker ends, too.
     """
     loop = asyncio.get_running_loop()
-    # uvicorn's handler, which is a method of the server that it ends.
+    # uvicorn's handler is a method of the server, which is reached in no other way.
     server: uvicorn.Server = signal.getsignal(signal.SIGTERM).__self__  # type: ignore[union-attr]
     parent = multiprocessing.parent_process()
     begun = 0.0
@@ -185,7 +191,7 @@ def end_in_order(drain: float) -> None:
         server.handle_exit(signal.SIGTERM, None)
 
     def end_at_once() -> None:
-        # What is cut short now would complain.
+        # uvicorn would log an error for each request that is cut short now.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         for connection in list(server.server_state.connections):
             assert isinstance(connection, Connection)
@@ -214,12 +220,12 @@ def end_in_order(drain: float) -> None:
     def orphaned() -> None:
         assert parent is not None
         loop.remove_reader(parent.sentinel)
-        end()  # not later: the next start could not have the port
+        end()  # at once, because the next start needs the port
 
     if parent is not None:
         loop.add_reader(parent.sentinel, orphaned)
 
 
 def is_draining() -> bool:
-    """Tell whether this process has been told to end."""
+    """Tell whether this process has had a signal to end."""
     return Connection.draining

@@ -1,4 +1,4 @@
-"""API_TOKEN: who may call. A bearer token, or in a browser, for the pages, a password."""
+"""Lets only callers with a token of API_TOKEN in; browsers give it as a password for the pages."""
 
 import base64
 import binascii
@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from web.problem import problem
 
-# Probes carry no secrets.
+# Paths without a token, because the probes of supervisors and load balancers have none.
 OPEN = ("/live", "/ready")
 
 
@@ -41,10 +41,11 @@ class RequireToken:
                 return False
         elif scheme.lower() != "bearer":
             return False
-        # All of them: how long it takes tells neither how much of one is right nor which it was.
+        # The token is compared with all, each in constant time, so that the time tells nothing
+        # about a token that is right in part.
         return sum(hmac.compare_digest(token, known) for known in self._tokens) > 0
 
 
 def is_page(path: str) -> bool:
-    """Tell what is for browsers, which cannot send a bearer token but ask for a password."""
+    """Tell whether a path is for browsers, which ask for a password and send no bearer token."""
     return path in ("/", "/inspect") or path.startswith("/inspect/")

@@ -1,4 +1,4 @@
-"""What POSTs came to, second by second over the last minutes, all workers together."""
+"""Counts the outcomes of POSTs for each of the last 300 seconds, all workers together."""
 
 import mmap
 import os
@@ -10,24 +10,30 @@ from time import time
 
 KINDS = ("created", "existing", "retried")
 
-# Seconds that are shown, and those of the ring: one more is being written, one may be next.
+# How many seconds are shown, and how many records the ring has: one more for the second that is
+# being written, and one because another worker may be a second ahead.
 WINDOW = 300
 _RING = WINDOW + 2
 
-# A second's record: which second it is of, and how many of each kind; 8 bytes a number.
+# The numbers of a record, 8 bytes each: the second, in Unix time, and the count of each kind.
 _RECORD = 1 + len(KINDS)
 
-# The variable that tells the workers where: prometheus_client's, for it has its files there, too.
+# The variable that names the folder to the workers. It is prometheus_client's, which has its files
+# there, too.
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 SUFFIX = ".traffic"
 
-# Memory, which is not full when the disk is; elsewhere than on Linux, where temporary files go.
+# The folder for the workers' folder: in memory, which has room when the disk is full. Systems other
+# than Linux lack it, and then temporary files' usual place is taken.
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 @contextmanager
 def shared_folder() -> Iterator[Path]:
-    """The folder where each worker counts in files of its own; made by the first to enter."""
+    """Yield the folder in which each worker has its files.
+
+    The first process to enter makes it, and removes it at the end.
+    """
     if FOLDER in os.environ:
         yield Path(os.environ[FOLDER])
         return
@@ -40,9 +46,9 @@ def shared_folder() -> Iterator[Path]:
 
 
 class Traffic:
-    """The counts. Each process writes only its own file, so that no lock is needed.
+    """The counts of all workers. Each process writes only its own file, so that no lock is needed.
 
-    A folder that is full or gone costs the others' counts and nothing else.
+    If the folder is full or gone, only the counts of the other workers are missing.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time) -> None:
@@ -53,8 +59,8 @@ class Traffic:
         try:
             with tempfile.NamedTemporaryFile(dir=folder, suffix=SUFFIX, delete=False) as file:
                 self._file = Path(file.name)
-                # Not truncate(), whose holes have no room on the disk yet: to write into one where
-                # the disk is full ends the process.
+                # Zeros are written, instead of a truncate(), which would make a hole. A write into
+                # a hole of a full file system kills the process.
                 file.write(bytes(size))
                 file.flush()
                 shared = mmap.mmap(file.fileno(), size)
@@ -69,11 +75,11 @@ class Traffic:
         if self._numbers[start] != second:
             for position in range(1, _RECORD):
                 self._numbers[start + position] = 0
-            self._numbers[start] = second  # last: until then readers take the record for old
+            self._numbers[start] = second  # last, so that readers see no old counts for it
         self._numbers[start + 1 + KINDS.index(kind)] += number
 
     def seconds(self) -> list[tuple[int, ...]]:
-        """Return the last WINDOW whole seconds, (Unix time, then the count of each of KINDS)."""
+        """Return the last WINDOW whole seconds, each as its Unix time and the counts of KINDS."""
         end = int(self._clock())
         sums = {second: [0] * len(KINDS) for second in range(end - WINDOW, end)}
         for numbers in (self._numbers.tolist(), *self._others()):

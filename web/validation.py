@@ -1,4 +1,4 @@
-"""Input to msgspec types. All that is wrong with it is said at once, in the types' own words."""
+"""Converts input to msgspec types, and names all that is wrong with it in the types' words."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from starlette.responses import Response
 from web.fields import read_custom
 from web.problem import problem
 
-# A string of JSON, and what follows it if it is the name of a member.
+# A string of JSON, and in the group the colon behind it, if it is the name of a member.
 STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"([ \t\r\n]*+:)?')
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Invalid(Exception):
-    """Input is well-formed but not acceptable."""
+    """Input is well-formed, but some of it is not acceptable. `errors` are those of a 422."""
 
     def __init__(self, errors: list[dict[str, str]]) -> None:
         super().__init__(errors)
@@ -44,19 +44,19 @@ def unprocessable(*errors: dict[str, str]) -> Response:
 
 
 def wrong(field: str, detail: str) -> dict[str, str]:
-    """Return one entry of a 422's errors, about one field or, for "", the whole input."""
-    # RFC 6901: first the pointer's own signs, then those that a URI's fragment cannot have.
+    """Return an entry of a 422's errors about one field, or about the whole input for ""."""
+    # RFC 6901 escapes the pointer's own signs first, and then those that no URI's fragment has.
     token = quote(field.replace("~", "~0").replace("/", "~1"), safe="!$&'()*+,;=:@?")
     return {"pointer": f"#/{token}" if field else "#", "detail": detail}
 
 
 async def json_body(request: Request) -> bytes:
-    """Return the body. Raises HTTPException 415 if it is not said to be JSON as it is."""
+    """Return the body. Raises HTTPException 415 if its headers call it anything but plain JSON."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         accept = {"Accept": "application/json"}
         raise HTTPException(415, "The body must be application/json.", accept)
-    # A coding that is called identity is none, but for RFC 9110, which wants it left out.
+    # RFC 9110 wants the coding "identity" left out, but clients send it, and it means none.
     codings = {each.strip().lower() for each in request.headers.getlist("content-encoding")}
     if codings - {"", "identity"}:
         accept = {"Accept-Encoding": "identity"}
@@ -71,12 +71,14 @@ def from_body(body: bytes, struct: type[S]) -> S:
     """
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         decoded = msgspec.json.decode(body, type=struct, dec_hook=read_custom)
-        # msgspec takes the last of a field that is there twice. None is where each field has one
-        # colon; strings may have some, too, and are then passed over.
+        # msgspec takes the last value of a field that is there twice. No field is, if the body has
+        # as many colons as fields. Colons inside strings make it too many, and then only those
+        # behind names are counted.
         there = len(astuple(decoded)) - astuple(decoded).count(UNSET)
         if body.count(b":") == there or sum(map(bool, STRING.findall(body))) == there:
             return decoded
-    # Out of the handler, for the cause quotes the input.
+    # This is outside of the block, because an error raised there would have msgspec's error, which
+    # quotes the input, as its context.
     value = _parse(body)
     if errors := _errors(value, struct):
         raise Invalid(errors)
@@ -84,7 +86,10 @@ def from_body(body: bytes, struct: type[S]) -> S:
 
 
 def from_query(request: Request, struct: type[S]) -> S:
-    """Convert a query string's parameters. Raises Invalid, or HTTPException 400 if not UTF-8."""
+    """Convert the parameters of a query string.
+
+    Raises Invalid, or HTTPException 400 if they are not UTF-8.
+    """
     texts = query_texts(request)
     values: dict[str, Any] = dict(texts)
     for field in msgspec.structs.fields(struct):
@@ -97,7 +102,10 @@ def from_query(request: Request, struct: type[S]) -> S:
 
 
 def query_texts(request: Request) -> dict[str, str]:
-    """Return a query string's parameters. Raises Invalid, or HTTPException 400 if not UTF-8."""
+    """Return the parameters of a query string as texts.
+
+    Raises Invalid if one is there twice, or HTTPException 400 if they are not UTF-8.
+    """
     try:
         unquote(request.url.query, errors="strict")
     except UnicodeDecodeError:
@@ -113,7 +121,7 @@ def from_path(request: Request, field: str, type_: type[T]) -> T:
     """Convert one parameter of the path. Raises Invalid."""
     text = request.path_params[field]
     try:
-        if "\ufffd" in text:  # which also stands for what is not UTF-8
+        if "\ufffd" in text:  # it may have been sent, or stand for bytes that are not UTF-8
             unquote(request.scope["raw_path"].decode(), errors="strict")
         return msgspec.convert(_from_text(text, type_), type_, dec_hook=read_custom)
     except (msgspec.ValidationError, UnicodeDecodeError):
@@ -121,30 +129,30 @@ def from_path(request: Request, field: str, type_: type[T]) -> T:
 
 
 def as_text(struct: msgspec.Struct) -> list[str | None]:
-    """Return the values of a body or a query as PostgreSQL takes them."""
+    """Return the values of a body or a query as texts that PostgreSQL reads, or None for NULL."""
     return [None if value is None or value is UNSET else str(value) for value in astuple(struct)]
 
 
 def as_sent(value: object) -> str:
-    """Return a value as a path or a query has it: as JSON does, and without quotes."""
+    """Return a value as it stands in a path or a query: as in JSON, without quotes."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode().strip('"')
 
 
 def _from_text(text: str, type_: Any) -> str | int:
-    """Return a whole number as int, or true and false as bool, where the type takes no text."""
+    """Return an int or a bool for a text that is one, unless the type takes the text itself."""
     with suppress(msgspec.ValidationError):
         msgspec.convert(text, type_, dec_hook=read_custom)
         return text
     if text in ("true", "false"):
         return text == "true"
-    # msgspec's own strict=False takes 1.0 and 1e3 for integers, too. 20 digits are past any range.
+    # msgspec's strict=False would take 1.0 and 1e3 for integers. 20 digits are out of any range.
     return int(text) if re.fullmatch(r"-?[0-9]{1,20}", text) else text
 
 
 def _parse(body: bytes) -> Any:
-    # The standard library's parser, because it takes what is JSON and msgspec does not: a lone
-    # surrogate, which is then named, and 7.0 for an integer. An integer is cut to 20 digits, still
-    # out of any range.
+    # The standard library takes some JSON that msgspec does not: a lone surrogate, which the error
+    # then names, and 7.0 for an integer. Integers are cut to 20 digits, which are still out of any
+    # range, because int() refuses more than 4,300.
     twice = False
 
     def to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -163,7 +171,7 @@ def _parse(body: bytes) -> Any:
         )
     except (ValueError, RecursionError):
         raise HTTPException(400, "The body is not JSON in UTF-8.") from None
-    if twice:  # said only now, for what follows that object may not be JSON
+    if twice:  # this waits for the end of the body, because what follows might be no JSON
         raise Invalid([wrong("", "has a field twice")])
     return value
 
@@ -173,9 +181,9 @@ def _no_constant(name: str) -> None:
 
 
 def _number(text: str) -> int | float:
-    """Return an int for 7.0 and 7e0, which JSON Schema calls integers; with all its digits."""
+    """Return an int, with all its digits, for 7.0 and 7e0, which are integers in JSON Schema."""
     number = float(text)
-    # What is nearer to 0, or larger, fits no type; and its exponent may be more than Decimal takes.
+    # Larger numbers, and those nearer to 0, fit no type, and Decimal may refuse their exponents.
     if 1 <= abs(number) < 2**64 and (exact := Decimal(text)) == int(exact):
         return int(exact)
     return number
@@ -188,7 +196,7 @@ def _errors(value: Any, struct: type[msgspec.Struct]) -> list[dict[str, str]]:
     fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
     for name, field in fields.items():
         if name in value:
-            # msgspec meets a lone surrogate with an error of Python's.
+            # For a lone surrogate msgspec raises Python's UnicodeEncodeError.
             try:
                 msgspec.convert(value[name], field.type, dec_hook=read_custom)
             except (msgspec.ValidationError, UnicodeEncodeError):
@@ -201,7 +209,7 @@ def _errors(value: Any, struct: type[msgspec.Struct]) -> list[dict[str, str]]:
 
 
 def _rule(type_: Any) -> str:
-    """Return the description in the type's Meta, also where the type is one of a union."""
+    """Return the description in the Meta of a type, or of the part of a union that has one."""
     for part in (type_, *get_args(type_)):
         for meta in getattr(part, "__metadata__", ()):
             if meta.description:

@@ -1,9 +1,10 @@
-"""What PostgreSQL says of a table, and how it understands a key's expressions.
+"""Reads a table from the catalog, and lets PostgreSQL parse the expressions of its key.
 
-A key's expressions and the condition come from the command line. PostgreSQL parses them, as an
-index of an empty temporary table that is like the one adopted, and what goes into the files is what
-it says that it has understood, with its own quotes and with schemas. Columns have names of our own
-there, so that they can be told from all else in that text.
+The expressions and the condition come from the command line. They never go into the files as they
+are. PostgreSQL builds an index of them on an empty temporary table with the same columns, and the
+files get the text that PostgreSQL then has for them, with its quotes and with schemas. The columns
+of the temporary table are renamed before that text is read, so that a column's name in it can be
+told from everything else.
 """
 
 import re
@@ -21,28 +22,31 @@ from db.queries import flat
 from db.way_out.change import Connection, Refused, ask
 from db.way_out.kind import NAMES
 
-# What a column cannot be called: the answer has an id of its own, and a lookup's the copies.
+# Names that no column but the primary key can have, with the reason.
 TAKEN = {"id": "the primary key is answered as id", "copies": "a lookup answers how many there are"}
 
-# Names in the templates that come before a table of the same name, unless that has its schema.
+# The names of the templates' common table expressions. In their statements such a name does not
+# mean a table that is called so, unless the table is written with its schema.
 COMMON_TABLES = {
     *("same_key", "missing", "inserted", "ranked", "surplus", "removed"),
     *("moved", "taken", "restored", "moving", "staying", "together", "whole", "was", "merged"),
 }
 
-# And these stand beside it in one statement, where a schema does not tell one from the other.
+# Names that stand beside the table in one statement. A table that is called so could not be told
+# from them, not even by its schema.
 BESIDE_TABLES = {"these_keys", "these_pairs", "these_rows", "new", "old"}
 
-# Expressions that are NULL for no value but NULL.
+# Expressions that are NULL only where their column is.
 _STRICT = r"(?:lower|upper|btrim)\({}(?:::text)?\)"
 
 
 def read_table(
     connection: Connection, given: str, key: str, where: str | None, name: str | None = None
 ) -> Table:
-    """Read a table, and its key and condition, from the catalog.
+    """Read a table from the catalog, with its key and condition.
 
-    The connection's search_path is the caller's own. Raises Refused or psycopg.Error.
+    `given`, `key`, `where` and `name` are the arguments of the command line. The table is looked up
+    by the connection's own search_path. Raises Refused or psycopg.Error.
     """
     found = _found(connection, given)
     bare_name = name or found["bare"]
@@ -74,12 +78,12 @@ def read_table(
 
 
 def is_plain(table: str) -> bool:
-    """Tell whether nothing in the templates has this name, so that it needs no schema."""
+    """Tell whether no template has this name for something else, so that it needs no schema."""
     return table not in COMMON_TABLES and not table.endswith("_kept")
 
 
 def oid_of(connection: Connection, given: str) -> int | None:
-    """Return which table has this name, or None if none has."""
+    """Return the oid of the table with this name, or None if there is none."""
     try:
         oid: int = _found(connection, given)["oid"]
     except Refused:
@@ -88,7 +92,7 @@ def oid_of(connection: Connection, given: str) -> int | None:
 
 
 def _found(connection: Connection, given: str) -> Row:
-    """Return the table of this name, in capitals where it is stored so."""
+    """Return the row of adopt/table.sql for a name, tried as SQL reads it and then in quotes."""
     for name in (given, '"{}"'.format(given.replace('"', '""'))):
         try:
             rows = ask(connection, "adopt/table", name)
@@ -112,7 +116,7 @@ def _column(row: Row) -> Column:
     bare = short(row["bare"])
     is_citext = row["type_name"] == "citext"
     labels = row["labels"] if row["category"] == "e" else []
-    made = row["default_value"] or row["identity"]  # so that no request needs to send it
+    made = row["default_value"] or row["identity"]  # PostgreSQL makes it; no request must send it
     unserved = None
     if not all(text.isprintable() for text in (row["name"], row["type"], *labels)):
         unserved = "its name, type or labels have characters that cannot be printed"
@@ -170,10 +174,10 @@ def _check_key(parts: list[Part], id_: Column) -> None:
 
 
 class Understood:
-    """A temporary table like another one, by which PostgreSQL understands expressions of it."""
+    """An empty temporary table with the columns of another, on which PostgreSQL parses texts."""
 
     def __init__(self, connection: Connection, table: str, columns: list[Column]) -> None:
-        """Make it, in a transaction that ends without it."""
+        """Make the temporary table, in a transaction that the caller rolls back."""
         self.connection = connection
         nonce = f"onerow_{token_hex(8)}"
         self.nonce = nonce
@@ -182,7 +186,7 @@ class Understood:
         self._run(f"CREATE TEMPORARY TABLE {nonce} (LIKE {table})")
 
     def split(self, texts: str) -> list[str]:
-        """Return the expressions of a list with commas: each is the shortest one that is one."""
+        """Return the expressions of a list with commas, each the shortest piece that parses."""
         found: list[str] = []
         begun = ""
         for piece in texts.split(","):
@@ -198,7 +202,7 @@ class Understood:
         return [*found, begun] if begun else found
 
     def part(self, number: int, text: str) -> Part:
-        """Return an expression of one column, or a column. Raises Refused."""
+        """Return the part of the key that a text means. Raises Refused."""
         try:
             bare, is_citext = self._type(text)
             expression = self._deparsed(f"(({_own_line(text)}))", None)["expression"]
@@ -206,7 +210,9 @@ class Understood:
             raise self._refusal(text, error) from None
         mark, column = self._one_column(expression, text)
         plain = expression.strip("()") == mark
-        if is_citext:  # as citext compares, without its operators, which others may have overloaded
+        if is_citext:
+            # citext compares in lower case. lower() does the same without the extension's
+            # operators, beside which others may have made some of their own.
             lowered = self.part(number, f"lower(({_own_line(text)})::text)")
             return replace(lowered, is_column=plain)
         if not plain and bare == "varchar":
@@ -224,10 +230,10 @@ class Understood:
         )
 
     def condition(self, text: str) -> Condition:
-        """Return a condition of the table's columns. Raises Refused."""
+        """Return the condition that a text means. Raises Refused."""
         try:
             self._prepare(text)
-            # An index needs a column of a type that it can be of, and some type has none.
+            # The index is of a constant, because the columns may be of types that no index takes.
             condition = self._deparsed("(1)", text)["condition"] or ""
         except psycopg.Error as error:
             raise self._refusal(text, error) from None
@@ -244,7 +250,7 @@ class Understood:
         return there[0], self.marks[there[0]]
 
     def _type(self, text: str) -> tuple[str, bool]:
-        """Return its type, and whether it is citext."""
+        """Return the type of an expression, and whether it is citext."""
         described = self._prepare(text)
         if described.nfields != 1:
             raise Refused(f"{text} is no single expression")
@@ -253,9 +259,10 @@ class Understood:
         return bare, type_["type_name"] == "citext"
 
     def _prepare(self, text: str) -> psycopg.pq.abc.PGresult:
-        """Have it parsed outside of all parentheses, so that its own must be balanced.
+        """Prepare a SELECT of a text, outside of all parentheses, and return its description.
 
-        An expression that is balanced here cannot leave the parentheses of CREATE INDEX.
+        PostgreSQL takes it only if the text's own parentheses are balanced. So the text cannot
+        close the parentheses that CREATE INDEX has around it. Raises psycopg.Error.
         """
         query = f"SELECT {_own_line(text)} FROM ONLY {self.table}"
         pgconn = self.connection.pgconn
@@ -272,23 +279,26 @@ class Understood:
         return Refused(said)
 
     def _deparsed(self, element: str, condition: str | None) -> Row:
-        """Return what PostgreSQL makes of them, as an index, which must be immutable."""
+        """Return what PostgreSQL has understood of an index's element and condition.
+
+        PostgreSQL builds an index of them, and so refuses what is not immutable.
+        """
         where = f" WHERE ({_own_line(condition)})" if condition else ""
         with self.connection.transaction(force_rollback=True):
             self._run(f"CREATE INDEX {self.nonce}_index ON {self.table} ({element}){where}")
             for mark, column in self.marks.items():
                 self._run(f"ALTER TABLE {self.table} RENAME {column.sql} TO {mark}")
             (said,) = ask(self.connection, "adopt/expression", f"pg_temp.{self.nonce}_index")
-            # No line of theirs can be taken for a comment of the files.
+            # In one line, so that none of it can be taken for a comment line of the files.
             return {name: text and flat(text) for name, text in said.items()}
 
     def _run(self, statement: str) -> None:
-        # Prepared, so that it can be one statement only.
+        # Prepared, because PostgreSQL prepares a single statement only.
         self.connection.execute(statement.encode(), prepare=True)
 
 
 def _own_line(text: str) -> str:
-    """Return it so that a comment at its end ends with it."""
+    """Return a text with line ends around it, so that a comment in it ends before what follows."""
     return f"\n{text}\n"
 
 
@@ -297,7 +307,10 @@ def _put(expression: str, mark: str, column: str) -> str:
 
 
 def read_references(connection: Connection, table: Table, known: list[Table]) -> None:
-    """Add the foreign keys that refer to it; `known` has the tables of resources."""
+    """Add the foreign keys that refer to a table, and note those that merge cannot follow.
+
+    `known` has the tables that have resources.
+    """
     with connection.transaction(force_rollback=True):
         connection.execute(b"SET LOCAL search_path = pg_catalog, pg_temp")
         for row in ask(connection, "adopt/references", table.oid):
@@ -312,7 +325,7 @@ def read_references(connection: Connection, table: Table, known: list[Table]) ->
 def _reference(
     connection: Connection, row: Row, table: Table, known: list[Table]
 ) -> Reference | str:
-    """Return it, or why merge cannot take care of it."""
+    """Return the reference of a foreign key, or why merge cannot follow it."""
     if len(row["columns"]) > 1:
         return "merge refuses a foreign key of several columns"
     if row["refers_to"] != [table.id.name]:
@@ -330,7 +343,7 @@ def _reference(
     }
     (column,) = row["columns"]
     folder = f"{sql}.{columns[column].sql}"
-    # 255 bytes is what a file system takes.
+    # File systems take names of up to 255 bytes.
     if not folder.isprintable() or "/" in folder or len(folder.encode()) > 255:
         return "no folder can have its name, so that merge refuses it"
     key = [columns[name] for name in row["key"]]

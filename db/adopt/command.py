@@ -1,7 +1,7 @@
-"""Adopt: write a table's resource, a folder of SQL files, from templates and the catalog.
+"""Adopt: writes a table's resource, a folder of SQL files, from templates and the catalog.
 
-What it has written is listed in the folder's adopted.sha256, behind the command that did it. A file
-that is not as listed was edited, and stays as it is.
+The folder's adopted.sha256 has the command on its first line, and then the checksum of each file
+that the command wrote. A file with another checksum was edited, and is not written again.
 """
 
 import argparse
@@ -30,15 +30,15 @@ from db.texts import say
 from db.way_out.change import Connection, Refused, ask, patient
 from db.way_out.kind import why_not_ordinary
 
-# The command that made a folder, and the sums of the files that it wrote, as sha256sum has them.
+# The file that has the command and the checksums, in the form of sha256sum.
 RECORD = "adopted.sha256"
 
-# What a file's name ends with until it takes its place, which is not as any that is read.
+# A new file has this ending until it takes its place, so that nothing reads it before.
 NEW = ".new"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the command's arguments to a parser."""
     parser.add_argument("table", metavar="TABLE", help="its name, as SQL has it")
     parser.add_argument(
         "--key",
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def adopt(
     url: str, given: argparse.Namespace, settings: Settings, resources: Path = FOLDER
 ) -> bool:
-    """Write the folder of a resource and say what is there now; return whether all fits.
+    """Write the folder of a resource, say what was found, and return whether all files fit.
 
     Raises Refused or psycopg.Error.
     """
@@ -75,7 +75,7 @@ def adopt(
         adopted = _adopted(resources)
         _check_others(connection, table, given, resources, adopted)
         for name, command in adopted.items():
-            with suppress(Refused, psycopg.Error):  # its table may be gone
+            with suppress(Refused, psycopg.Error):  # the other folder's table may be gone
                 other = _read(connection, command)
                 if other.name == name != table.name:
                     tables.append(other)
@@ -84,7 +84,7 @@ def adopt(
             read_references(connection, each, tables)
 
         def write(each: Table) -> bool:
-            """Write its files, or say why the start of the service would not take them."""
+            """Write a table's files, or say why the service would not start with them."""
             folder, command = resources / each.name, commands[each.name]
             files = render(each, tables, distributed=bool(engine.folder))
             try:
@@ -103,7 +103,8 @@ def adopt(
         well = write(table)
         if well:
             well = _report(connection, table, resources / table.name)
-            # The files of parents and children speak of this table, too, for merge moves its rows.
+            # The folders of parents and children have files about this table, because merge moves
+            # its rows, too.
             for other in tables:
                 if other is not table and _related(table, other):
                     well &= write(other)
@@ -112,7 +113,7 @@ def adopt(
 
 
 def _connect(url: str) -> Connection:
-    """Connect with the search_path of the role, by which it knows its tables."""
+    """Connect, and keep the role's own search_path, by which the table's name is meant."""
     connection = psycopg.connect(
         patient(url, "adopt"), autocommit=True, cursor_factory=RawCursor, row_factory=dict_row
     )
@@ -141,13 +142,13 @@ def _check_others(
     resources: Path,
     adopted: dict[str, argparse.Namespace],
 ) -> None:
-    """Raise Refused where its folder is another table's, or another folder is of its table."""
+    """Raise Refused if the folder is another table's, or if another folder is of this table."""
     for name, command in adopted.items():
         oid = oid_of(connection, command.table)
         folder = resources / name
         if name == table.name:
             is_other = command.table != given.table if oid is None else oid != table.oid
-            if is_other:  # what a merge has moved away from that one would be put back into this
+            if is_other:  # merge --undo would put the other table's rows into this one
                 raise Refused(
                     f"{folder}: this folder is of {command.table}; give another name with --as"
                 )
@@ -159,7 +160,10 @@ def _check_others(
 
 
 def _choose_attributes(table: Table, names: str | None) -> None:
-    """Decide what a request sets beside the key, and note what it cannot. Raises Refused."""
+    """Set the table's attributes, and note which columns no request can set. Raises Refused.
+
+    `names` are those of --attributes, or None.
+    """
     key = [part.column for part in table.key]
     others = [each for each in table.columns if each not in key]
     has_default = table.id.default or not table.id.settable
@@ -193,7 +197,7 @@ def _choose_attributes(table: Table, names: str | None) -> None:
 
 
 def _note_deletes(table: Table) -> None:
-    """Note what gives rows other keys though no request does."""
+    """Note each foreign key by which a delete changes the keys of rows."""
     in_key = {part.column.sql for part in table.key}
     in_key |= {*table.where.columns.values()} if table.where else set()
     for column in table.columns:
@@ -213,17 +217,17 @@ def _related(one: Table, other: Table) -> bool:
     )
 
 
-# what was written
+# The record of what was written.
 
 
 def _adopted(folder: Path) -> dict[str, argparse.Namespace]:
-    """Return the commands that made the folders which are there, by resource."""
+    """Return the command that made each folder in this one, by resource."""
     parser = _Recorded()
     add_arguments(parser)
     found = {}
     for path in sorted(folder.glob(f"*/{RECORD}")):
         line = path.read_text(encoding="utf-8").partition("\n")[0]
-        with suppress(ValueError):  # it was edited, too
+        with suppress(ValueError):  # the line was edited, and is no command any more
             words = shlex.split(line.removeprefix("# python -m db adopt"))
             found[path.parent.name] = parser.parse_args(words)
     return found
@@ -235,8 +239,8 @@ class _Recorded(argparse.ArgumentParser):
 
 
 def command_line(given: argparse.Namespace) -> str:
-    """Return the command, but for --force, in one line."""
-    # A line break would end the comment that this is.
+    """Return the command, without --force, in one line."""
+    # The command stands in a comment, which a line break would end.
     words = [given.table.replace("\n", " "), "--key", flat(given.key)]
     for option, value in (
         ("--where", given.where and flat(given.where)),
@@ -249,14 +253,14 @@ def command_line(given: argparse.Namespace) -> str:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """Return the sum of each file as it was written."""
+    """Return the checksum of each file as adopt wrote it."""
     record = folder / RECORD
     lines = record.read_text(encoding="utf-8").splitlines()[1:] if record.exists() else []
     return {path: sum_ for sum_, _, path in (line.partition("  ") for line in lines)}
 
 
 def _edited(folder: Path, files: dict[str, str]) -> list[str]:
-    """Return the files that are neither as they were written nor as they would be."""
+    """Return the files that were edited: neither as they were written nor as they would be."""
     before = _sums(folder)
     found = []
     for path in sorted({*files, *before}):
@@ -274,9 +278,10 @@ def _content(file: Path) -> bytes | None:
 def _refusals(
     connection: Connection, folder: Path, files: dict[str, str], edited: list[str]
 ) -> list[str]:
-    """Return why the start, or PostgreSQL, would not take the files, alone and beside the others.
+    """Return why the service would not start with the new files, or PostgreSQL refuses them.
 
-    One folder that the start does not take keeps all resources from being served.
+    The new files must fit together, and also fit the edited ones, which stay. This is checked
+    before anything is written, because one wrong folder keeps all resources from being served.
     """
     new = {path: text.encode() for path, text in files.items()}
     gone = {*_sums(folder)} - {*edited}
@@ -291,7 +296,7 @@ def _refusals(
 
 
 def _resource(folder: Path, contents: dict[str, bytes]) -> Resource:
-    """Return what a folder with these files is. Raises HeaderError."""
+    """Return the resource of a folder with these contents. Raises HeaderError."""
     files = {
         path.removesuffix(".sql"): file_of(folder / path, contents[path])
         for path in sorted(contents)
@@ -302,13 +307,13 @@ def _resource(folder: Path, contents: dict[str, bytes]) -> Resource:
 def _write(
     folder: Path, files: dict[str, str], edited: list[str], given: argparse.Namespace
 ) -> None:
-    """Write the files but for those that were edited."""
+    """Write the files, except for those that were edited. Raises OSError."""
     gone = [path for path in _sums(folder) if path not in files and path not in edited]
     texts = {path: files[path] for path in sorted(files) if path not in edited}
     changed = [path for path, text in texts.items() if _content(folder / path) != text.encode()]
     sums = [f"{_sum(text.encode())}  {path}" for path, text in texts.items()]
     texts[RECORD] = "\n".join([f"# {command_line(given)}", *sums]) + "\n"
-    # All of them beside their places first: where the disk is full, the old ones stay.
+    # All files are written beside their places first, so that a full disk leaves the old ones.
     new = {folder / path: folder / f"{path}{NEW}" for path in (*changed, RECORD)}
     try:
         for path, beside in zip((*changed, RECORD), new.values(), strict=True):
@@ -330,11 +335,11 @@ def _sum(content: bytes) -> str:
     return sha256(content).hexdigest()
 
 
-# what is there now
+# The report.
 
 
 def _report(connection: Connection, table: Table, folder: Path) -> bool:
-    """Say what there is to know, and return whether PostgreSQL takes all files."""
+    """Say what was found, and return whether PostgreSQL takes all files."""
     for note in table.notes:
         say(f"{table.name}: {note}.")
     with connection.transaction(force_rollback=True):
@@ -356,10 +361,10 @@ def _report(connection: Connection, table: Table, folder: Path) -> bool:
 
 
 def _faults(connection: Connection, resource: Resource) -> Iterator[str]:
-    """Yield what PostgreSQL refuses of the files, and what their headers say otherwise."""
+    """Yield which files PostgreSQL refuses, and which headers differ from what it says."""
     with connection.transaction(force_rollback=True):
         if not ask(connection, "adopt/table", "merged"):
-            # What `python -m db init` makes, so that all files can be looked at before.
+            # Some files need the table merged, which `python -m db init` makes only later.
             connection.execute(QUERIES["way_out/merged"])
         for check in (
             *prepared.checks(connection, resource),

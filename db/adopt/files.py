@@ -1,4 +1,4 @@
-"""The files of a resource, from the templates."""
+"""Renders the files of a resource from the templates."""
 
 from itertools import count
 from typing import Any
@@ -11,10 +11,10 @@ from db.resources import ROOT
 
 TEMPLATES = ROOT / "db" / "adopt" / "templates"
 
-# The first version that can take two NULLs for equal in a unique index.
+# The first version of PostgreSQL that has NULLS NOT DISTINCT for unique indexes.
 NULLS_NOT_DISTINCT = 150_000
 
-# What list.sql takes beside its filters.
+# The parameters of list.sql that are no filters.
 PAGE = {"after", "limit"}
 
 
@@ -22,7 +22,7 @@ def _hash(parts: list[str]) -> str:
     return f"hash_record_extended(ROW({', '.join(parts)}), 0::bigint)"
 
 
-# One for all tables of a run, since to parse the templates takes longer than all else.
+# All tables of a run share it, because parsing the templates takes longer than all other steps.
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(TEMPLATES),
     trim_blocks=True,
@@ -35,11 +35,14 @@ ENVIRONMENT.globals.update(literal=literal, quoted=quoted, hash=_hash)
 
 
 def render(table: Table, tables: list[Table], *, distributed: bool = False) -> dict[str, str]:
-    """Return the files of its folder, by path, from the templates."""
+    """Return the files of a table's folder: their texts by path.
+
+    `tables` has all tables that have resources; `distributed` is for an engine with a folder.
+    """
     given = _given(table, tables)
     names = [path.relative_to(TEMPLATES).as_posix() for path in sorted(TEMPLATES.glob("*.sql"))]
     if distributed:
-        # The others are about what only PostgreSQL has: its guard, its locks.
+        # The other templates make what only PostgreSQL has, such as the guard.
         instead = {path.name for path in (TEMPLATES / "distributed").glob("*.sql")}
         names = [f"distributed/{name}" for name in instead] + ["get.sql", "delete.sql"]
     files = {
@@ -48,7 +51,7 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
         if name != "constraint.sql" or given["constraint"]
     }
     for reference in [] if distributed else table.references:
-        # A resource whose key holds the column: to merge gives its rows other keys.
+        # A resource that has the referring column in its key: merging gives its rows other keys.
         held = (each for each in tables if each.oid == reference.oid and each.holds(reference))
         child = next(held, None)
         for path in sorted((TEMPLATES / "reference").glob("*.sql")):
@@ -62,7 +65,7 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
 
 
 def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
-    """Return what the templates speak of."""
+    """Return the variables of the templates."""
     key, id_ = table.key, table.id
     answered = table.answered
     listed = ", ".join([id_.as_id, *(each.sql for each in answered)])
@@ -110,7 +113,6 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
         "nulls_not_distinct": not arrays and not all(part.never_null for part in key),
         "unique": [_unique(part, arrays) for part in key],
         "constraint": not (table.where or arrays or expressions),
-        "prefix": "" if table.table_is_bare else f"{table.schema}.",
         "stored_columns": [each.sql for each in table.columns if not each.generated]
         if any(each.generated for each in table.columns)
         else [],
@@ -127,7 +129,11 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
 
 
 def _filters(table: Table) -> list[dict[str, str]]:
-    """Return the filters of a list, which an index serves: by itself, or by the whole key."""
+    """Return a list's filters, and note columns of the key that cannot be one.
+
+    A column is a filter by itself where an index begins with it. The others find an index only
+    together, that of the whole key.
+    """
     filters: list[dict[str, str]] = []
     for part in table.key:
         column = part.column
@@ -138,7 +144,7 @@ def _filters(table: Table) -> list[dict[str, str]]:
         )
         if taken:
             why = "it takes that for its pages"
-            if column.name not in taken:  # which an index serves with the others alone
+            if column.name not in taken:  # it needs the other columns, and one of those is taken
                 why = f"that needs {' and '.join(sorted(taken))}, which it takes for its pages"
             table.notes.append(f"a list cannot be filtered by {column.name}, for {why}")
             continue
@@ -161,7 +167,10 @@ def _filters(table: Table) -> list[dict[str, str]]:
 
 
 def _equal(part: Part, number: int, *, null: bool = True) -> str:
-    """Return that a part of the key is a parameter, or both NULL, as a btree serves it."""
+    """Return the condition that a part of the key equals a parameter, in a form for a btree.
+
+    With `null` it also holds where both are NULL.
+    """
     if part.expression:
         stored, sent = part.stored(), part.of_parameter(number)
     else:
@@ -179,7 +188,7 @@ def _unique(part: Part, arrays: bool) -> str:
 
 
 def _tag(table: Table) -> str:
-    """Return dollar quotes for the guard's body that end at none of its names."""
+    """Return dollar quotes for the guard's body that occur in none of the names in it."""
     texts = "".join(
         [*table.stored(), table.where() if table.where else "", table.table, table.id.sql]
     )
@@ -188,7 +197,10 @@ def _tag(table: Table) -> str:
 
 
 def _parents(table: Table, tables: list[Table]) -> dict[str, Any]:
-    """Return the resources that the key refers to, whose merge gives rows other keys."""
+    """Return the template variables of the resources that the key refers to.
+
+    Merging those gives rows of this table other keys, which plan.sql counts in advance.
+    """
     parents: list[dict[str, Any]] = []
     kept_key: list[str] = []
     for part in table.key:
@@ -199,7 +211,7 @@ def _parents(table: Table, tables: list[Table]) -> dict[str, Any]:
             again = f"_{len(parents)}" if parent.name in {each["name"] for each in parents} else ""
             alias = quoted(f"{parent.name}{again}_kept")
             partition = [each.value for each in parent.key]
-            if has_key := parent.in_key():  # or it is merged with none
+            if has_key := parent.in_key():  # a parent without a key is merged with no other row
                 without = f"({' AND '.join(has_key)}) IS NOT TRUE"
                 partition.append(f"CASE WHEN {without} THEN {parent.id.sql} END")
             parents.append(

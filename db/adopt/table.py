@@ -1,9 +1,9 @@
-"""A table and its key, as the templates of a resource's files speak of them."""
+"""A table and its key, with the SQL that the templates need of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-# PostgreSQL's own names for types that have a shorter one.
+# The shorter names of types, by those that PostgreSQL itself prints.
 SHORT = {
     "character varying": "varchar",
     "timestamp with time zone": "timestamptz",
@@ -14,64 +14,65 @@ SHORT = {
 
 @dataclass
 class Column:
-    """A column, by what sql/adopt/columns.sql says of it."""
+    """A column, as sql/adopt/columns.sql describes it."""
 
     name: str
-    sql: str  # the name as SQL has it
-    type: str  # as a header has it
-    bare: str  # the same without length or digits, which a cast would cut or round by
-    schema: str  # of the type
-    optional: bool  # may be NULL
-    default: str | None
+    sql: str  # the name as it stands in SQL, in quotes if it needs them
+    type: str  # the type in a header
+    bare: str  # the type in a cast: without length or digits, by which a cast would cut or round
+    schema: str  # the schema of the type
+    optional: bool  # whether it may be NULL
+    default: str | None  # as SQL
     generated: bool
-    settable: bool
-    collation: str | None
-    labels: list[str]
+    settable: bool  # whether an INSERT may name it
+    collation: str | None  # as SQL, if it is not the type's own
+    labels: list[str]  # those of an enum
     is_citext: bool
     primary_key: bool
-    indexed: bool
-    set_by: list[str]  # the tables by which a delete of a row sets it, to NULL or its default
-    unserved: str | None  # why no request can have it
+    indexed: bool  # whether a btree index begins with it
+    set_by: list[str]  # the tables whose deletes set it to NULL or to its default
+    unserved: str | None  # why no request can have it, or None
 
     @property
     def bare_type(self) -> str:
-        """The type's own name, as a header has it."""
+        """PostgreSQL's own name of the type, without length or digits, for a header."""
         return next((name for name, short in SHORT.items() if short == self.bare), self.bare)
 
     @property
     def is_text(self) -> bool:
-        """Whether a collation has a say in what it is equal to."""
+        """Whether the type is compared by a collation."""
         return self.bare in ("text", "varchar") or self.is_citext
 
     @property
     def as_id(self) -> str:
-        """The primary key in a list of columns."""
+        """The column in a list of columns, under the name id."""
         return self.sql if self.sql == "id" else f"{self.sql} AS id"
 
     def operator(self, name: str) -> str:
-        """Return an operator of this type's: citext, which is an extension, brings its own."""
+        """Return an operator of the type with its schema, which for citext is the extension's."""
         return f"OPERATOR({self.schema if self.is_citext else 'pg_catalog'}.{name})"
 
     def header(self, *, optional: bool) -> str:
-        """Return what follows `-- $1 `."""
+        """Return what a header's line has behind `-- $1 `."""
         return f"{self.sql} {self.type}{self.one_of}{', or NULL' if optional else ''}"
 
     @property
     def one_of(self) -> str:
-        """Return what a header says of an enum's labels."""
+        """Return what a header's line says of an enum's labels, or an empty text."""
         return f", one of {', '.join(map(literal, self.labels))}" if self.labels else ""
 
     def sent(self, number: int) -> str:
-        """Return the parameter, of the column's type and collation."""
+        """Return the parameter with this number as SQL, of the column's type and collation."""
         parameter = f"${number}::{self.bare}"
         return f"({parameter} COLLATE {self.collation})" if self.collation else parameter
 
     def given(self, number: int) -> str:
-        """Return what the insert sets it to: where the parameter is NULL, its default."""
+        """Return what the insert sets the column to: the parameter, or its default for NULL."""
         value = f"${number}::{self.bare}"
         if not self.default:
             return value
-        # The catalog does not tell the cast of an assignment, which only PostgreSQL knows to add.
+        # An assignment casts a default to the column's type. coalesce() does not, so the cast must
+        # be in the text.
         is_cast = self.default.endswith((f"::{self.bare}", f"::{self.bare_type}"))
         default = self.default if is_cast else f"({self.default})::{self.bare}"
         return f"coalesce({value}, {default})"
@@ -82,24 +83,24 @@ class Part:
     """A part of the key: a column, or an expression of one."""
 
     column: Column
-    expression: Callable[[str], str] | None  # of the column, or of what stands for it
-    number: int  # of its parameter
+    expression: Callable[[str], str] | None  # its SQL for a column, or for what stands in its place
+    number: int  # the number of its parameter, from 1
     never_null: bool
     is_text: bool
-    is_column: bool  # it is equal where the column itself is
+    is_column: bool  # whether the part is equal just where the column is
 
     def stored(self, prefix: str = "") -> str:
-        """Return the SQL of this part for a row, cast to one type."""
+        """Return the SQL of this part for a row, cast to an exact type."""
         column = f"{prefix}{self.column.sql}"
         return self.expression(column) if self.expression else f"{column}::{self._exact}"
 
     @property
     def sent(self) -> str:
-        """The SQL of this part for what a client has sent."""
+        """The SQL of this part for the value that a client has sent."""
         return self.of_parameter(self.number)
 
     def of_parameter(self, number: int) -> str:
-        """Return the SQL of this part for a parameter."""
+        """Return the SQL of this part for the parameter with this number."""
         parameter = self.column.sent(number)
         if self.expression:
             return self.expression(parameter)
@@ -108,23 +109,24 @@ class Part:
         return f"{parameter}::{self._exact}"
 
     def of(self, prefix: str) -> str:
-        """Return the SQL of this part for a table expression that has key_listed()."""
+        """Return the SQL of this part for a row that has the columns of Table.key_listed()."""
         column = f"{prefix}{self.column.sql}"
         return column if self.expression else f"{column}::{self._exact}"
 
     @property
     def value(self) -> str:
-        """What rows are grouped by."""
+        """The SQL by which rows are grouped into keys."""
         return self.value_of("")
 
     def value_of(self, prefix: str) -> str:
-        """Return what rows of a table or an alias are grouped by."""
+        """Return the SQL by which rows of a table or an alias are grouped into keys."""
         column = f"{prefix}{self.column.sql}"
         return self.expression(column) if self.expression else column
 
     @property
     def _exact(self) -> str:
-        # varchar has no operator of its own: others could make one, and it would fit better.
+        # varchar has no operators of its own. If others made some, PostgreSQL would choose those
+        # before the ones of text.
         return "text" if self.column.bare == "varchar" else self.column.bare
 
 
@@ -132,28 +134,28 @@ class Part:
 class Reference:
     """A foreign key that refers to the table."""
 
-    table: str
-    column: str
+    table: str  # the table that refers, as it stands in SQL
+    column: str  # its column, as it stands in SQL
     folder: str
-    cascades: bool
-    key: list[str]  # of its table
-    key_column: Column | None  # if that is one alone, of a type that is served
-    oid: int
+    cascades: bool  # whether it is ON DELETE CASCADE
+    key: list[str]  # the columns of the referring table's primary key
+    key_column: Column | None  # the one column of that key, if there is just one that is served
+    oid: int  # that of the table that refers
 
     def row(self, prefix: str = "") -> str:
-        """Return what tells its rows from each other."""
+        """Return the SQL that identifies a row of the referring table."""
         columns = [f"{prefix}{column}" for column in self.key]
         if len(columns) == 1:
             return columns[0]
         return f"pg_catalog.jsonb_build_array({', '.join(columns)})"
 
     def as_id(self, prefix: str = "") -> str:
-        """Return it in a list of columns."""
+        """Return row() in a list of columns, under the name id."""
         row = self.row(prefix)
         return row if self.key == ["id"] else f"{row} AS id"
 
     def row_is_one_of(self, parameter: str) -> str:
-        """Return the condition that a row is one of these, whose ids are text."""
+        """Return the condition that a row is one of those in an array of ids as text."""
         if column := self.key_column:
             return f"{column.sql} {column.operator('=')} ANY ({parameter}::text[]::{column.bare}[])"
         return f"{self.row()}::text = ANY ({parameter}::text[])"
@@ -161,17 +163,17 @@ class Reference:
 
 @dataclass
 class Condition:
-    """The condition of --where: rows outside it are no copies."""
+    """The condition of --where. Rows that do not fulfil it are no copies."""
 
-    text: str
-    columns: dict[str, str]  # what stands for each in the text, and its name as SQL has it
+    text: str  # the SQL, with a mark in the place of each column
+    columns: dict[str, str]  # the columns as they stand in SQL, by their marks
 
     def __call__(self, prefix: str = "") -> str:
-        """Return it for the columns of a table or an alias."""
+        """Return the SQL for the columns of a table or an alias."""
         return replaced(self.text, {mark: prefix + sql for mark, sql in self.columns.items()})
 
     def fenced(self, prefix: str = "") -> str:
-        """Return it so that no index of its columns can serve it, but for one that is partial."""
+        """Return the SQL in a form that only a partial index with the same condition serves."""
         return f"CASE WHEN {self(prefix)} THEN TRUE END"
 
 
@@ -179,15 +181,15 @@ class Condition:
 class Table:
     """A table and its key, as the files of a resource need them."""
 
-    name: str  # of the resource
+    name: str  # the resource's name
     oid: int
-    kind: str
-    version: int  # of the server
+    kind: str  # relkind of pg_class
+    version: int  # server_version_num
     schema: str
-    full: str  # its name with the schema
-    table: str  # as SQL has it, with a schema where it needs one
-    table_line: str | None  # where a header must say so
-    row_type: str  # which needs a schema where another type has the table's name, as box
+    full: str  # the table's name with its schema
+    table: str  # the table's name as it stands in SQL, with its schema if it needs one
+    table_line: str | None  # the same, if get.sql needs a line for it
+    row_type: str  # the row's type; with a schema if another type has the table's name, such as box
     columns: list[Column]
     id: Column
     key: list[Part]
@@ -198,16 +200,16 @@ class Table:
 
     @property
     def table_is_bare(self) -> bool:
-        """Whether SQL finds it without its schema."""
+        """Whether the files have the table's name without its schema."""
         return not self.table.startswith(f"{self.schema}.")
 
     @property
     def answered(self) -> list[Column]:
-        """What comes back, behind the id."""
+        """The columns of an answer behind the id."""
         return [each for each in self.columns if each is not self.id and not each.unserved]
 
     def holds(self, reference: Reference) -> bool:
-        """Tell whether its key has the column that refers to another table."""
+        """Tell whether the key of this table has the column of a reference from it."""
         return any(part.column.sql == reference.column and not part.expression for part in self.key)
 
     def is_referred_to(self, table: "Table", part: Part) -> bool:
@@ -217,19 +219,19 @@ class Table:
         )
 
     def stored(self, prefix: str = "") -> list[str]:
-        """Return the parts of the key of a row."""
+        """Return the SQL of each part of the key, for a row of the table."""
         return [part.stored(prefix) for part in self.key]
 
     def of(self, prefix: str) -> list[str]:
-        """Return the parts of the key of a table expression that has key_listed()."""
+        """Return the SQL of each part of the key, for a row with the columns of key_listed()."""
         return [part.of(prefix) for part in self.key]
 
     def key_names(self, prefix: str = "") -> list[str]:
-        """Return what key_listed() calls them."""
+        """Return the names of the columns of key_listed()."""
         return [f"{prefix}{part.column.sql}" for part in self.key]
 
     def key_listed(self, prefix: str = "", column: str = "", instead: str = "") -> list[str]:
-        """Return the parts of the key as columns; of one `column`, what is there instead."""
+        """Return the parts of the key as columns, with `instead` in the place of `column`."""
         return [
             f"{instead} AS {column}"
             if part.column.sql == column
@@ -240,7 +242,7 @@ class Table:
         ]
 
     def in_key(self, prefix: str = "", but: str = "") -> list[str]:
-        """Return the conditions for a row to have a key, but for one column's."""
+        """Return the conditions on which a row has a key, without that about the column `but`."""
         there = [
             f"{prefix}{part.column.sql} IS NOT NULL"
             for part in self.key
@@ -250,17 +252,17 @@ class Table:
 
 
 def literal(text: str) -> str:
-    """Return a string as SQL has it."""
+    """Return a text as an SQL literal."""
     return "'{}'".format(text.replace("'", "''"))
 
 
 def replaced(text: str, instead: dict[str, str]) -> str:
-    """Return a text with what stands for columns replaced."""
+    """Return a text with each mark replaced by its SQL."""
     for mark, sql in instead.items():
         text = text.replace(mark, sql)
     return text
 
 
 def short(type_: str) -> str:
-    """Return the shorter name of a type, if it has one."""
+    """Return the shorter name of a type, or the name itself if it has none."""
     return SHORT.get(type_, type_)

@@ -1,4 +1,4 @@
-"""A line of doctor's or of `python app.py --check`, and its levels."""
+"""A line of the reports of doctor and of `python app.py --check`, and its levels."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -6,12 +6,12 @@ from typing import NamedTuple
 from db.texts import say
 
 OK = "ok"
-ADVICE = "advice"  # the guarantees hold, but something should be done, or known
-FAIL = "FAIL"  # a guarantee does not hold, or only at a crawl
+ADVICE = "advice"  # the guarantees hold, but the reader should know or do something
+FAIL = "FAIL"  # a guarantee does not hold, or holds only because all creators conflict
 
 
 class Check(NamedTuple):
-    """One line."""
+    """One line of the report."""
 
     level: str
     subject: str
@@ -19,7 +19,7 @@ class Check(NamedTuple):
 
 
 def print_all(checks: Iterable[Check]) -> bool:
-    """Print each check, and return whether none has failed."""
+    """Print a line for each check, and return whether none is FAIL."""
     healthy = True
     for check in checks:
         say(f"{check.level:7}{check.subject}: {check.detail}")

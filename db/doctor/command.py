@@ -30,7 +30,7 @@ from db.way_out.references import held_against
 
 RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
-# What the service's files do with a resource's table, and with merge's.
+# The rights that the service's files need on a resource's table, and on the table merged.
 NEEDED = ["SELECT", "INSERT", "DELETE"]
 NEEDED_ON_MERGED = ["SELECT"]
 
@@ -38,7 +38,7 @@ NO_TABLE = "no such table in the search_path: run `python -m db init`"
 
 
 def examine(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> bool:
-    """Print each check, and return whether none has failed.
+    """Print a line for each check, and return whether none is FAIL.
 
     Raises psycopg.Error if the server cannot be reached.
     """
@@ -47,15 +47,16 @@ def examine(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> b
 
 @contextmanager
 def session(settings: Settings) -> Iterator[Connection]:
-    """Connect as the service does, but to a standby too. Raises psycopg.Error."""
+    """Connect as the service does, but also to a standby. Raises psycopg.Error."""
     with _connect(conninfo(settings)) as connection:
-        # row_security: where rows are hidden, one line says so, and no statement fails for it.
+        # Where a policy hides rows, a line says so. With row_security off, as in the service, the
+        # checks' own statements would fail there.
         pin(connection, {**service_settings(settings), "row_security": "on"})
         yield connection
 
 
 def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> Iterator[Check]:
-    """Connect, and yield each check."""
+    """Connect, and yield each check. Raises psycopg.Error."""
     with session(replace(settings, database_url=url)) as connection:
         (server,) = ask(connection, "way_out/doctor/server")
         yield _version(server)
@@ -66,7 +67,7 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
         tables = [check for each in resources for check in of_resource(connection, each)]
         tables += _merged(connection)
         yield from tables
-        # What fails already would fail there again.
+        # A trial of a table that has failed a check would fail for the same reason.
         on_trial = all(check.level != FAIL for check in (writable, *tables))
         for resource in resources:
             yield from lookup(connection, resource)
@@ -90,7 +91,8 @@ def _connect(url: str) -> Connection:
     try:
         return psycopg.connect(url, autocommit=True, cursor_factory=RawCursor, row_factory=dict_row)
     except psycopg.OperationalError:
-        # Only then: of several hosts the service passes over those that refuse writes.
+        # The first attempt asks for a host that takes writes, as the service does. Only if there is
+        # none, any host will do.
         if conninfo_to_dict(url)["target_session_attrs"] == "any":
             raise
         return _connect(make_conninfo(url, target_session_attrs="any"))
@@ -128,9 +130,9 @@ def _durable(server: Row) -> Check:
 
 
 def of_resource(connection: Connection, resource: Resource) -> Iterator[Check]:
-    """Yield what there is to say of a resource's table and files, or that all is well."""
+    """Yield what is wrong with a resource's table and files, or one line that says ok."""
     name, table = resource.name, resource.table
-    # A key that may be NULL says so in its header.
+    # A column that the header calls `or NULL` is meant to be nullable.
     key = [field.name for field in resource.key if not field.optional]
     found = ask(connection, "way_out/doctor/table", table, NEEDED, _needless(NEEDED), key)
     if not found:
@@ -151,7 +153,7 @@ def of_resource(connection: Connection, resource: Resource) -> Iterator[Check]:
 
 
 def _merged(connection: Connection) -> Iterator[Check]:
-    """Yield the same of the table merged."""
+    """Yield what is wrong with the table merged, or one line that says ok."""
     needless = _needless(NEEDED_ON_MERGED)
     found = ask(connection, "way_out/doctor/table", "merged", NEEDED_ON_MERGED, needless, [])
     if not found:
@@ -173,7 +175,7 @@ def _needless(needed: list[str]) -> list[str]:
 def _types(connection: Connection, resource: Resource) -> Iterator[Check]:
     types = {field.name: field.type for field in resource.key}
     for column in ask(connection, "way_out/doctor/key_types", resource.table, list(types)):
-        # What is looked up as citext compares as a constraint does.
+        # A lookup by citext compares without case, just as a constraint on the column does.
         if not (column["type"].endswith("citext") and types[column["name"]].endswith("citext")):
             detail = f"{column['name']} is {column['type']}, which {column['trouble']}"
             yield Check(FAIL, resource.name, detail)
@@ -194,7 +196,7 @@ def _kind(connection: Connection, resource: Resource) -> Iterator[Check]:
 
 
 def _table(subject: str, name: str, table: Row, needed: list[str]) -> Iterator[Check]:
-    """Yield what table.sql's row says."""
+    """Yield what is wrong by the row of way_out/doctor/table.sql."""
     if table["unlogged"]:
         yield Check(FAIL, subject, f"a crash empties it: ALTER TABLE {name} SET LOGGED;")
     if table["row_security"]:
@@ -217,7 +219,7 @@ def _table(subject: str, name: str, table: Row, needed: list[str]) -> Iterator[C
 
 
 def _wrong_indexes(name: str, wanted: Row, index: Row | None, others: list[Row]) -> str | None:
-    """Return what is to be done with unique indexes other than the one wanted."""
+    """Return what to do about a unique index in the way of the one that index.sql makes."""
     for other in others:
         if not (other["mine"] and other["is_unique"] and other["keys"] == wanted["keys"]):
             continue
@@ -247,7 +249,7 @@ def _unique(connection: Connection, resource: Resource) -> Check:
             return Check(FAIL, subject, detail)
     guard = guard_status(connection, resource)
     kinds = ask(connection, "way_out/kind", resource.table)
-    whole = index and kinds and kinds[0]["kind"] == "p"  # an index that is in all partitions
+    whole = index and kinds and kinds[0]["kind"] == "p"  # it covers all partitions
     if kinds and why_not_ordinary(resource.table, kinds[0]) and not whole:
         return Check(
             ADVICE,
@@ -273,10 +275,10 @@ def _unique(connection: Connection, resource: Resource) -> Check:
 
 
 def _key_changes(connection: Connection, resource: Resource) -> Iterator[Check]:
-    """Yield what changes the keys of rows beside the writers, while nothing refuses a second row.
+    """Yield each foreign key whose ON DELETE or ON UPDATE changes keys, which may double one.
 
-    The service itself deletes rows that others refer to. It changes none, so that an ON UPDATE is
-    about other writers alone.
+    The service itself deletes parents, so that ON DELETE is a failure. It updates none, so that ON
+    UPDATE, by which only other writers change keys, is advice.
     """
     columns = [field.name for field in resource.key]
     index = f"{resource.name}_lookup"
@@ -299,7 +301,7 @@ def _foreign_keys(connection: Connection, resource: Resource) -> Iterator[Check]
     name = resource.name
     foreign_keys = ask(connection, "way_out/foreign_keys", *held_against(resource))
     for column in [key["reference"] for key in foreign_keys if key["referring"] is None]:
-        detail = f"{column} has no foreign key to {name}: rows may lose theirs"
+        detail = f"{column} has no foreign key to {name}, so its rows may refer to one that is gone"
         yield Check(FAIL, f"{name} references", detail)
     for column in [key["referring"] for key in foreign_keys if key["reference"] is None]:
         yield Check(
@@ -328,11 +330,11 @@ def _role(server: Row) -> Check:
         "creates_roles": "may create roles",
         "creates_databases": "may create databases",
     }
-    if not server["superuser"]:  # which has them all
+    if not server["superuser"]:  # a superuser has these powers anyway
         powers["replicates"] = "may replicate"
         powers["creates_in_public"] = "may create tables in the schema public"
     has = [text for name, text in powers.items() if server[name]]
-    # Of this one the comment in sql/roles.sql says what it is for.
+    # A comment in sql/roles.sql advises this membership.
     if member_of := [name for name in server["member_of"] if name != "pg_read_all_stats"]:
         has.append(f"is a member of {', '.join(member_of)}")
     if has:
@@ -370,7 +372,7 @@ def _connections(server: Row, settings: Settings) -> Check:
 def _predicate_locks(server: Row) -> Check:
     held, most = server["predicate_locks_held"], server["predicate_locks"]
     detail = f"{held:,} of {most:,} in use"
-    # Beyond, transactions fail with 53200, and requests get 503.
+    # When the locks run out, transactions fail with 53200, and requests get 503.
     if held > most / 2:
         return Check(ADVICE, "predicate locks", f"{detail}: raise max_pred_locks_per_transaction")
     return Check(OK, "predicate locks", detail)
@@ -379,7 +381,7 @@ def _predicate_locks(server: Row) -> Check:
 def _serializable(server: Row) -> Check:
     most = server["serializable"]
     rate = round(most / INSERT_AGE)
-    # Twice what two workers on two cores have been seen to send.
+    # 20,000 is twice what two workers on two cores were measured to send.
     level = OK if rate >= 20_000 else ADVICE
     return Check(
         level,

@@ -1,34 +1,39 @@
-"""What an index file would make, held against what is there: by PostgreSQL's own words for both."""
+"""Compares the index that a file would make with those that are there.
+
+PostgreSQL describes both, so that its own words are compared, and not the text of the file.
+"""
 
 import re
 
 from db.connection import Row
+from db.header import IDENTIFIER
 from db.queries import one_line
 from db.resources import Resource
 from db.way_out.change import Connection, Refused, ask, composed, sql_of
 
-# An index file's statement, in which the empty table stands for the resource's.
-_NAME = r'(?:"(?:[^"]|"")+"|\w+)'
+# The statement of an index file, in parts, so that it can be run on another table.
 _INDEX = re.compile(
-    rf"(CREATE (?:UNIQUE )?INDEX) CONCURRENTLY {_NAME} ON (?:ONLY )?{_NAME}(?:\.{_NAME})? (.*)"
+    rf"(CREATE (?:UNIQUE )?INDEX) CONCURRENTLY {IDENTIFIER}"
+    rf" ON (?:ONLY )?{IDENTIFIER}(?:\.{IDENTIFIER})? (.*)"
 )
 
-# A statement at the start of a transaction; else the session may be read-only.
+# With this the temporary table can be made in a session that is read-only by default, too.
 READ_WRITE = b"SET TRANSACTION READ WRITE"
 
 
 def made_by(connection: Connection, resource: Resource, file: str) -> Row:
-    """Return the index that a file would make, as index.sql describes it.
+    """Return the index that a file would make, as sql/way_out/index.sql describes it.
 
-    It is made on an empty temporary table with the same columns, and gone at once: what PostgreSQL
-    calls an expression or a condition only PostgreSQL knows.
+    The index is made on an empty temporary table with the same columns, and rolled back, because
+    only PostgreSQL knows how it writes an expression or a condition.
 
-    Raises Refused, or psycopg.Error where this role or this server makes no such table.
+    Raises Refused, or psycopg.Error if this role or this server cannot make the temporary table.
     """
     said = _INDEX.fullmatch(one_line(sql_of(f"{resource.name}/{file}")))
     if said is None:
         raise Refused(
-            f"{resource.files[file].path} must be one CREATE INDEX CONCURRENTLY name ON table"
+            f"{resource.files[file].path} must be one CREATE INDEX CONCURRENTLY name ON table,"
+            " with capitals in quotes"
         )
     with connection.transaction(force_rollback=True):
         connection.execute(READ_WRITE)
@@ -44,7 +49,7 @@ def made_by(connection: Connection, resource: Resource, file: str) -> Row:
 def indexes(
     connection: Connection, resource: Resource, suffix: str
 ) -> tuple[Row | None, list[Row]]:
-    """Return the index that has the resource's name with this ending, and the table's others."""
+    """Return the index named after the resource with this ending, and the table's other ones."""
     name = f"{resource.name}_{suffix}"
     named, others = None, []
     for index in ask(connection, "way_out/index", resource.table, name):

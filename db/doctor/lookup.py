@@ -1,4 +1,4 @@
-"""Doctor's look at the lookup: by which index it goes, and so what it locks."""
+"""Doctor's checks of the lookup: which index its plan uses decides what it locks."""
 
 import re
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ JSON = b"(FORMAT JSON)"
 
 
 def lookup(connection: Connection, resource: Resource) -> Iterator[Check]:
-    """Yield what there is to say of the lookup's index, on each partition and child."""
+    """Yield what is wrong with the lookup's index, on partitions and children too, or ok."""
     subject = f"{resource.name} lookup"
     build = build_lookup(resource)
     kinds = ask(connection, "way_out/kind", resource.table)
     concurrently = " CONCURRENTLY"
-    if kinds and kinds[0]["kind"] == "p":  # whose partitions' indexes are built with its own
+    if kinds and kinds[0]["kind"] == "p":  # a partitioned table takes no index CONCURRENTLY
         concurrently = ""
         build = build.replace(" CONCURRENTLY", "")
     index, _ = indexes(connection, resource, "lookup")
@@ -40,7 +40,7 @@ def lookup(connection: Connection, resource: Resource) -> Iterator[Check]:
     served = [scan for scan in found if is_served(scan)]
     others = [scan for scan in found if scan not in served]
     if kinds and kinds[0]["kind"] == "r" and kinds[0]["children"]:
-        # The service writes to none of them: its creators do not conflict there.
+        # The service writes to no child table, so its creators do not conflict there.
         children = [scan for scan in others if scan.get("Relation Name") != kinds[0]["name"]]
         others = [scan for scan in others if scan not in children]
         if children:
@@ -48,7 +48,7 @@ def lookup(connection: Connection, resource: Resource) -> Iterator[Check]:
             detail = f"each request reads the whole of {tables}: build this index there, too"
             yield Check(ADVICE, subject, detail)
     for scan in others[:1]:
-        # An index of that name is not to be dropped unseen: row security, too, can do this.
+        # The advice is not to drop an index of that name, because row security can cause this, too.
         remedy = (
             f"{index['sql_name']} does not serve it, see `python -m db init`" if index else build
         )
@@ -63,24 +63,24 @@ def lookup(connection: Connection, resource: Resource) -> Iterator[Check]:
 
 
 def build_lookup(resource: Resource) -> str:
-    """Return the statement of lookup.sql."""
+    """Return the statement of lookup.sql on one line, or that the file is missing."""
     query = f"{resource.name}/lookup"
     return one_line(QUERIES[query]) if query in QUERIES else f"{query}.sql is missing"
 
 
 def is_served(scan: Row) -> bool:
-    """Tell whether a scan goes by the hash of the whole key."""
+    """Tell whether a scan finds the rows by the hash of the whole key."""
     return re.search(r"\bhash\w+extended\(", scan.get("Index Cond", "")) is not None
 
 
 def scans(plan: list[Row]) -> list[Row]:
-    """Return the nodes of an explained lookup that read the table or its indexes."""
+    """Return the nodes of a lookup's plan, from EXPLAIN, that read the table or its indexes."""
     found = []
     nodes = [plan[0]["QUERY PLAN"][0]["Plan"]]
     while nodes:
         node = nodes.pop()
         nodes += node.get("Plans", [])
-        # A bitmap's own scan of the table reads what its index scans have found.
+        # A Bitmap Heap Scan reads only what the index scans below it have found.
         if node["Node Type"].endswith("Scan") and node["Node Type"] not in (
             "CTE Scan",
             "Bitmap Heap Scan",

@@ -1,4 +1,4 @@
-"""A resource's files held against the database: PostgreSQL takes them, and headers are true."""
+"""Checks that PostgreSQL takes a resource's files, and that their headers are true."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,14 @@ from db.queries import shown
 from db.resources import REQUESTS, Resource
 from db.way_out.change import Connection, ask
 
-STATEMENT = b""  # the unnamed one, which the next replaces
+STATEMENT = b""  # the unnamed statement, which the next one replaces
 
 
 def checks(connection: Connection, resource: Resource) -> Iterator[Check]:
     """Yield what is wrong with the files of requests, with the path, and the line of a header."""
     for name in sorted(REQUESTS):
         file = resource.files[name]
-        # What PostgreSQL refuses ends a transaction, and adopt is in one.
+        # adopt calls this in a transaction, which an error would abort without a savepoint.
         with connection.transaction(force_rollback=True):
             if message := refusal(connection, file.text.encode()):
                 found = [Check(FAIL, resource.name, f"{shown(file.path)}: {message}")]
@@ -27,7 +27,7 @@ def checks(connection: Connection, resource: Resource) -> Iterator[Check]:
 
 
 def way_out(connection: Connection, resource: Resource) -> Iterator[Check]:
-    """Yield what is wrong with the other files."""
+    """Yield which of the other files PostgreSQL refuses."""
     for name, file in resource.files.items():
         if name in REQUESTS:
             continue
@@ -38,14 +38,14 @@ def way_out(connection: Connection, resource: Resource) -> Iterator[Check]:
 
 
 def refusal(connection: Connection, statement: bytes) -> str | None:
-    """Return why PostgreSQL does not take a statement, or None."""
+    """Return why PostgreSQL does not prepare a statement, or None if it does."""
     result = connection.pgconn.prepare(STATEMENT, statement)
     message = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY)
     return message.decode() if message else None
 
 
 def _header(connection: Connection, subject: str, name: str, file: File) -> Iterator[Check]:
-    """Yield where the header of the statement just prepared does not say what it is."""
+    """Yield how the header differs from the statement, which has just been prepared."""
     prepared = connection.pgconn.describe_prepared(STATEMENT)
     if prepared.nparams != len(file.parameters):
         detail = (
@@ -63,11 +63,11 @@ def _header(connection: Connection, subject: str, name: str, file: File) -> Iter
     if columns != [each.name for each in file.columns]:
         yield Check(FAIL, subject, f"{shown(file.path)}:1: the columns are {', '.join(columns)}")
         return
-    if name != "get":  # whose columns are the others', too
+    if name != "get":  # Resource has checked that the other files return the same columns
         return
     types = [prepared.ftype(number) for number in range(prepared.nfields)]
     for number, type_ in _others(connection, file.columns, types):
-        # It is served as it is: what is wrong is what /openapi.json says of it.
+        # The column is served as it is stored. Only what /openapi.json says of it is wrong.
         detail = f"{shown(file.path)}:1: {file.columns[number - 1].name} is {type_}"
         yield Check(ADVICE, subject, detail)
 
@@ -75,6 +75,6 @@ def _header(connection: Connection, subject: str, name: str, file: File) -> Iter
 def _others(
     connection: Connection, fields: tuple[Field, ...], types: list[int]
 ) -> list[tuple[int, str]]:
-    """Return the number, from 1, and the type of those that have another type than is said."""
+    """Return the number, from 1, and the true type of each field whose header has another type."""
     rows = ask(connection, "way_out/doctor/types", types, [field.type for field in fields])
     return [(row["number"], row["type"]) for row in rows]

@@ -1,4 +1,4 @@
-"""Whether a POST would be served, and what is wrong although it would; doctor looks at more."""
+"""Checks whether a POST would be served, and what is wrong even so. Doctor checks more."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -11,8 +11,8 @@ from db.queries import QUERIES, explained
 from db.resources import RESOURCES
 from db.transaction import SchemaMissing, SettingsLost
 
-# The first minor release of each major one that does not miss conflicts on an index that was empty
-# at the start (release notes of 2026-08-13).
+# For each major version, the first minor one that does not miss conflicts on an index that was
+# empty at the start (PostgreSQL's release notes of 2026-08-13).
 FIXED = {14: 24, 15: 19, 16: 15, 17: 11, 18: 6}
 
 
@@ -30,13 +30,13 @@ def version_fault(number: int) -> str | None:
 
 
 async def shortcomings(connection: Connection, names: Sequence[str]) -> list[str]:
-    """Return a sentence for each thing that is wrong although a POST would be served.
+    """Return a sentence, with what mends it, for each shortcoming with which a POST is served.
 
-    Raises SchemaMissing, which names the resource, SettingsLost or one of psycopg's if it would
-    not. EXPLAIN runs nothing: it tells whether tables, columns and rights are there, and by which
-    index the lookup would go.
+    `names` are those of the resources. If a POST would not be served, raises SchemaMissing, which
+    names the resource, SettingsLost or psycopg.Error. The statements are only explained: that shows
+    whether tables, columns and rights are there, and which index a lookup would use.
     """
-    form = b"" if connection.engine.folder else JSON  # which not every engine knows
+    form = b"" if connection.engine.folder else JSON  # not every engine has this format
     needed = {
         name: (
             Statement(*explained(name, "select", form)),
@@ -50,7 +50,7 @@ async def shortcomings(connection: Connection, names: Sequence[str]) -> list[str
     try:
         (answer,), _, *found = await connection.read(session, kept, *chain(*needed.values()))
     except psycopg.ProgrammingError:
-        # Sent together, they do not tell which one it was.
+        # The error does not tell which of the statements failed, so each resource's are sent alone.
         for name, statements in {**needed, "merged": (kept,)}.items():
             try:
                 await connection.read(*statements)

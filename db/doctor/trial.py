@@ -1,7 +1,7 @@
-"""Doctor's trial: keys inserted and looked up again, in transactions that are rolled back.
+"""Doctor's trial: it inserts keys and looks them up, in transactions that are rolled back.
 
-It is what no catalog tells: a trigger, a rule or a type may store another key than the one sent, or
-none, so that the next request with this key finds nothing and makes one more row.
+A trigger, a rule or a type may store another key than the one that was sent, or none. The next
+request with that key then finds nothing, and makes one more row. No catalog tells this.
 """
 
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ from db.samples import NONE, draw, kinds_of_keys
 from db.transaction import KeyNotStored, LateInsert, meaning_of
 from db.way_out.change import Connection, ask
 
-# Seconds from a transaction's begin in which its insert must come: in insert.sql.
+# Seconds after its transaction's begin within which an insert must come. insert.sql has the same.
 INSERT_AGE = 0.05
 
-# Times that a key is tried: others' transactions may conflict, or the server be busy for a moment.
+# How often a key is tried, because other transactions may conflict, or the server may be busy.
 ATTEMPTS = 5
 
 LATE = f"no insert within {INSERT_AGE} s of the transaction's begin"
@@ -39,16 +39,16 @@ AGE: Statement = (QUERIES["way_out/doctor/age"], ())
 
 
 class Tried(NamedTuple):
-    """What came of an attempt."""
+    """The outcome of one attempt."""
 
-    key: Row  # as it was sent
-    inserted: Row | None
-    age: float  # of the transaction, in seconds, when the insert was done
-    found: Row | None
+    key: Row  # the key as it was sent
+    inserted: Row | None  # the row that the insert returned
+    age: float  # seconds from the transaction's begin to the end of the insert
+    found: Row | None  # the row that the lookup returned
 
 
 class Trouble(Exception):
-    """What became of a key, as a line of doctor's says it."""
+    """A key was not found as it was sent. The message is that of doctor's line."""
 
     def __init__(self, detail: str, level: str = FAIL) -> None:
         super().__init__(detail)
@@ -56,12 +56,12 @@ class Trouble(Exception):
 
 
 def trial(connection: Connection, resource: Resource) -> Iterator[Check]:
-    """Insert keys of several kinds and look them up; yield what is to be said."""
+    """Insert keys of several kinds, look them up, and yield a line for each outcome."""
     subject = f"{resource.name} trial"
-    connection.adapters.register_dumper(int, Int8Dumper)  # as the service's own
+    connection.adapters.register_dumper(int, Int8Dumper)  # as on the service's connections
     kinds = kinds_of_keys(resource)
     kept = 0
-    told: dict[tuple[str, str], list[str]] = {}  # the kinds by level and what is to be said
+    told: dict[tuple[str, str], list[str]] = {}  # the kinds of keys, by level and detail
     for kind in kinds:
         try:
             _try(connection, resource, kind)
@@ -88,7 +88,7 @@ def _primary(error: psycopg.Error) -> str:
 
 
 def _try(connection: Connection, resource: Resource, kind: str) -> None:
-    """Insert one key and look it up. Raises Trouble, or an error of psycopg's."""
+    """Insert one key and look it up. Raises Trouble or psycopg.Error."""
     for attempt in range(ATTEMPTS):
         try:
             tried = _insert(connection, resource, kind)
@@ -145,10 +145,11 @@ def _insert(connection: Connection, resource: Resource, kind: str) -> Tried:
 def _values(
     connection: Connection, resource: Resource, kind: str, start: list[Statement]
 ) -> tuple[Any, ...]:
-    """Return what insert.sql is given, with a key of this kind; may do `start`, and empty it.
+    """Return the parameters of insert.sql, with a key of this kind.
 
-    An id of another table's is one that is there, or that of a row that is made for it. Raises
-    Trouble where there is none.
+    A field that refers to another table gets the id of a row there. If a parent must be made first,
+    the statements in `start` are sent with it, and `start` is emptied. Raises Trouble if there is
+    no row to refer to.
     """
     others = parents(RESOURCES, resource.name)
     referring = ask(connection, "way_out/doctor/referring", resource.table)
@@ -171,7 +172,10 @@ def _values(
 
 
 def _parent(connection: Connection, resource: Resource, start: list[Statement]) -> Any:
-    """Return the id of a row, which is made in a transaction that is begun for it if it must be."""
+    """Return the id of a row of a parent, or make a row, behind the statements in `start`.
+
+    Raises LateInsert if that insert came too late.
+    """
     row = _first(connection, resource)
     if row is None:
         values = _values(connection, resource, "", start)
@@ -184,7 +188,7 @@ def _parent(connection: Connection, resource: Resource, start: list[Statement]) 
 
 
 def _first(connection: Connection, resource: Resource) -> Row | None:
-    """Return the row with the lowest id."""
+    """Return the row with the lowest id, or None if the table is empty."""
     parameters = (None, 1, *(None for _ in resource.filters))
     (row,) = _send(connection, [(QUERIES[f"{resource.name}/list"], parameters)])
     return row
@@ -197,10 +201,13 @@ def _age(row: Row | None) -> float:
 
 
 def _send(connection: Connection, statements: list[Statement]) -> list[Row | None]:
-    """Run statements, sent at once since an insert must come soon; return the first row of each."""
+    """Send statements at once, and return the first row of each. Raises psycopg.Error.
+
+    They are sent at once because an insert must come soon after BEGIN.
+    """
     cursors = []
     failure = None
-    # What was sent after a statement that failed fails too, and says no more than that.
+    # The statements behind one that failed fail with PipelineAborted. Only the first error counts.
     with suppress(errors.PipelineAborted), connection.pipeline() as pipeline:
         try:
             for statement, parameters in statements:

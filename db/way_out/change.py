@@ -1,4 +1,4 @@
-"""Changes of tables that others write to: a short wait for the lock, and again until it is had."""
+"""Changes tables that others write to: each try waits only a short time for its locks."""
 
 import os
 import random
@@ -19,22 +19,27 @@ from db.texts import say
 
 Connection = psycopg.Connection[DictRow]
 
-# Milliseconds that a change waits for its lock, at first and at most. All writers queue behind it
-# meanwhile, so most tries are short; but only who waits for longer than deadlock_timeout, by
-# default 1,000, makes an autovacuum of the table give way. A request waits 2,500 for a lock.
+# Milliseconds for which a change waits for its locks: at the first try, and at most. All writers of
+# the table queue behind a waiting change, and a request gives up after 2,500. So the tries are
+# short. But an autovacuum of the table gives way only to one that waits for longer than
+# deadlock_timeout, which is 1,000 by default.
 LOCK_TIMEOUT = 200
 LOCK_TIMEOUT_MAX = 1500
 
-# Seconds in which a change is tried again.
+# Seconds after which a change is not tried again. A transaction that holds its locks for longer
+# needs somebody's attention.
 CHANGE_DEADLINE = 120
 
 
 class Refused(Exception):
-    """The command did not do what it was asked to; the message says what to do first."""
+    """The command did not do what it was asked to. The message says what to do first."""
 
 
 def patient(url: str, name: str) -> str:
-    """Return the URL for a command: no time limits, and an error where rows would be hidden."""
+    """Return the URL for a command's session, without time limits.
+
+    row_security is off, so that a statement fails where a policy would hide rows from it.
+    """
     given = conninfo_to_dict(url).get("options") or os.environ.get("PGOPTIONS") or ""
     return make_conninfo(
         url,
@@ -46,7 +51,10 @@ def patient(url: str, name: str) -> str:
 
 
 def connect(url: str, name: str) -> Connection:
-    """Connect for a command, in autocommit. Raises psycopg.Error."""
+    """Connect for a command, in autocommit, with the settings of db.session.
+
+    Raises psycopg.Error.
+    """
     connection = psycopg.connect(
         patient(url, name), autocommit=True, cursor_factory=RawCursor, row_factory=dict_row
     )
@@ -57,32 +65,42 @@ def connect(url: str, name: str) -> Connection:
 
 
 def sql_of(query: str) -> bytes:
-    """Return an SQL file's bytes. Raises Refused where a resource's folder does not have it."""
+    """Return an SQL file's bytes. Raises Refused if a resource's folder lacks it."""
     if query not in QUERIES:
         raise Refused(f"there is no {query}.sql: `python -m db adopt` writes it")
     return QUERIES[query]
 
 
 def ask(connection: Connection, query: str, *parameters: object) -> list[Row]:
-    """Run one SQL file and return its rows."""
+    """Run one SQL file, as "way_out/kind", and return its rows.
+
+    Raises Refused if there is no such file, or psycopg.Error.
+    """
     cursor = connection.execute(sql_of(query), parameters)
     return cursor.fetchall() if cursor.description else []
 
 
 def composed(connection: Connection, query: str, *parameters: object) -> bytes | None:
-    """Return the statement that an SQL file puts together, or None where it puts none together.
+    """Return the statement that an SQL file returns, or None if it returns none.
 
-    Names have no parameters in PostgreSQL, and it knows best how to quote them.
+    In PostgreSQL no parameter can stand for a name, so the file puts the statement together, and
+    PostgreSQL quotes the names.
     """
     rows = ask(connection, query, *parameters)
     statement = rows[0]["statement"] if rows else None
     return statement.encode() if statement else None
 
 
-def change(connection: Connection, tables: Sequence[str], statements: Sequence[bytes]) -> None:
-    """Run statements that change tables, in one transaction, tried again until it has its locks.
+def drop_index(connection: Connection, table: str, name: str) -> None:
+    """Drop an index of a table while writers go on, if there is one of this name."""
+    if statement := composed(connection, "way_out/drop_index", table, name):
+        connection.execute(statement)
 
-    Raises Refused, with who holds a lock, if no try succeeded within CHANGE_DEADLINE.
+
+def change(connection: Connection, tables: Sequence[str], statements: Sequence[bytes]) -> None:
+    """Run statements that change tables, in one transaction, which is tried until it has its locks.
+
+    Raises Refused, which names the sessions that hold a lock, after CHANGE_DEADLINE.
     """
     deadline = monotonic() + CHANGE_DEADLINE
     timeout = LOCK_TIMEOUT
@@ -99,11 +117,11 @@ def change(connection: Connection, tables: Sequence[str], statements: Sequence[b
                 who = "; ".join(each["description"] for each in holders) or "nobody any more"
                 raise Refused(f"{', '.join(tables)} stayed locked by {who}") from None
         timeout = min(2 * timeout, LOCK_TIMEOUT_MAX)
-        sleep(random.uniform(0.5, 1) * timeout / 1000)  # the queue behind us drains meanwhile
+        sleep(random.uniform(0.5, 1) * timeout / 1000)  # the writers that queued go on meanwhile
 
 
 def for_each(connection: Connection, names: Iterable[str], work: Callable[[str], object]) -> None:
-    """Do the work for each resource; at the end raise Refused if some could not go on."""
+    """Do the work for each resource, and at the end raise Refused if it failed for some."""
     failed = []
     for name in names:
         try:
@@ -117,8 +135,12 @@ def for_each(connection: Connection, names: Iterable[str], work: Callable[[str],
 
 
 def wait_for_turn(connection: Connection) -> None:
-    """Wait until no other init, guard or enforce runs: one that was killed may still build."""
-    # Asked again and again, since an index is not built before those who wait for a lock are done.
+    """Wait until no other init, guard or enforce runs.
+
+    After a kill -9 of such a command its session may still be building an index.
+    """
+    # This asks again and again and does not wait for the lock, because CREATE INDEX CONCURRENTLY
+    # waits for all transactions that wait for a lock.
     told = False
     while not ask(connection, "way_out/turn")[0]["mine"]:
         if not told:

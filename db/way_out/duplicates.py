@@ -1,4 +1,4 @@
-"""Duplicates: which keys have several rows, the worst first, and what refers to them."""
+"""Duplicates: reports the keys that have several rows, and how many rows refer to those."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from db.texts import inert, say
 from db.way_out.change import Connection, ask, for_each, sql_of
 from db.way_out.references import held_against
 
-# Rows of the report as a table.
+# How many keys the report shows as a table. CSV and JSON have all of them.
 WORST = 10
 
 COLUMNS = (
@@ -25,17 +25,18 @@ COLUMNS = (
 
 
 def duplicates(connection: Connection, name: str) -> Iterator[Row]:
-    """Yield the keys that several rows share, the worst first, in bounded memory."""
-    # WITH HOLD: the server keeps the rows, on disk if they are many, and no transaction stays open.
+    """Yield the keys that several rows share, those with the most rows first, in bounded memory."""
+    # WITH HOLD lets the server keep the rows, on disk if there are many, without an open
+    # transaction.
     with RawServerCursor(connection, "duplicates", withhold=True) as cursor:
         cursor.execute(sql_of(f"{name}/duplicates"))
         yield from cursor
 
 
 def report(connection: Connection, form: str, names: Iterable[str] = RESOURCES) -> bool:
-    """Print the duplicates as "table", "csv" or "json"; return whether there are none.
+    """Print the duplicates as "table", "csv" or "json", and return whether there are none.
 
-    Raises Refused, which names the resources that could not be asked.
+    Raises Refused, which names the resources whose report failed.
     """
     found = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -91,7 +92,7 @@ def _cells(row: Row) -> list[object]:
 
 
 def key_text(row: Row) -> str:
-    """The key as JSON in ASCII: a name may hold what a terminal would obey."""
+    """Return the key as JSON in ASCII, because a terminal might obey characters of a name."""
     return json.dumps(row["key"])
 
 

@@ -1,4 +1,4 @@
-"""Enforce: each key's unique index, a constraint where it can be one, in the place of the guard."""
+"""Enforce: builds a unique index for each key, a constraint if possible, and drops the guard."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -9,7 +9,16 @@ from db.connection import Row
 from db.doctor.definition import indexes, made_by
 from db.resources import RESOURCES, Resource
 from db.texts import say
-from db.way_out.change import Connection, Refused, ask, change, for_each, sql_of, wait_for_turn
+from db.way_out.change import (
+    Connection,
+    Refused,
+    ask,
+    change,
+    drop_index,
+    for_each,
+    sql_of,
+    wait_for_turn,
+)
 from db.way_out.duplicates import duplicates, key_text
 from db.way_out.guard import guard, refuse_others_objects
 from db.way_out.kind import refuse_relatives
@@ -25,7 +34,7 @@ def enforce(connection: Connection, names: Iterable[str] = RESOURCES) -> None:
     def enforce_one(name: str) -> None:
         resource = RESOURCES[name]
         refuse_relatives(connection, resource)
-        refuse_others_objects(connection, resource)  # for at the end the guard is dropped
+        refuse_others_objects(connection, resource)  # guard off, below, would drop them
         refuse_duplicates(connection, name)
         make_unique(connection, resource)
         guard(connection, "off", [name])
@@ -34,7 +43,7 @@ def enforce(connection: Connection, names: Iterable[str] = RESOURCES) -> None:
 
 
 def refuse_duplicates(connection: Connection, resource: str) -> None:
-    """Raise Refused, naming keys, if several rows share one."""
+    """Raise Refused, which names some keys, if several rows share a key."""
     rows = duplicates(connection, resource)
     some = list(islice(rows, 3))
     if some:
@@ -46,12 +55,15 @@ def refuse_duplicates(connection: Connection, resource: str) -> None:
 
 
 def make_unique(connection: Connection, resource: Resource) -> None:
-    """Build the unique index, unless it is there, and make it a constraint if it can be one."""
+    """Build the unique index unless it is there, and make it a constraint if it can be one.
+
+    Raises Refused if there are duplicates or the name is another index's, or psycopg.Error.
+    """
     name = f"{resource.name}_key"
     index = key_index(connection, resource)
     if index and not index["valid"]:
         say(f"Dropping {name}, which an earlier run left INVALID.")
-        ask(connection, f"{resource.name}/index_drop")
+        drop_index(connection, resource.table, name)
         index = None
     if not index:
         try:
@@ -59,7 +71,7 @@ def make_unique(connection: Connection, resource: Resource) -> None:
             ask(connection, f"{resource.name}/index")
         except psycopg.Error as error:
             if not connection.closed and key_index(connection, resource):
-                ask(connection, f"{resource.name}/index_drop")
+                drop_index(connection, resource.table, name)
             if not isinstance(error, psycopg.errors.UniqueViolation):
                 raise
             refuse_duplicates(connection, resource.name)
@@ -73,13 +85,16 @@ def make_unique(connection: Connection, resource: Resource) -> None:
 
 
 def refuse_enforced(connection: Connection, resource: Resource) -> None:
-    """Raise Refused if the key's constraint would refuse the rows that undo puts back."""
+    """Raise Refused if there is the key's constraint, which would refuse what undo puts back."""
     if key_index(connection, resource):
         raise Refused(f"{resource.name}_key refuses duplicates: drop that constraint first")
 
 
 def key_index(connection: Connection, resource: Resource) -> Row | None:
-    """The unique index that has the key's name. Raises Refused if it is another one."""
+    """Return the unique index with the key's name, or None.
+
+    Raises Refused if the index of that name is one of something else.
+    """
     named, _ = indexes(connection, resource, "key")
     if named is None or not named["is_unique"]:
         return None

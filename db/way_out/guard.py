@@ -1,4 +1,4 @@
-"""The guard: triggers by which no writer, whatever its isolation level, adds to the duplicates."""
+"""The guard: triggers that refuse every writer a second row for a key, at any isolation level."""
 
 from collections.abc import Iterable
 
@@ -7,10 +7,13 @@ from db.texts import say
 from db.way_out.change import Connection, Refused, ask, change, for_each, sql_of, wait_for_turn
 from db.way_out.kind import refuse_relatives
 
-# In order. The search_path first: the guard's objects belong beside its table, wherever that is.
+# The files of each action, in order. guard_search_path comes first, because it lets the guard's
+# objects be made and dropped in the schema of its table.
 GUARD_OFF = ("guard_search_path", "guard_off", "guard_locks_drop")
 GUARD_ON = (
-    *GUARD_OFF,  # a new guard each time: it must be younger than any row written without it
+    # An old guard is dropped, and a new one made, because a guard must be younger than any row that
+    # was written without it.
+    *GUARD_OFF,
     "guard_locks",
     "guard",
     "guard_insert",
@@ -20,17 +23,17 @@ GUARD_ON = (
 
 
 def refuse_others_objects(connection: Connection, resource: Resource) -> None:
-    """Raise Refused if what to drop a guard would drop is not a guard's."""
+    """Raise Refused if dropping the guard would drop a table or a function of somebody else's."""
     others = ask(connection, "way_out/guard_others", resource.table, resource.name)
     if others:
         raise Refused(
             f"{' and '.join(each['description'] for each in others)} would be dropped with the"
-            " guard, and is none of it: rename it first"
+            " guard, and is no part of it: rename it first"
         )
 
 
 def guard_status(connection: Connection, resource: Resource) -> str:
-    """Return "on", "off" or "incomplete"."""
+    """Return "on", "off", or "incomplete" if a part of the guard is missing or disabled."""
     status: str = ask(connection, "way_out/guard_status", resource.table, resource.name)[0][
         "status"
     ]
@@ -38,15 +41,16 @@ def guard_status(connection: Connection, resource: Resource) -> str:
 
 
 def refuse_guarded(connection: Connection, resource: Resource) -> None:
-    """Raise Refused if the guard would refuse the rows that undo puts back."""
+    """Raise Refused if there is a guard, which would refuse the rows that undo puts back."""
     if guard_status(connection, resource) != "off":
         raise Refused("the guard refuses duplicates: run `python -m db guard off` first")
 
 
 def guard(connection: Connection, action: str, names: Iterable[str] = RESOURCES) -> bool:
-    """Turn guards on or off, or neither, and print how they are; return whether that is well.
+    """Turn guards on or off, or only ask for their status, and print the status of each.
 
-    Raises Refused, which names the resources whose guard is as it was.
+    `action` is "on", "off" or "status". Returns whether all are as asked for; "status" asks for on.
+    Raises Refused, which names the resources whose guard could not be changed.
     """
 
     well = True
@@ -57,7 +61,7 @@ def guard(connection: Connection, action: str, names: Iterable[str] = RESOURCES)
             refuse_relatives(connection, resource)
         refuse_others_objects(connection, resource)
         files = GUARD_ON if action == "on" else GUARD_OFF
-        # In one transaction: a guard is there as a whole or not at all.
+        # All in one transaction, so that a guard is there as a whole or not at all.
         change(connection, [resource.table], [sql_of(f"{name}/{file}") for file in files])
 
     def tell(name: str) -> None:

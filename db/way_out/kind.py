@@ -1,4 +1,7 @@
-"""What a table is: merge, guard and enforce are for an ordinary one, alone in its family."""
+"""Refuses tables other than ordinary ones without parents or children.
+
+merge, guard and enforce are right for ordinary tables only; check_ordinary() says why.
+"""
 
 from db.connection import Row
 from db.resources import Resource
@@ -13,7 +16,10 @@ NAMES = {
 
 
 def why_not_ordinary(table: str, kind: Row) -> str | None:
-    """Return what makes a table other than an ordinary one, or None; `kind` is kind.sql's row."""
+    """Return what makes a table no ordinary one, or None if it is one.
+
+    `kind` is the table's row of sql/way_out/kind.sql.
+    """
     if kind["kind"] in NAMES:
         return f"{table} is {NAMES[kind['kind']]}"
     if kind["parents"]:
@@ -24,18 +30,21 @@ def why_not_ordinary(table: str, kind: Row) -> str | None:
 
 
 def some(tables: list[str]) -> str:
-    """Return their names, and of many the first ones: a table may have thousands of partitions."""
+    """Return the names of the first tables, and how many more there are.
+
+    A table may have thousands of partitions.
+    """
     more = f" and {len(tables) - 3:,} more" if len(tables) > 3 else ""
     return ", ".join(tables[:3]) + more
 
 
 def check_ordinary(table: str, kinds: list[Row]) -> None:
-    """Raise Refused unless the table is there, and an ordinary one.
+    """Raise Refused unless the table is there and an ordinary one.
 
-    merge moves rows by the columns of the table that it is told, so that a child's own would be
-    lost, and undo would put the row into the parent. A unique index, and the guard's triggers, hold
-    in one table; a partitioned one takes no index that is built CONCURRENTLY, and its guard ends
-    where a partition is attached, or its triggers disabled.
+    merge moves the columns of the table that it is given. A row of a child would lose the child's
+    own columns, and undo would put it into the parent. A unique index and the guard's triggers hold
+    in one table only, not in its children. A partitioned table takes no index that is built
+    CONCURRENTLY, and a partition that is attached, or whose triggers are disabled, has no guard.
     """
     if not kinds:
         raise Refused(f"there is no table {table}")
@@ -47,9 +56,10 @@ def check_ordinary(table: str, kinds: list[Row]) -> None:
 
 
 def check_referring(table: str, kinds: list[Row]) -> None:
-    """Raise Refused if a table that refers to a resource has children: no foreign key is theirs.
+    """Raise Refused if a table that refers to a resource has children, other than partitions.
 
-    Partitions have their table's foreign keys, and an UPDATE of it reaches them.
+    Children do not inherit the foreign key. Partitions do, and an UPDATE of their table reaches
+    them.
     """
     for kind in kinds:
         if kind["kind"] != "p" and kind["children"]:

@@ -1,4 +1,4 @@
-"""Merge: of the rows that share a key one stays, and what pointed at the others points at it."""
+"""Merge: keeps one of the rows that share a key, and points at it what referred to the others."""
 
 import asyncio
 import math
@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from tqdm import tqdm
 
 from db.connection import Connection, Row
-from db.header import names_of
+from db.header import names_of, table_of
 from db.loaders import TimeOfDay
 from db.pool import Pool, open_pool
 from db.resources import RESOURCES, Resource
@@ -44,56 +44,58 @@ from db.way_out.moves import (
     family,
     merge_rows,
     restore,
-    table_of,
     tables,
 )
 from db.way_out.references import check_references, held_against
 
-# Keys in one transaction. One by one they make 500 a second, by 20 some 7,000: the time goes into
-# COMMIT and round trips. More would meet the service's requests more often, and repeat more work.
+# How many keys one transaction merges. One key in each makes 500 keys a second, and 20 make some
+# 7,000, because most of the time goes into COMMIT and round trips. More keys would conflict with
+# the service's requests more often, and each conflict would repeat more work.
 BATCH = 20
 
-# How a transaction is tried, until it succeeds: with all items of a batch, with each alone, and
-# alone with all other writers kept out, as a key with thousands of rows, or of rows that refer to
-# them, may need under traffic. Someone's long transaction may keep us from that lock, so we ask
-# more than once.
+# The stages through which an item goes until a transaction succeeds: together with its batch, then
+# alone, and then alone while all other writers wait. Under traffic a key with thousands of rows, or
+# of rows that refer to them, may need the last one. It is tried five times, because somebody's long
+# transaction may keep us from the lock.
 STAGES = ("batch", "alone", *["writers locked out"] * 5)
 
-# Seconds that a transaction may take, waiting for locks included, half of it for one. A request
-# waits for a lock for 2.5; only who waits for more than 1 makes an autovacuum give way.
+# Seconds that a transaction may take, including its waits for locks, each of which may take half of
+# that. It must be less than the 2.5 seconds for which a request waits for a lock. Half of it must
+# be more than the second after which an autovacuum gives way to whoever waits for it.
 SECONDS = 2.2
 
-# Times to go through all duplicates: a key is left out if the row that was to be kept is deleted
-# before its turn. If there are more after that, someone makes new ones, without the guard.
+# How often merge goes through all duplicates. A key is left out of a pass if the row that was to be
+# kept is deleted before its turn. Duplicates after three passes are new ones, which somebody makes
+# without the guard.
 PASSES = 3
 
-# Keys shown of what merge would do, and rows of each.
+# How many keys the plan shows, and how many rows of each.
 EXAMPLES = 5
 
-
-# The types of ids that psycopg would load as values of which str() is not what PostgreSQL writes.
+# The types of ids that are loaded as text, because str() of psycopg's values is not what PostgreSQL
+# writes.
 MOMENTS = ("date", "time", "timestamp", "timestamptz")
 
 
 class WritersGoOn(Exception):
-    """Other writers could take a key that this transaction makes: they must be kept out."""
+    """Other writers could create a key that this transaction makes, and must be kept out."""
 
 
-Work = Callable[[Connection, list[Item]], Awaitable[Tally]]  # in a transaction
+Work = Callable[[Connection, list[Item]], Awaitable[Tally]]  # it runs in a transaction
 
 
 @dataclass(frozen=True)
 class Run:
-    """Some work, on what a query lists."""
+    """What merge or undo does: the work, and the query that lists the items for it."""
 
     work: Work
     query: bytes
     parameters: list[object]
-    title: str
-    unit: str
-    locks: Row  # of lock.sql, on the tables that it changes
+    title: str  # of the progress bar
+    unit: str  # of the progress bar
+    locks: Row  # the row of sql/way_out/lock.sql for the tables that the work changes
     url: str
-    seconds: float
+    seconds: float  # for one transaction
 
 
 def plan(connection: change.Connection, names: Iterable[str] = RESOURCES) -> None:
@@ -120,11 +122,12 @@ def plan(connection: change.Connection, names: Iterable[str] = RESOURCES) -> Non
 async def merge(
     url: str, limit: int | None, seconds: float = SECONDS, names: Iterable[str] = RESOURCES
 ) -> Tally:
-    """Merge all keys that several rows share, or the first `limit` keys, the worst first.
+    """Merge the keys that several rows share, those with the most rows first, at most `limit` keys.
 
-    A key that takes more than `seconds` stays as it is, and so does a resource that notes name.
+    A key that takes longer than `seconds` stays as it is, and is in the notes of the Tally. A
+    resource that cannot be merged is in its `refused`.
 
-    Raises Refused, Unavailable or psycopg.Error; what was committed by then stays merged.
+    Raises Unavailable or psycopg.Error; what was committed by then stays merged.
     """
     total = Tally()
     left = math.inf if limit is None else limit
@@ -141,7 +144,7 @@ async def merge(
 async def _merge_one(
     pool: Pool, url: str, name: str, limit: float, seconds: float, total: Tally
 ) -> int:
-    """Merge the keys of one resource, add up what became of them, return how many they were."""
+    """Merge at most `limit` keys of one resource, add to `total`, and return how many they were."""
     with change.connect(url, "merge") as connection:
         _check(connection, name)
         locks = _locks(connection, family(name))
@@ -157,16 +160,18 @@ async def _merge_one(
         total.rows += tally.rows
         if not tally.rows:
             break
-    total.notes += tally.notes  # of the last pass: an earlier one's may be merged since
+    # Only the notes of the last pass are told, because a later pass may merge what one has left.
+    total.notes += tally.notes
     return seen
 
 
 async def undo(
     url: str, limit: int | None, seconds: float = SECONDS, names: Iterable[str] = RESOURCES
 ) -> Tally:
-    """Put back what was merged, or the last `limit` rows of it, the last first.
+    """Put back the rows that were merged, the last one first, at most `limit` rows.
 
-    Raises Refused, Unavailable or psycopg.Error; what was committed by then stays put back.
+    The Tally is that of merge(). Raises Refused if a file is missing, Unavailable or psycopg.Error;
+    what was committed by then stays put back.
     """
     able: list[str] = []
     refused = Tally()
@@ -201,7 +206,7 @@ def _check(connection: change.Connection, name: str) -> None:
 
 
 def _check_keys(connection: change.Connection, resource: Resource, reference: str) -> None:
-    """Raise Refused if referring rows would come to share a key, and nothing would merge them."""
+    """Raise Refused if rows that refer to this resource would share a key that nothing merges."""
     table = table_of(reference)
     column = names_of(reference)[-1]
     resources = list(RESOURCES)
@@ -240,21 +245,22 @@ def _locks(connection: change.Connection, resources: list[Resource]) -> Row:
 
 
 def _pool(url: str, seconds: float) -> AbstractAsyncContextManager[Pool]:
-    """Connections set up as the service's are, with these seconds for a transaction.
+    """Return a pool with the service's session settings, and these seconds for a transaction.
 
-    Two, because one on which a transaction ran out of time may take a while to be free again.
+    It has two connections, because one whose transaction ran out of time may not be free at once.
     """
     patient = change.patient(url, "merge")
     return open_pool(Settings(database_url=patient, pool_size=2, retry_deadline=seconds))
 
 
 async def _in_batches(pool: Pool, run: Run, limit: float) -> tuple[int, Tally]:
-    """Do the work on what is listed, BATCH items in a transaction; return how many it was."""
+    """Do the work on at most `limit` items, BATCH in a transaction; return how many there were."""
     seen = 0
     total = Tally()
     batches = _batches(run, limit)
     async with aclosing(batches):
-        with tqdm(desc=run.title, unit=run.unit, disable=None) as bar:  # on a terminal only
+        # disable=None shows the bar on a terminal only.
+        with tqdm(desc=run.title, unit=run.unit, disable=None) as bar:
             async for rows in batches:
                 bar.total = min(rows[0]["total"], limit)
                 items = [(row["resource"], row["id"]) for row in rows]
@@ -273,7 +279,7 @@ async def _batches(run: Run, limit: float) -> AsyncGenerator[list[Row]]:
     )
     await connection.pin(MEANING, await connection.search_path())
     _load_moments_as_text(connection)
-    # WITH HOLD: the server keeps the list, and no transaction stays open beside the work.
+    # WITH HOLD lets the server keep the list without a transaction that stays open during the work.
     async with connection, AsyncRawServerCursor(connection, "items", withhold=True) as cursor:
         await cursor.execute(run.query, run.parameters)
         left = limit
@@ -290,13 +296,16 @@ def _load_moments_as_text(connection: Connection) -> None:
 async def _attempt(
     pool: Pool, run: Run, items: list[Item], stage: int = 0, *, locked: bool = False
 ) -> Tally:
-    """Do the work in one transaction or, if that fails, in the next of STAGES."""
+    """Do the work in one transaction and, if that fails, go on with the next of STAGES.
+
+    Raises ReadOnlyDatabase, SchemaMissing, or NoConnection at the last stage.
+    """
     how = STAGES[stage]
     locked = locked or how == "writers locked out"
 
     async def transaction(connection: Connection) -> Tally:
         _load_moments_as_text(connection)
-        # First, so that the snapshot is younger than the lock.
+        # The lock comes first, so that the snapshot is younger than the lock.
         await connection.execute(run.locks["alone" if locked else "shared"].encode())
         if run.work is merge_keys and not locked:
             await _check_guarded(connection, items[0][0])
@@ -317,7 +326,7 @@ async def _attempt(
             resource, id_ = items[0]
             return Tally(notes=[f"{resource} {id_} stays as it is: {_reason(error)}"])
     if locked:
-        await asyncio.sleep(random.uniform(0.5, 1) * run.seconds)  # who waited for us goes on
+        await asyncio.sleep(random.uniform(0.5, 1) * run.seconds)  # the writers that waited go on
     total = Tally()
     for item in items:
         total.add(await _attempt(pool, run, [item], stage + 1, locked=locked))
@@ -325,11 +334,12 @@ async def _attempt(
 
 
 async def _check_guarded(connection: Connection, name: str) -> None:
-    """Raise WritersGoOn if to merge makes keys, and the guard does not watch over them.
+    """Raise WritersGoOn if merging this resource makes new keys and the guard is not on.
 
-    A row that comes to refer to another one may get a new key by it. Whoever creates that key
-    meanwhile meets us in a row of the guard's. Without it only our predicate locks would tell, and
-    PostgreSQL forgets those of transactions that ended while a longer one goes on.
+    A child that is pointed at another parent gets a new key. With the guard on, a writer that
+    creates that key at the same time waits at the guard's row for the key. Without the guard only
+    predicate locks would tell, and PostgreSQL forgets those of transactions that have ended while a
+    longer one runs.
     """
     if children(RESOURCES[name]):
         for each in family(name):
@@ -344,12 +354,15 @@ def _reason(error: Exception) -> str:
         return f"{cause or error} (see --seconds)"
     reason = str(error).partition("\n")[0]
     if isinstance(error, psycopg.IntegrityError) and error.diag.message_detail:
-        reason += f" ({error.diag.message_detail.rstrip('.')})"  # which rows are in the way
+        reason += f" ({error.diag.message_detail.rstrip('.')})"  # it names the row in the way
     return reason
 
 
 async def merge_keys(connection: Connection, items: list[Item]) -> Tally:
-    """Merge all rows that share a key with one of the items, which are of one resource."""
+    """Merge the rows that share a key with one of the items, all of one resource.
+
+    Raises Refused, Unmergeable or psycopg.Error.
+    """
     name = items[0][0]
     for each in family(name):
         foreign_keys = await ask(connection, "way_out/foreign_keys", *held_against(each))

@@ -1,6 +1,5 @@
-"""What merge and its undo do to rows, in a transaction that has begun."""
+"""Moves rows for merge and its undo, in a transaction that the caller has begun."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,13 +7,14 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from db.connection import Connection, Row
+from db.header import names_of, table_of
 from db.queries import QUERIES
 from db.resources import RESOURCES, Resource
 from db.way_out.change import sql_of
 
-Id = Any  # as psycopg loads it
-Pairs = list[tuple[Id, Id]]  # the id of a row that goes, and the id of the one that stays
-Item = tuple[str, Id]  # a resource and an id
+Id = Any  # an id as psycopg loads it
+Pairs = list[tuple[Id, Id]]  # the id of a row that goes, and the id of the row that stays
+Item = tuple[str, Id]  # a resource's name, and the id of a row
 
 
 class Unmergeable(Exception):
@@ -23,11 +23,11 @@ class Unmergeable(Exception):
 
 @dataclass
 class Tally:
-    """What became of some items."""
+    """The outcome of some items."""
 
-    rows: Counter[str] = field(default_factory=Counter)  # how many were moved, by resource
-    notes: list[str] = field(default_factory=list)  # what was not, or not wholly, and why
-    refused: list[str] = field(default_factory=list)  # the resources that were not begun, and why
+    rows: Counter[str] = field(default_factory=Counter)  # how many rows were moved, by resource
+    notes: list[str] = field(default_factory=list)  # items not moved, or not wholly, and why
+    refused: list[str] = field(default_factory=list)  # resources that were not begun, and why
 
     def add(self, other: "Tally") -> None:
         self.rows += other.rows
@@ -35,33 +35,29 @@ class Tally:
         self.refused += other.refused
 
 
-def table_of(reference: str) -> str:
-    """Return the table of a "table.column", as SQL has it."""
-    named = re.fullmatch(r'(.+)\.(?:"(?:[^"]|"")+"|[^".]+)', reference)
-    assert named is not None, reference
-    return named[1]
-
-
 def children(resource: Resource) -> dict[str, Resource]:
-    """Return, by reference, the resources of whose rows some share a key once this is merged."""
-    by_table = {each.table: each for each in RESOURCES.values()}
+    """Return the resources whose rows may come to share a key when this one is merged.
+
+    They are by the reference, "table.column", that their key holds.
+    """
+    by_table = {names_of(each.table): each for each in RESOURCES.values()}
     return {
-        reference: by_table[table_of(reference)]
+        reference: by_table[names_of(reference)[:-1]]
         for reference in resource.references
         if f"{reference}/collisions" in resource.files
     }
 
 
 def family(name: str) -> list[Resource]:
-    """Return a resource, its children, and theirs."""
+    """Return a resource, its children, their children, and so on."""
     found = [RESOURCES[name]]
-    for each in found:  # which grows meanwhile
+    for each in found:  # the list grows while it is gone through
         found += [child for child in children(each).values() if child not in found]
     return found
 
 
 def tables(resources: list[Resource]) -> list[str]:
-    """Return the tables of some resources, and those that refer to them."""
+    """Return the tables of some resources, and the tables that refer to those."""
     referring = {table_of(reference) for each in resources for reference in each.references}
     return sorted({each.table for each in resources} | referring)
 
@@ -73,35 +69,37 @@ async def merge_rows(
     tally: Tally,
     under_way: frozenset[tuple[str, str]] = frozenset(),
 ) -> None:
-    """Move rows into merged, and what points at them to the rows that stay. Raises Unmergeable.
+    """Move rows into the table merged, and point what refers to them at the rows that stay.
 
-    `under_way` are the resources and ids of the rows that go and that this is done for: those that
-    these rows refer to.
+    Children that would come to share a key are merged first, by a call for them. `under_way` has
+    the rows for whose sake that is done, as resources and ids. Raises Unmergeable or psycopg.Error.
     """
     if not pairs:
         return
     name = resource.name
     ids, kept = [id_ for id_, _ in pairs], [kept for _, kept in pairs]
     going = frozenset((name, as_text(id_)) for id_ in ids)
-    # A table that refers to itself, or tables in a circle: this would have no end.
+    # Rows that refer to each other in a circle would be merged for each other's sake without end.
     if going & under_way:
         raise Unmergeable("rows refer to each other in a circle")
-    # By a lock, not by a conflict: a row that is merged into one that goes meanwhile would be lost.
+    # The rows that stay are locked, because serializable transactions alone do not keep every
+    # writer from deleting one. Rows that were merged into a deleted row would be lost.
     if len(await ask(connection, f"{name}/keep", list(set(kept)))) < len(set(kept)):
-        raise Unmergeable("the row that it would be merged into is out of reach")
+        raise Unmergeable("the row that would stay cannot be locked: a policy may hide it")
     pointed: dict[str, dict[str, list[str]]] = {}
     sharing = children(resource)
     for reference in resource.references:
         folder = f"{name}/{reference}"
-        # First the rows that would share a key when they point at one row: the guard, if it is on,
-        # refuses to make them.
+        # The children that will share a key are merged before they are pointed at one row, because
+        # the guard, if it is on, refuses a second row for a key.
         if child := sharing.get(reference):
             rows = await ask(connection, f"{folder}/collisions", ids, kept)
             colliding = [(row["id"], row["kept"]) for row in rows]
             await merge_rows(connection, child, colliding, tally, under_way | going)
         for row in await ask(connection, f"{folder}/repoint", ids, kept):
             pointed.setdefault(as_text(row["id"]), {})[reference] = row["moved"]
-        # A trigger or a policy may have kept a row where it was. A cascade would delete it.
+        # If a trigger or a policy has kept a row from being pointed at the new one, ON DELETE
+        # CASCADE would delete that row.
         if await ask(connection, f"{folder}/left", ids):
             raise Unmergeable(f"{reference} still refers to it")
     removed = await ask(connection, f"{name}/remove", ids, kept, Jsonb(pointed))
@@ -113,7 +111,10 @@ async def merge_rows(
 
 
 async def restore(connection: Connection, items: list[Item]) -> Tally:
-    """Put merged rows back, and let what pointed at them point at them again."""
+    """Put merged rows back, and point at them again what referred to them before the merge.
+
+    Raises Unmergeable or psycopg.Error.
+    """
     tally = Tally()
     for resource, id_ in items:
         for row in await ask(connection, f"{resource}/restore", as_text(id_)):
@@ -135,11 +136,14 @@ async def restore(connection: Connection, items: list[Item]) -> Tally:
 
 
 def as_text(id_: Id) -> str:
-    """Return an id as PostgreSQL writes it as text."""
+    """Return an id as text, as PostgreSQL writes it."""
     return str(id_).lower() if isinstance(id_, bool) else str(id_)
 
 
 async def ask(connection: Connection, query: str, *parameters: object) -> list[Row]:
-    """Run one SQL file and return its rows."""
+    """Run one SQL file, as "way_out/kind", and return its rows.
+
+    Raises Refused if there is no such file, or psycopg.Error.
+    """
     cursor = await connection.execute(sql_of(query), parameters)
     return await cursor.fetchall() if cursor.description else []

@@ -1,28 +1,26 @@
-"""The foreign keys that refer to a resource, held against the files that follow them."""
+"""Compares the foreign keys that refer to a resource with the files that it has for them."""
 
 from typing import Any
 
 from db.connection import Row
-from db.header import names_of
+from db.header import names_of, table_of
 from db.resources import Resource
 from db.way_out.change import Refused
-from db.way_out.moves import table_of
 
 
 def held_against(resource: Resource) -> list[Any]:
-    """Return the parameters of foreign_keys.sql, which finds what a resource has no files for."""
+    """Return the parameters of sql/way_out/foreign_keys.sql for a resource."""
     references = resource.references
-    names = [names_of(each) for each in references]
-    # A folder whose name has no table in it is found to have no foreign key.
-    tables = [
-        table_of(each) if len(parts) > 1 else None
-        for each, parts in zip(references, names, strict=True)
-    ]
-    return [resource.table, references, tables, [parts[-1] for parts in names]]
+    # A folder whose name has no table in it gets NULL, for which no foreign key is found.
+    tables = [table_of(each) or None for each in references]
+    return [resource.table, references, tables, [names_of(each)[-1] for each in references]]
 
 
 def check_references(resource: Resource, foreign_keys: list[Row]) -> None:
-    """Raise Refused unless the foreign keys to a resource are those that there are files for."""
+    """Raise Refused unless each foreign key to a resource has files, and each file a foreign key.
+
+    `foreign_keys` are the rows of sql/way_out/foreign_keys.sql.
+    """
     if unknown := [key["referring"] for key in foreign_keys if key["reference"] is None]:
         raise Refused(
             "a foreign key that merge has no SQL for would delete rows or refuse:"

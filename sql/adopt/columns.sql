@@ -1,6 +1,6 @@
--- The columns of a table: name, quoted, type, bare (the type without length or digits), type_schema, type_name, category (as in pg_type), not_null, default_value (as SQL, of the column or else of its domain), generated, identity, collation (if not the type's own), labels (of an enum), primary_key (the column alone is), indexed (first in a btree that is not unique), set_by (the tables that a delete of a row sets it by, to NULL or its default).
+-- The columns of a table: name, quoted, type, bare (the type without length or digits), type_schema, type_name, category (as in pg_type), not_null, default_value (as SQL, of the column or else of its domain), generated, identity, collation (if it is not the type's own), labels (those of an enum), primary_key (whether this column alone is it), indexed (whether a btree that is not unique begins with it), set_by (the tables whose deleted rows set it to NULL or to its default).
 -- $1 table oid
--- It runs where the search_path is pg_catalog alone, so that all other names have their schema.
+-- The search_path is pg_catalog alone here, so that PostgreSQL writes all other names with their schema.
 WITH RECURSIVE based AS (
     SELECT attnum, atttypid AS type, atttypmod AS modifier, attnotnull AS not_null
     FROM pg_catalog.pg_attribute
@@ -8,7 +8,7 @@ WITH RECURSIVE based AS (
       AND attnum OPERATOR(pg_catalog.>) 0::smallint
       AND NOT attisdropped
     UNION ALL
-    -- A domain is what it is made of.
+    -- For a domain, take the type on which it is based.
     SELECT attnum, typbasetype, typtypmod, not_null OR typnotnull
     FROM based
     INNER JOIN pg_catalog.pg_type
@@ -68,7 +68,7 @@ SELECT
         WHERE conrelid OPERATOR(pg_catalog.=) attrelid
           AND contype OPERATOR(pg_catalog.=) 'f'::"char"
           AND confdeltype OPERATOR(pg_catalog.=) ANY (ARRAY['n', 'd']::"char"[])
-          -- From PostgreSQL 15 on it may set some of its columns alone.
+          -- Since PostgreSQL 15, ON DELETE SET NULL and SET DEFAULT may name some of the columns.
           AND CASE pg_catalog.jsonb_typeof(
               pg_catalog.to_jsonb(pg_constraint) OPERATOR(pg_catalog.->) 'confdelsetcols'
           )

@@ -1,4 +1,4 @@
--- What PostgreSQL has made of an index's first column and of its condition: expression, condition.
+-- The first column of an index and its condition, as PostgreSQL writes them: expression, condition.
 -- $1 index text
 SELECT
     pg_catalog.pg_get_indexdef(indexrelid, 1, TRUE) AS expression,

@@ -1,4 +1,4 @@
--- The foreign keys that refer to a table, several of the same columns as one: oid (of the table that refers), kind, schema, table_name, bare, columns, refers_to (both quoted where SQL quotes them), cascades, key (the columns of that table's primary key).
+-- The foreign keys that refer to a table; several on the same columns are one row: oid (of the table that refers), kind, schema, table_name (both quoted where SQL quotes them), bare, columns, refers_to, cascades (whether one of them is ON DELETE CASCADE), key (the columns of the referring table's primary key).
 -- $1 table oid
 SELECT
     conrelid::bigint AS oid,

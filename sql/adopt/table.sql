@@ -1,6 +1,6 @@
--- A table by its name as SQL has it: oid, kind (as in pg_class), schema, table_name (both quoted where SQL quotes them), bare (not quoted), visible (found without its schema), type_visible (its row type is, too), version (of the server, as 180006). No row if there is none.
+-- A table by its name as it stands in SQL: oid, kind (as in pg_class), schema, table_name (both quoted where SQL quotes them), bare (not quoted), visible (whether it is found without its schema), type_visible (whether its row type is, too), version (of the server, as 180006). No row if there is no such table.
 -- $1 name text
--- It runs where the search_path is the caller's own: names have their schema.
+-- The search_path is the caller's own here, so all names of PostgreSQL have their schema.
 SELECT
     pg_class.oid::bigint AS oid,
     relkind::pg_catalog.text AS kind,

@@ -1,4 +1,4 @@
--- A type by its number: oid, bare (its name, without length or digits), type_name (without its schema), category (as in pg_type).
+-- A type by its oid: oid, bare (its name without length or digits), type_name (its name without the schema), category (as in pg_type).
 -- $1 type oid
 SELECT
     oid::bigint AS oid,

@@ -1,9 +1,9 @@
--- The guard: refuses a row of departments whose key another one has, as a unique constraint would, whatever rows were there before. No row.
--- SECURITY DEFINER, so that writers need no right on its locks; and, since it runs as its owner, with a
--- search_path of the owner's choosing, functions by their schema, and types that leave no choice.
--- row_security off: where a policy would hide rows from it, it fails. jit off: without sequential scans a
--- plan that has to do one is dear enough to be compiled, for a tenth of a second.
--- use_column: a name that the table's columns and the function's variables share is the column's.
+-- Makes the guard: it refuses a row of departments whose key another row has, as a unique constraint would, and leaves the rows that are there. No row.
+-- SECURITY DEFINER lets it write to its locks, on which writers need no right. Because it runs with its
+-- owner's rights, its search_path is fixed, functions have their schema, and exact types leave no choice of
+-- operators. With row_security off it fails where a policy would hide rows from it. With enable_seqscan off,
+-- a plan that must scan the table costs so much that jit would compile it for a tenth of a second, so jit is
+-- off. use_column lets a name that is both a column's and a variable's mean the column.
 CREATE FUNCTION departments_guard() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT
@@ -15,8 +15,8 @@ AS $$
 DECLARE
     other bigint;
 BEGIN
-    -- What was committed before the guard came left no lock, and a snapshot from before that commit
-    -- does not show it either. Such a snapshot does not show this trigger: each guard has its own.
+    -- A row that was committed before the guard was made left no lock here, and an older snapshot does
+    -- not show the row either. Such a snapshot does not show this guard's trigger, and is refused.
     IF NOT EXISTS (
         SELECT
         FROM pg_catalog.pg_trigger
@@ -29,8 +29,8 @@ BEGIN
             HINT = 'The transaction might succeed if retried.';
     END IF;
 
-    -- Waits for whoever writes this key. Then READ COMMITTED sees, in the next statement, what they
-    -- committed; a transaction whose snapshot is older than that commit fails here, with 40001.
+    -- This waits for every other writer of the key. At READ COMMITTED the next statement then sees what
+    -- the other writer committed. A transaction whose snapshot is older than that fails here, with 40001.
     INSERT INTO departments_guard_locks (hash)
     VALUES (pg_catalog.hash_record_extended(ROW(NEW.name::text), 0::bigint))
     ON CONFLICT (hash) DO UPDATE SET hash = EXCLUDED.hash;

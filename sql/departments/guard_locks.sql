@@ -1,3 +1,3 @@
--- The rows by which writers of one key wait for each other. No row.
--- Two keys that have the same hash wait for each other, too, which does no harm.
+-- Makes the table in which the writers of one key wait for each other. No row.
+-- Writers of two keys with the same hash wait for each other, too, which does no harm.
 CREATE TABLE departments_guard_locks (hash bigint PRIMARY KEY);

@@ -1,4 +1,4 @@
--- Puts what this transaction makes, and its guard's function looks up, beside departments, and temporary tables last: set_config.
+-- Sets the search_path to the schema of departments, with pg_temp last, for what this transaction makes and for the guard's function: set_config.
 SELECT set_config('search_path'::text, relnamespace::regnamespace::text || ', pg_temp', TRUE)
 FROM pg_class
 WHERE oid = 'departments'::regclass::oid;

@@ -1,2 +1,2 @@
--- Builds the unique index of departments while writers go on. No row. It stays behind INVALID where it fails.
+-- Builds the unique index of departments while writers go on. No row. If it fails, it leaves an INVALID index.
 CREATE UNIQUE INDEX CONCURRENTLY departments_key ON departments (name);

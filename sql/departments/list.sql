@@ -2,7 +2,7 @@
 -- $1 after bigint, or NULL for the start
 -- $2 limit bigint
 -- $3 name text, or NULL for any
--- With the whole key, the hash condition lets departments_lookup find the row.
+-- If a request has the whole key, departments_lookup serves the condition about the hash.
 SELECT id, name, created_at
 FROM departments
 WHERE ($1::bigint IS NULL OR id OPERATOR(pg_catalog.>) $1::bigint)

@@ -1,4 +1,4 @@
--- What merge would do to departments: keys, removed, referring (rows that refer to those removed).
+-- What merge would do to departments: keys (how many would keep one row), removed (how many rows), referring (how many rows refer to those).
 WITH ranked AS (
     SELECT
         departments.id,

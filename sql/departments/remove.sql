@@ -1,9 +1,9 @@
--- Moves rows of departments into merged: id, whole (whether the JSON holds all of the row), of each.
--- $1 ids bigint[]
--- $2 kept bigint[], for each of them the one that stays
--- $3 pointed jsonb, by id, what pointed at it: {"7": {"table.column": ["1", "2"]}}
--- ONLY: a row of a child has columns that are not in the JSON.
--- departments.*, not departments: a column may have that name.
+-- Moves rows of departments into the table merged: id, whole (whether the JSON holds all of the row).
+-- $1 ids bigint[], the rows that go
+-- $2 kept bigint[], for each of them the row that stays
+-- $3 pointed jsonb, by id, the rows that referred to it: {"7": {"table.column": ["1", "2"]}}
+-- ONLY leaves rows of a child table, whose own columns would not be in the JSON.
+-- departments.* is the whole row, and departments alone might be a column of that name.
 WITH these_pairs AS (
     SELECT id, kept
     FROM unnest($1::bigint[], $2::bigint[]) AS these_pairs (id, kept)

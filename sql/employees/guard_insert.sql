@@ -1,5 +1,5 @@
 -- The guard's trigger for new rows of employees. No row.
--- AFTER, because a BEFORE trigger that comes later could still change the key.
+-- It fires AFTER the insert, because a later BEFORE trigger could still change the key.
 CREATE TRIGGER employees_guard_insert
 AFTER INSERT ON employees
 FOR EACH ROW

@@ -1,2 +1,2 @@
--- Drops the guard's function, and with it its triggers. No row.
+-- Drops the guard's function and its triggers. No row.
 DROP FUNCTION IF EXISTS employees_guard() CASCADE;

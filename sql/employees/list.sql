@@ -3,7 +3,7 @@
 -- $2 limit bigint
 -- $3 department_id bigint, or NULL for any
 -- $4 name text, or NULL for any, needs department_id
--- With the whole key, the hash condition lets employees_lookup find the row.
+-- If a request has the whole key, employees_lookup serves the condition about the hash.
 SELECT id, department_id, name, created_at
 FROM employees
 WHERE ($1::bigint IS NULL OR id OPERATOR(pg_catalog.>) $1::bigint)

@@ -1,4 +1,4 @@
--- Puts a row of employees back, all of its columns, and takes it out of merged: kept, pointed, changed (the columns that are not as they were).
+-- Puts a row of employees back, with all of its columns, and takes it out of the table merged: kept, pointed, changed (the columns that are not as they were).
 -- $1 id text
 WITH taken AS (
     DELETE FROM merged

@@ -1,9 +1,9 @@
 -- The row of employees with this key, the lowest id where several share it, and how many do: id bigint, department_id bigint, name text, created_at timestamp with time zone, copies bigint. No row if there is none.
 -- $1 department_id bigint
 -- $2 name text
--- Exact types leave PostgreSQL no choice of operators and functions but its own, whatever others made.
--- Only employees_lookup can serve the hash condition: no index serves IS NOT DISTINCT FROM, and
--- MATERIALIZED keeps ORDER BY from choosing the primary key. So the predicate lock is one page.
+-- Only employees_lookup can serve this, so that the predicate lock is one page of it: no other index has
+-- the hash, none serves IS NOT DISTINCT FROM, and MATERIALIZED keeps ORDER BY from using the primary key.
+-- The casts to exact types let PostgreSQL choose no operator or function but its own.
 WITH same_key AS MATERIALIZED (
     SELECT id, department_id, name, created_at
     FROM employees

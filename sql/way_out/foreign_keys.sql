@@ -1,9 +1,10 @@
--- The foreign keys to a table, held against those that there are files for: referring ("table.column", as it is in this search_path; NULL where a reference has no foreign key), reference ($2's own words; NULL where a foreign key has no files).
+-- The foreign keys that refer to a table, and the references that have files: referring ("table.column" as written in this search_path; NULL if the reference has no foreign key), reference (as in $2; NULL if the foreign key has no files).
 -- $1 table text
 -- $2 references text[], the folders' names
--- $3 tables text[], their tables
--- $4 columns text[], their columns
--- By the table and the column themselves: how a table is written depends on the search_path.
+-- $3 tables text[], the table of each
+-- $4 columns text[], the column of each
+-- They are compared by the oid of the table and the number of the column, because the search_path
+-- decides how a table is written.
 WITH there AS (
     SELECT
         conrelid,

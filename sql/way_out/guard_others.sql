@@ -1,6 +1,6 @@
--- What bears the name of a guard's function or locks beside a table, and is none of a guard's: description. No row if there is nothing.
+-- The functions and tables in a table's schema that have the name of a part of its guard and are no such part: description. No row if there are none.
 -- $1 table text
--- $2 resource text, after which the guard's parts are called
+-- $2 resource text, with which the names of the guard's parts begin
 SELECT 'the function ' || pg_proc.oid::regprocedure::text AS description
 FROM pg_class
 INNER JOIN pg_proc ON pronamespace = relnamespace AND proname::text = $2::text || '_guard'

@@ -1,6 +1,6 @@
--- The guard of a table: "on", "off", or "incomplete" where something has disabled or removed a part of it: status.
+-- Whether a table's guard is "on", "off", or "incomplete" because a trigger is disabled or missing: status.
 -- $1 table text
--- $2 resource text, after which the triggers are called
+-- $2 resource text, with which the names of the triggers begin
 SELECT
     CASE count(*) FILTER (WHERE tgenabled = 'A')
         WHEN 2 THEN 'on'

@@ -1,4 +1,4 @@
--- The indexes of a table, and one of another table that has the name $2 in its schema: name, sql_name, mine (whether it is the table's), is_unique, valid, is_constraint, keys (in alphabetical order), nulls_equal, predicate, definition (method, keys, options and predicate).
+-- The indexes of a table, and an index of another table in its schema if it has the name $2: name, sql_name, mine (whether it is of this table), is_unique, valid, is_constraint, keys (in alphabetical order), nulls_equal, predicate, definition (method, keys, options and predicate).
 -- $1 table text
 -- $2 name text
 SELECT
@@ -13,7 +13,7 @@ SELECT
         FROM pg_catalog.generate_series(1, indnkeyatts::integer) AS number
         ORDER BY 1
     ) AS keys,
-    -- A column that pg_index has since PostgreSQL 15.
+    -- pg_index has this column only since PostgreSQL 15.
     coalesce((pg_catalog.to_jsonb(pg_index) ->> 'indnullsnotdistinct'::text)::boolean, FALSE) AS nulls_equal,
     pg_get_expr(indpred, indrelid) AS predicate,
     substr(

@@ -1,4 +1,4 @@
--- What a table is and what it inherits from or to: name (without its schema), kind ("r" for an ordinary table, as in pg_class), parents, children (partitions, too). No row if there is no such table.
+-- The kind of a table, and its relatives by inheritance or partitioning: name (without its schema), kind ("r" for an ordinary table, as in pg_class), parents, children. No row if there is no such table.
 -- $1 table text
 SELECT
     relname::text AS name,

@@ -1,6 +1,6 @@
 -- The statements that lock tables until the transaction ends: shared (no foreign key can be added; readers and writers go on), alone (all other writers are kept out).
 -- $1 tables text[]
--- PostgreSQL puts them together, because LOCK TABLE takes no parameters, and quotes the names.
+-- LOCK TABLE takes no parameters, so PostgreSQL puts the statements together, and quotes the names.
 WITH locked AS (
     SELECT string_agg(to_regclass(name)::text, ', ') AS names
     FROM pg_catalog.unnest($1::text[]) AS tables (name)

@@ -1,7 +1,7 @@
 -- Makes the table merged, unless it is there. No row.
--- It has the rows that merge removed: whole, as JSON, with the id of the row kept in the place of each,
--- and the ids of the rows, by "table.column", that pointed at it and now point at that one. The steps
--- are in order. Ids are text, for the tables that they come from have them in types of their own.
+-- It has the rows that merge removed: each whole, as JSON, with the id of the row that was kept in its
+-- place. "pointed" has the ids of the rows that referred to it, by "table.column". step is their order.
+-- Ids are text, because the tables have ids of different types.
 CREATE TABLE IF NOT EXISTS merged (
     step bigint GENERATED ALWAYS AS IDENTITY,
     resource text NOT NULL,

@@ -1,4 +1,4 @@
--- The columns of merged for ids that are not text yet, as an earlier version made them: name.
+-- The columns for ids in merged that are not text, because an earlier version made them: name.
 SELECT attname::text AS name
 FROM pg_attribute
 WHERE attrelid = to_regclass('merged'::text)::oid

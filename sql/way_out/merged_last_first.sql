@@ -1,4 +1,4 @@
--- What merge removed from these resources, the last step first: resource, id, total (how many there are).
+-- The rows that merge removed from these resources, the last one first: resource, id, total (how many there are).
 -- $1 resources text[]
 SELECT resource, id, count(*) OVER () AS total
 FROM merged

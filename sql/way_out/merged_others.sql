@@ -1,5 +1,5 @@
--- The table merged, if it is not the one that merge makes: name, missing (the columns that it lacks). No row if all is well, or if there is none.
--- The columns id and kept tell nothing, for any table may have them.
+-- A table merged that is somebody else's: name, missing (the columns that it lacks). No row if it is merge's, or if there is none.
+-- The columns id and kept are not looked for, because any table may have columns of these names.
 SELECT
     pg_class.oid::regclass::text AS name,
     pg_catalog.array_agg(wanted ORDER BY wanted) AS missing

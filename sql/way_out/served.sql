@@ -1,9 +1,9 @@
--- The resources of a table, and whether the key of each, or its condition, has a column: resource, has_column (NULL where its lookup's index is missing).
+-- The resources of a table, and whether a column is in the key of each, or in its condition: resource, has_column (NULL if its lookup's index is missing).
 -- $1 table text
 -- $2 column text
 -- $3 resources text[], all that there are
--- $4 tables text[], theirs
--- By what the lookup's index depends on, for that has the columns inside its expressions, too.
+-- $4 tables text[], the table of each
+-- The lookup's index depends on all these columns, also on those inside an expression.
 SELECT
     resource,
     (

@@ -56,7 +56,7 @@ def test_changes_are_served(service: Service, root: Path, tmp_path: Path) -> Non
     get = root / "tags" / "get.sql"
     right = get.read_bytes()
     get.write_bytes(right.replace(b'"colour" text', b'"colour" text[]'))
-    until(lambda: f"what is served stays as it was: {get}:1: colour is text[]" in log(service))
+    until(lambda: f"the changed files are not served: {get}:1: colour is text[]" in log(service))
     assert ask(service, "/tags").json()["items"][0]["name"] == "old"
     get.write_bytes(right)
     rmtree(root / "labels")

@@ -173,7 +173,7 @@ def test_a_full_folder_costs_the_sum_and_not_the_service(database: str) -> None:
     with serving(DATABASE_URL=database, PROMETHEUS_MULTIPROC_DIR="/dev/full") as service:
         assert service.post("/departments", name="Ada").status_code == 201
         assert value(service, "onerow_rows_total", outcome="created") == 1
-        assert "the metrics are each worker's own" in service.log.read_text()
+        assert "each worker has only its own metrics" in service.log.read_text()
 
 
 def test_a_post_that_meets_a_defect_is_counted(database: str) -> None:

@@ -77,7 +77,7 @@ def test_yugabytedb_is_told_not_to_retry_by_itself() -> None:
 def test_what_only_postgresql_has_is_refused(command: list[str], distributed: str) -> None:
     status, _, errors = legacy.run(distributed, *command, ENGINE="cockroachdb")
     assert status == 1
-    assert "this is CockroachDB" in errors
+    assert "the server is CockroachDB" in errors
 
 
 def test_a_server_that_cannot_be_asked_does_not_hold_up_the_start() -> None:

@@ -33,7 +33,6 @@ GUARD = r"""\i sql/{0}/guard_locks.sql
 \i sql/{0}/guard.sql
 """
 NO_INDEX = "DROP INDEX IF EXISTS {0}_key;\n"
-INDEX = NO_INDEX + "CREATE UNIQUE INDEX {0}_key ON {0} (id);\n"
 BEFORE = {
     "guard_insert": GUARD,
     "guard_update": GUARD,
@@ -41,8 +40,7 @@ BEFORE = {
 \i sql/{{0}}/guard_update.sql
 """,
     "index": NO_INDEX,
-    "index_drop": INDEX,
-    "constraint": INDEX,
+    "constraint": NO_INDEX + "CREATE UNIQUE INDEX {0}_key ON {0} (id);\n",
     "lookup": "DROP INDEX {0}_lookup;\n",
 }
 

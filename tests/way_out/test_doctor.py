@@ -599,7 +599,10 @@ def test_an_index_of_something_else_that_has_the_keys_name(index: str, patient: 
 
 def test_no_foreign_key_to_departments(patient: str) -> None:
     sql(patient, "ALTER TABLE employees DROP CONSTRAINT employees_department_id_fkey")
-    detail = "employees.department_id has no foreign key to departments: rows may lose theirs"
+    detail = (
+        "employees.department_id has no foreign key to departments,"
+        " so its rows may refer to one that is gone"
+    )
     assert troubles(as_role(patient)) == [("FAIL", "departments references", detail)]
 
 

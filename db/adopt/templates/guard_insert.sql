@@ -1,5 +1,5 @@
 -- The guard's trigger for new rows of {{ name }}. No row.
--- AFTER, because a BEFORE trigger that comes later could still change the key.
+-- It fires AFTER the insert, because a later BEFORE trigger could still change the key.
 CREATE TRIGGER {{ quoted(name ~ "_guard_insert") }}
 AFTER INSERT ON {{ table }}
 FOR EACH ROW

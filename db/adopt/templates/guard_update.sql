@@ -1,5 +1,5 @@
 -- The guard's trigger for rows of {{ name }} that get another key. No row.
--- Not UPDATE OF: that would miss a key changed by a BEFORE trigger.
+-- UPDATE OF the key's columns would miss a key that a BEFORE trigger has changed.
 CREATE TRIGGER {{ quoted(name ~ "_guard_update") }}
 AFTER UPDATE ON {{ table }}
 FOR EACH ROW

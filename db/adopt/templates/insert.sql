@@ -5,12 +5,12 @@
 {% if attributes | selectattr("default") | list %}
 -- Where a parameter with a default is NULL, PostgreSQL evaluates the default of its column.
 {% endif %}
--- An insert must come within 50 ms of its transaction's begin. PostgreSQL remembers a committed
--- serializable transaction, and with it the conflict with what it has read, for as long as its pool
--- has room: for the next 1,360 transactions by default. In 50 ms that is 27,000 a second.
--- The end fails, and so the transaction, with what it says as an invalid boolean: after BEFORE triggers and
--- the columns' types have had their way, the row must be there, in time, with the key that was sent
--- and with its hash, which a column's own collation may make another.
+-- An insert must come within 50 ms of its transaction's begin. PostgreSQL sees a conflict with a committed
+-- serializable transaction only while it remembers that one, by default for the next 1,360 transactions.
+-- For 50 ms that covers 27,000 transactions a second.
+-- BEFORE triggers and the columns' types may change the row. The end checks that it is there, in time, with
+-- the key that was sent and with the same hash, which a column's own collation may change. If not, the cast
+-- to boolean fails, and with it the transaction: the error quotes the words, by which the service knows why.
 WITH missing AS MATERIALIZED (
     SELECT {{ given | join(", ") }}
     WHERE NOT EXISTS (
@@ -32,7 +32,7 @@ inserted AS (
     SELECT {{ set_names }}
     FROM missing
 {% if where %}
-    -- A row outside the condition counts as none: the next request would make one more.
+    -- A row outside the condition counts as none, because the next request would not find it.
     RETURNING CASE WHEN {{ where() }} THEN tableoid END AS tableoid, {{ listed }}
 {% else %}
     RETURNING tableoid, {{ listed }}

@@ -1,6 +1,6 @@
--- Keeps rows of {{ name }} as they are until the transaction ends: id, of each.
+-- Locks rows of {{ name }}, so that nobody changes or deletes them until the transaction ends: id.
 -- $1 ids {{ id.bare_type }}[]
--- Fails with 40001 where one was changed or deleted since the snapshot. SHARE lets others refer to it.
+-- It fails with 40001 if one was changed or deleted since the snapshot. FOR SHARE lets new rows refer to them.
 SELECT {{ id.as_id }}
 FROM {{ table }}
 WHERE {{ id.sql }} {{ id.operator("=") }} ANY ($1::{{ id.bare }}[])

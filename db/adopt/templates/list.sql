@@ -5,7 +5,7 @@
 -- ${{ loop.index + 2 }} {{ each.header }}
 {% endfor %}
 {% if hashed %}
--- With the whole key, the hash condition lets {{ name }}_lookup find the row.
+-- If a request has the whole key, {{ name }}_lookup serves the condition about the hash.
 {% endif %}
 SELECT {{ listed }}
 FROM {{ table }}

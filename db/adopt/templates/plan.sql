@@ -1,4 +1,4 @@
--- What merge would do to {{ name }}{{ ", the rows that they refer to merged before" if parents }}: keys, removed, referring (rows that refer to those removed).
+-- What merge would do to {{ name }}{{ " once the rows that they refer to are merged" if parents }}: keys (how many would keep one row), removed (how many rows), referring (how many rows refer to those).
 WITH {% for parent in parents %}{{ parent.alias }} AS (
     SELECT {{ parent.id.as_id }}, pg_catalog.first_value({{ parent.id.sql }}) OVER (PARTITION BY {{ parent.partition | join(", ") }} ORDER BY {{ parent.id.sql }}) AS kept
     FROM {{ parent.table }}

@@ -1,9 +1,9 @@
--- Moves rows of {{ name }} into merged: id, whole (whether the JSON holds all of the row), of each.
--- $1 ids {{ id.bare_type }}[]
--- $2 kept {{ id.bare_type }}[], for each of them the one that stays
--- $3 pointed jsonb, by id, what pointed at it: {"7": {"table.column": ["1", "2"]}}
--- ONLY: a row of a child has columns that are not in the JSON.
--- {{ table }}.*, not {{ table }}: a column may have that name.
+-- Moves rows of {{ name }} into the table merged: id, whole (whether the JSON holds all of the row).
+-- $1 ids {{ id.bare_type }}[], the rows that go
+-- $2 kept {{ id.bare_type }}[], for each of them the row that stays
+-- $3 pointed jsonb, by id, the rows that referred to it: {"7": {"table.column": ["1", "2"]}}
+-- ONLY leaves rows of a child table, whose own columns would not be in the JSON.
+-- {{ table }}.* is the whole row, and {{ table }} alone might be a column of that name.
 WITH these_pairs AS (
     SELECT id, kept
     FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS these_pairs (id, kept)

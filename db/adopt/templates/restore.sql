@@ -1,4 +1,4 @@
--- Puts a row of {{ name }} back, all of its columns, and takes it out of merged: kept, pointed, changed (the columns that are not as they were).
+-- Puts a row of {{ name }} back, with all of its columns, and takes it out of the table merged: kept, pointed, changed (the columns that are not as they were).
 -- $1 id text
 WITH taken AS (
     DELETE FROM merged
@@ -8,7 +8,7 @@ WITH taken AS (
 ),
 restored AS (
 {% if stored_columns %}
-    -- Without the generated columns, which PostgreSQL computes again.
+    -- The generated columns are left out, because PostgreSQL computes them again.
     INSERT INTO {{ table }} ({{ stored_columns | join(", ") }}) OVERRIDING SYSTEM VALUE
     SELECT {% for each in stored_columns %}whole.{{ each }}{{ ", " if not loop.last }}{% endfor %}
 

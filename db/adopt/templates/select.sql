@@ -2,12 +2,12 @@
 {% for each in key_parameters %}
 -- ${{ loop.index }} {{ each }}
 {% endfor %}
--- Exact types leave PostgreSQL no choice of operators and functions but its own, whatever others made.
--- Only {{ name }}_lookup can serve the hash condition: no index serves IS NOT DISTINCT FROM, and
--- MATERIALIZED keeps ORDER BY from choosing the primary key. So the predicate lock is one page.
+-- Only {{ name }}_lookup can serve this, so that the predicate lock is one page of it: no other index has
+-- the hash, none serves IS NOT DISTINCT FROM, and MATERIALIZED keeps ORDER BY from using the primary key.
 {% if where %}
--- CASE keeps the condition from indexes of its columns; {{ name }}_lookup has it, too.
+-- CASE keeps indexes of the condition's columns from serving it. {{ name }}_lookup has the same CASE.
 {% endif %}
+-- The casts to exact types let PostgreSQL choose no operator or function but its own.
 WITH same_key AS MATERIALIZED (
     SELECT {{ listed }}
     FROM {{ table }}

@@ -1,6 +1,6 @@
--- The rows of {{ name }} that share a key with one of these and are not the lowest of their key: id, kept.
+-- The rows of {{ name }} that share a key with one of these rows and do not have the lowest id of that key: id, kept (the lowest id).
 -- $1 ids {{ id.bare_type }}[]
--- Found by the hash, as in select.sql, so that the predicate locks are a page for each key.
+-- The rows are found by the hash, as in select.sql, so that the predicate locks are one page for each key.
 WITH these_keys AS MATERIALIZED (
     SELECT DISTINCT {{ key_listed() | join(", ") }}
     FROM {{ table }}

@@ -1,4 +1,4 @@
--- A row of employees that still refers to one of these, with which it would be deleted: id. No row if there is none.
+-- A row of employees that still refers to one of these rows, and would be deleted with it: id. No row if there is none.
 -- $1 ids bigint[]
 SELECT id
 FROM employees

@@ -1,6 +1,6 @@
--- Moves what refers to rows of departments that go to those that stay: id (of the one that goes), moved (which rows of employees).
--- $1 ids bigint[], rows that go
--- $2 kept bigint[], for each of them the one that stays
+-- Points rows of employees at the rows of departments that stay, instead of those that go: id (of a row that goes), moved (the rows that referred to it).
+-- $1 ids bigint[], the rows that go
+-- $2 kept bigint[], for each of them the row that stays
 WITH these_pairs AS (
     SELECT id, kept
     FROM unnest($1::bigint[], $2::bigint[]) AS these_pairs (id, kept)

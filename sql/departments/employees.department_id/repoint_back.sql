@@ -1,7 +1,7 @@
--- Moves rows of employees back to the one of departments they referred to, where they still refer to the one that was kept: id, of each.
--- $1 id text
--- $2 kept text
--- $3 ids text[], of the rows to move
+-- Points rows of employees back at the row of departments that is restored, if they still refer to the one that was kept: id.
+-- $1 id text, the row that is restored
+-- $2 kept text, the row that was kept in its place
+-- $3 ids text[], the rows to point back
 UPDATE employees
 SET department_id = $1::text::bigint
 WHERE id OPERATOR(pg_catalog.=) ANY ($3::text[]::bigint[])

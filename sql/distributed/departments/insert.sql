@@ -1,8 +1,8 @@
 -- The new row of departments: id bigint, name text, created_at timestamp with time zone. No row if the key has one.
 -- $1 name text
--- Engines that keep the locks of what a transaction has read need no limit to its age.
--- The end fails, and so the transaction, with what it says as an invalid boolean: after BEFORE triggers and
--- the columns' types have had their way, the row must be there with the key that was sent.
+-- The insert has no time limit, because these engines keep the locks of all that a transaction has read.
+-- BEFORE triggers and the columns' types may change the row. The end checks that it is there with the key
+-- that was sent. If not, the cast to boolean fails, and with it the transaction: the error quotes the words.
 WITH missing AS MATERIALIZED (
     SELECT $1::text AS name
     WHERE NOT EXISTS (

@@ -1,2 +1,2 @@
--- How long ago this transaction began, in seconds: age.
+-- The seconds since this transaction began: age.
 SELECT extract(epoch FROM clock_timestamp() - transaction_timestamp())::double precision AS age;

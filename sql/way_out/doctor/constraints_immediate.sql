@@ -1,2 +1,2 @@
--- Lets deferred triggers fire now instead of at COMMIT. No row.
+-- Lets deferred triggers fire now instead of at COMMIT, which doctor's trial never reaches. No row.
 SET CONSTRAINTS ALL IMMEDIATE;

@@ -1,5 +1,5 @@
--- Who may create in the schemas of the search_path, or in public, and owns neither them nor one of our tables: schema, roles.
--- $1 tables text[], ours
+-- The roles that may create in the schemas of the search_path, or in public, and own neither the schema nor one of the tables: schema, roles.
+-- $1 tables text[], those that the service uses
 SELECT
     nspname::text AS schema,
     pg_catalog.array_agg(coalesce(rolname::text, 'everyone') ORDER BY rolname NULLS FIRST) AS roles

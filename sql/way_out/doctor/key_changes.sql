@@ -1,13 +1,13 @@
--- The foreign keys of a table that change the key of its rows when a row that they refer to is deleted or changed: name (of the column), referred, on_delete, on_update (as "SET NULL", or NULL where that changes nothing).
+-- The foreign keys of a table that change the key of its rows when a row that they refer to is deleted or changed: name (of the column), referred (the other table), on_delete, on_update (such as "SET NULL", or NULL if it changes no key).
 -- $1 table text
 -- $2 key_columns text[]
--- $3 index text, the lookup's, which has the columns inside the key's expressions and its condition, too
+-- $3 index text, the lookup's, which also depends on the columns inside the key's expressions and its condition
 WITH actions AS (
     SELECT
         attname::text AS name,
         confrelid::regclass::text AS referred,
         CASE
-            -- The columns that a SET NULL is for, where not all are: since PostgreSQL 15.
+            -- Since PostgreSQL 15 it may name the columns that it sets, and this one may not be among them.
             WHEN NOT coalesce(
                 (pg_catalog.to_jsonb(pg_constraint) ->> 'confdelsetcols'::text)::jsonb
                 OPERATOR(pg_catalog.@>) pg_catalog.to_jsonb(attnum),

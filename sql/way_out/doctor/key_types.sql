@@ -7,7 +7,7 @@ WITH RECURSIVE named AS (
     WHERE attrelid = to_regclass($1::text)::oid
       AND attname = ANY ($2::text[])
     UNION ALL
-    -- A domain is what it is made of.
+    -- For a domain, take the type on which it is based.
     SELECT attnum, attname, typbasetype, typtypmod
     FROM named
     INNER JOIN pg_type ON oid = type AND typtype = 'd'
@@ -22,7 +22,7 @@ judged AS (
             WHEN type = '"char"'::regtype::oid THEN 'keeps one byte'
             WHEN type = 'name'::regtype::oid THEN 'cuts off what is longer than 63 bytes'
             WHEN type IN ('float4'::regtype::oid, 'float8'::regtype::oid) THEN 'rounds'
-            -- The scale is eleven bits of the modifier, with a sign.
+            -- The scale is in the last eleven bits of the modifier, with a sign. A negative one rounds.
             WHEN type = 'numeric'::regtype::oid AND modifier >= 4
                 AND (((modifier - 4) & 2047) # 1024) - 1024 < 0 THEN 'rounds'
             WHEN type IN (

@@ -1,4 +1,4 @@
--- The server and the role, as this session has them: one row.
+-- The server's settings and the role's powers, as this session has them, in one row.
 SELECT
     current_setting('server_version_num')::integer AS version_num,
     current_setting('server_version') AS version,
@@ -16,8 +16,9 @@ SELECT
         * (current_setting('max_connections')::integer
            + current_setting('max_prepared_transactions')::integer) AS predicate_locks,
     (SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock') AS predicate_locks_held,
-    -- Ten for each process or prepared transaction that may be: PredicateLockShmemInit() in
-    -- predicate.c and InitializeMaxBackends() in postinit.c, whose special workers are two since 18.
+    -- PostgreSQL remembers ten for each process and prepared transaction that it allows
+    -- (PredicateLockShmemInit() in predicate.c, InitializeMaxBackends() in postinit.c). The special
+    -- workers among the processes are two since version 18, and one before.
     10 * (
         current_setting('max_connections')::integer
         + current_setting('max_worker_processes')::integer

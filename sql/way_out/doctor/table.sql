@@ -1,4 +1,4 @@
--- A table as the session's role has it: table_name, unlogged, owned, row_security, missing (the rights of $2 it lacks), surplus (those of $3 it has), nullable (of the columns of $4). No row if there is no such table.
+-- A table, and the rights of the session's role on it: table_name, unlogged, owned (whether the role owns it), row_security (whether policies apply to the role), missing (rights of $2 that the role lacks), surplus (rights of $3 that it has), nullable (columns of $4 that may be NULL). No row if there is no such table.
 -- $1 table text
 -- $2 needed text[]
 -- $3 needless text[]

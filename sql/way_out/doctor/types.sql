@@ -1,4 +1,4 @@
--- Which types are called otherwise than these, in order: number (from 1), type (as PostgreSQL calls it).
+-- The types whose name is not the one in $2, in order: number (from 1), type (its name in PostgreSQL).
 -- $1 oids bigint[]
 -- $2 names text[]
 SELECT number, format_type(type_oid::oid, NULL::integer) AS type

@@ -5,9 +5,9 @@
 {% if attributes | selectattr("default") | list %}
 -- Where a parameter with a default is NULL, the server evaluates the default of its column.
 {% endif %}
--- Engines that keep the locks of what a transaction has read need no limit to its age.
--- The end fails, and so the transaction, with what it says as an invalid boolean: after BEFORE triggers and
--- the columns' types have had their way, the row must be there with the key that was sent.
+-- The insert has no time limit, because these engines keep the locks of all that a transaction has read.
+-- BEFORE triggers and the columns' types may change the row. The end checks that it is there with the key
+-- that was sent. If not, the cast to boolean fails, and with it the transaction: the error quotes the words.
 WITH missing AS MATERIALIZED (
     SELECT {{ given | join(", ") }}
     WHERE NOT EXISTS (
@@ -23,7 +23,7 @@ inserted AS (
     SELECT {{ set_names }}
     FROM missing
 {% if where %}
-    -- A row outside the condition counts as none: the next request would make one more.
+    -- A row outside the condition counts as none, because the next request would not find it.
     RETURNING CASE WHEN {{ where() }} THEN tableoid END AS tableoid, {{ listed }}
 {% else %}
     RETURNING tableoid, {{ listed }}

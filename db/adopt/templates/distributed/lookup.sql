@@ -1,2 +1,3 @@
--- Builds the index of the lookup. No row. It is of the key itself, for only the keys that were looked at are locked.
+-- Builds the index of the lookup. No row.
+-- It is of the key itself, because these engines lock only the keys that a transaction has looked at.
 CREATE INDEX {{ quoted(name ~ "_lookup") }} ON {{ table }} ({{ unique | join(", ") }}){{ " WHERE " ~ where() if where }};

@@ -2,7 +2,7 @@
 {% for each in key_parameters %}
 -- ${{ loop.index }} {{ each }}
 {% endfor %}
--- Engines that lock the keys they have looked at, and not pages of an index, need no hash of them.
+-- The condition needs no hash, because these engines lock the keys that were looked at, and no pages.
 SELECT {{ listed }}, count(*) OVER () AS copies
 FROM {{ table }}
 {% for condition in equal %}

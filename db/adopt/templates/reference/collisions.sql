@@ -1,7 +1,7 @@
--- The rows of {{ child.name }} that will share a key when the rows of {{ name }} they refer to are one, but for the lowest of each key: id, kept.
--- $1 ids {{ id.bare_type }}[], rows that go
--- $2 kept {{ id.bare_type }}[], for each of them the one that stays
--- Those that stay are found by the hash, as in select.sql: no other index serves the condition.
+-- The rows of {{ child.name }} that will share a key with a lower id once these rows of {{ name }} are merged: id, kept (the lowest id of the key).
+-- $1 ids {{ id.bare_type }}[], the rows that go
+-- $2 kept {{ id.bare_type }}[], for each of them the row that stays
+-- Rows that have the key already are found by its hash, as in select.sql, so that the lookup's index serves it.
 WITH these_pairs AS (
     SELECT id, kept
     FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS these_pairs (id, kept)

@@ -1,4 +1,4 @@
--- A row of {{ reference.table }} that still refers to one of these, with which it would be deleted: id. No row if there is none.
+-- A row of {{ reference.table }} that still refers to one of these rows, and would be deleted with it: id. No row if there is none.
 -- $1 ids {{ id.bare_type }}[]
 SELECT {{ reference.as_id() }}
 FROM {{ reference.table }}

@@ -1,6 +1,6 @@
--- Moves what refers to rows of {{ name }} that go to those that stay: id (of the one that goes), moved (which rows of {{ reference.table }}).
--- $1 ids {{ id.bare_type }}[], rows that go
--- $2 kept {{ id.bare_type }}[], for each of them the one that stays
+-- Points rows of {{ reference.table }} at the rows of {{ name }} that stay, instead of those that go: id (of a row that goes), moved (the rows that referred to it).
+-- $1 ids {{ id.bare_type }}[], the rows that go
+-- $2 kept {{ id.bare_type }}[], for each of them the row that stays
 WITH these_pairs AS (
     SELECT id, kept
     FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS these_pairs (id, kept)

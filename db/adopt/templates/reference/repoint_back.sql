@@ -1,7 +1,7 @@
--- Moves rows of {{ reference.table }} back to the one of {{ name }} they referred to, where they still refer to the one that was kept: id, of each.
--- $1 id text
--- $2 kept text
--- $3 ids text[], of the rows to move
+-- Points rows of {{ reference.table }} back at the row of {{ name }} that is restored, if they still refer to the one that was kept: id.
+-- $1 id text, the row that is restored
+-- $2 kept text, the row that was kept in its place
+-- $3 ids text[], the rows to point back
 UPDATE {{ reference.table }}
 SET {{ reference.column }} = $1::text::{{ id.bare }}
 WHERE {{ reference.row_is_one_of("$3") }}
