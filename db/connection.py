@@ -9,7 +9,6 @@ import asyncio
 from asyncio import Future
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import zip_longest
 from math import inf
 from time import monotonic
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -23,7 +22,7 @@ from psycopg.rows import tuple_row
 
 from db.engine import POSTGRESQL
 from db.resources import ROOT
-from db.session import SEARCH_PATH, SETTINGS, TABLES, parameters, service_settings
+from db.session import SEARCH_PATH, SET_CONFIG, TABLES, parameters, service_settings
 from db.settings import Settings
 
 SESSION = (ROOT / "sql" / "session.sql").read_bytes()
@@ -35,7 +34,7 @@ Row = dict[str, Any]
 # answers takes milliseconds; the caller waits for no longer than that behind its deadline.
 CANCEL_TIMEOUT = 0.5
 
-# Seconds for the statement to end by that. Longer, and the network is not there, or the server.
+# Seconds for the statement to end by that. If it takes longer, nothing is heard of the server.
 ANSWER_TIMEOUT = 0.2
 
 
@@ -44,7 +43,14 @@ class Statement(NamedTuple):
 
     sql: bytes
     parameters: Sequence[str | None] = ()
-    name: bytes = b""  # each connection prepares it once under this name, and never without one
+    name: bytes = b""  # a connection prepares it at its first use; without a name it never does
+
+
+class Prepare(NamedTuple):
+    """What prepares a statement."""
+
+    name: bytes
+    sql: bytes
 
 
 BEGIN = Statement(b"BEGIN ISOLATION LEVEL SERIALIZABLE", name=b"begin")
@@ -59,27 +65,27 @@ class Connection(AsyncConnection[Row]):
     """
 
     # The search_path that a session of these settings has found. To look for it anew takes longer
-    # than all else of a new session. Forgotten where a table is missing, for it may have moved.
-    paths: ClassVar[dict[Settings, str | None]] = {}
+    # than all else of a new session. It is forgotten where a table is missing, for it may have
+    # moved.
+    search_paths: ClassVar[dict[Settings, str | None]] = {}
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.made = self.taken = monotonic()  # `taken` is when it last came from psycopg's pool
         self.engine = POSTGRESQL
+        self.pipeline_mode = True  # whether a transaction's statements travel in one message
         self.deadline = inf  # of monotonic(): when the request that has it is given up
-        self.at_once = True  # whether a transaction's statements travel together, as PIPELINE says
-        self.silent = False  # nothing was heard of the server when the user stopped waiting
-        self.replicated = True  # what was committed is on a standby, where COMMIT waits for one
-        # The parameters of sql/settings.sql for each transaction. A pooler may give each another
-        # session, so that what was set before is gone, and so is what was prepared.
-        self.settings: list[str] = []
+        self.silent = False  # whether nothing was heard of the server at the end of that
+        self.replicated = True  # False if a COMMIT did not wait for its synchronous standby
         self.unpinned: Settings | None = None  # what set_up() has still to tell the session
-        self.taken = 0.0  # of monotonic(): when it came from psycopg's pool
-        self._known: set[bytes] = set()  # the names under which something is prepared
-        self._columns: dict[bytes, tuple[abc.Transformer, list[str]]] = {}
-        self._watched = -1  # the socket, once it is watched
-        self._answer: Future[None] | None = None  # is settled when all results are there
+        # The parameters of sql/set_config.sql for each transaction. If they are there, a pooler may
+        # give each transaction another session, and nothing is prepared.
+        self.set_config: list[str] = []
+        self._names: set[bytes] = set()  # of what is prepared
+        self._columns: dict[bytes, tuple[abc.Transformer, list[str]]] = {}  # by those names
+        self._watched = -1  # the socket, while _on_readable() is told what comes on it
+        self._done: Future[None] | None = None  # is settled when the message is answered
         self._results: list[PGresult] = []
-        self._syncs = 0  # how many ends of messages are still to come
         self.add_notice_handler(self._notice)
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
@@ -90,145 +96,151 @@ class Connection(AsyncConnection[Row]):
     async def serializable(self, *statements: Statement) -> list[list[Row]]:
         """Run statements in a SERIALIZABLE transaction of their own, and return the rows of each.
 
-        They are valid, for the transaction has committed. Of statements that travel one by one,
-        none is sent after one that has returned a row. Raises the error of the step that failed,
-        with the transaction rolled back.
+        They are valid, for the transaction has committed. If statements travel one by one, none is
+        sent after one that has returned a row. Raises the error of the step that failed, with the
+        transaction rolled back.
         """
-        first = (BEGIN, Statement(SETTINGS, self.settings)) if self.settings else (BEGIN,)
-        if self.at_once:
-            *results, committed = await self._exchange((*first, *statements, COMMIT))
+        first = self._first()
+        if self.pipeline_mode:
+            _, *results, committed = await self._exchange(BEGIN, *first, *statements, COMMIT)
             del results[: len(first)]
         else:
+            for step in (BEGIN, *first):
+                await self._exchange(step)
             results = []
-            for step in first:
-                await self._exchange((step,))
             for statement in statements:
-                results += await self._exchange((statement,))
+                results += await self._exchange(statement)
                 if results[-1].ntuples:
                     break
-            (committed,) = await self._exchange((COMMIT,))
+            (committed,) = await self._exchange(COMMIT)
         if committed.command_status != b"COMMIT":
             raise psycopg.OperationalError("the transaction was rolled back")
-        return self._rows(statements, results)
+        rows = [self._rows(*each) for each in zip(statements, results, strict=False)]
+        return rows + [[] for _ in statements[len(rows) :]]
 
-    async def read(self, *statements: Statement) -> list[list[Row]]:
-        """Run statements that read, outside SERIALIZABLE, and return the rows of each."""
-        # They are one transaction, up to the message's end, so that the settings are there.
-        first = (Statement(SETTINGS, self.settings),) if self.settings else ()
-        results = await self._exchange((*first, *statements))
-        return self._rows(statements, results[len(first) :])
+    async def run(self, *statements: Statement) -> list[list[Row]]:
+        """Run statements as they are, in one message, and return the rows of each.
 
-    async def _exchange(self, steps: Sequence[Statement]) -> list[PGresult]:
-        """Send statements in one message; return their results, or raise the first one's error.
-
-        At the deadline, or cancelled, the connection closes.
+        They are one transaction at READ COMMITTED, unless one has begun before.
         """
-        values = [
-            [None if value is None else value.encode() for value in step.parameters]
-            for step in steps
-        ]
-        if any(value and b"\0" in value for each in values for value in each):
-            raise psycopg.DataError("a text with NUL, where libpq would end it")
-        new = {} if self.settings else {each.name: each.sql for each in steps if each.name}
-        for name in self._known & new.keys():
-            del new[name]
-        try:
-            results = await self._results_of(new, steps, values)
-        except psycopg.OperationalError:
-            self.finish()
-            raise
-        for name, result in zip(new, results, strict=False):
-            if result.status == ExecStatus.COMMAND_OK:
-                self._known.add(name)
-        expected = len(new) + len(steps)
-        fatal = [each for each in results[:expected] if each.status == ExecStatus.FATAL_ERROR]
-        if fatal:
-            error = errors.error_from_result(fatal[0])
-            if isinstance(error, (errors.InvalidSqlStatementName, errors.FeatureNotSupported)):
-                # Prepared, but gone by DEALLOCATE ALL, or from before a change of the table.
-                self.finish()
-            elif self.pgconn.transaction_status == TransactionStatus.INERROR:
-                await self._exchange((ROLLBACK,))
-            raise error
-        # A server that is told to end the connection may do so in the place of the message's end.
-        # What it has said before holds.
-        if len(results) != expected and not (self.closed and len(results) > expected):
-            self.finish()
-            raise psycopg.OperationalError("the server's answers do not match the statements")
-        return results[len(new) : expected]
+        first = self._first()
+        results = await self._exchange(*first, *statements)
+        return [self._rows(*each) for each in zip(statements, results[len(first) :], strict=True)]
 
-    async def _results_of(
-        self,
-        new: dict[bytes, bytes],
-        steps: Sequence[Statement],
-        values: Sequence[list[bytes | None]],
-    ) -> list[PGresult]:
-        """Prepare what is new, and execute the steps; return the results of both.
+    def _first(self) -> list[Statement]:
+        """Return what sets for a transaction what is not set for the session."""
+        return [Statement(SET_CONFIG, self.set_config)] if self.set_config else []
 
-        There are fewer if the connection ends in between. Raises psycopg.OperationalError if
-        nothing can be sent, and at the deadline.
+    async def _exchange(self, *steps: Statement | Prepare) -> list[PGresult]:
+        """Send steps in one message, and return the result of each.
+
+        Raises the first one's error, in a transaction that is rolled back. At the deadline, or
+        cancelled, the connection closes.
         """
+        values = [_encoded(step) for step in steps]
+        if not self.set_config:
+            await self._prepare(steps)
         loop = asyncio.get_running_loop()
+        timer = None
+        try:
+            self._send(loop, steps, values)
+            self._done = done = loop.create_future()
+            if self.deadline < inf:
+                timer = loop.call_later(max(self.deadline - monotonic(), 0), _give_up, done)
+            await done
+        except BaseException:
+            await self._abandon()
+            raise
+        finally:
+            results, self._results, self._done = self._results, [], None
+            if timer is not None:
+                timer.cancel()
+        for result in results[: len(steps)]:
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise await self._cleared_up(errors.error_from_result(result))
+        if len(results) < len(steps):
+            self.finish()
+            raise psycopg.OperationalError("the server has not answered each statement")
+        # A server that ends the connection may say so where the answer to Sync belongs. The results
+        # before it are there all the same.
+        return results[: len(steps)]
+
+    async def _prepare(self, steps: Sequence[Statement | Prepare]) -> None:
+        """Prepare what is not, in messages before the one that executes it.
+
+        In one message with BEGIN it would begin the transaction before that says of which kind.
+        """
+        new = {
+            step.name: Prepare(step.name, step.sql)
+            for step in steps
+            if isinstance(step, Statement) and step.name and step.name not in self._names
+        }
+        if new and self.pipeline_mode:
+            await self._exchange(*new.values())
+        else:
+            for each in new.values():
+                await self._exchange(each)
+        self._names |= new.keys()
+
+    def _send(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        steps: Sequence[Statement | Prepare],
+        values: Sequence[list[bytes | None]],
+    ) -> None:
         pgconn = self.pgconn
         if self._watched < 0:
             self._watched = pgconn.socket
             loop.add_reader(self._watched, self._on_readable)
         pgconn.enter_pipeline_mode()
-        if new:
-            for name, sql in new.items():
-                pgconn.send_prepare(name, sql)
-            # Without this end of a message all of it would be one transaction, and BEGIN too late
-            # to say which kind.
-            pgconn.pipeline_sync()
         for step, given in zip(steps, values, strict=True):
-            if step.name and not self.settings:
+            if isinstance(step, Prepare):
+                pgconn.send_prepare(step.name, step.sql)
+            elif step.name and not self.set_config:
                 pgconn.send_query_prepared(step.name, given)
             else:
                 pgconn.send_query_params(step.sql, given)
         # After a failure the server passes over what follows, up to this end: COMMIT, too.
         pgconn.pipeline_sync()
-        self._syncs = 2 if new else 1
-        self._results = []
-        self._answer = answer = loop.create_future()
         if pgconn.flush():
             loop.add_writer(self._watched, self._on_writable)
-        timer = None
-        if self.deadline < inf:
-            timer = loop.call_later(max(self.deadline - monotonic(), 0), _give_up, answer)
-        try:
-            await answer
-        except BaseException:
-            await self._abandon()
-            raise
-        finally:
-            self._answer = None
-            if timer is not None:
-                timer.cancel()
-        return self._results
+
+    async def _cleared_up(self, error: psycopg.Error) -> psycopg.Error:
+        """Leave a failed transaction, and return its error."""
+        changed = error.diag.source_function == "RevalidateCachedQuery"
+        # A context would say that a trigger has raised it.
+        gone = isinstance(error, errors.InvalidSqlStatementName) and not error.diag.context
+        if changed or gone:
+            # What was prepared is from before a change of the table, or gone by DEALLOCATE ALL.
+            self.finish()
+        elif self.pgconn.transaction_status == TransactionStatus.INERROR:
+            await self._exchange(ROLLBACK)
+        return error
 
     def _on_readable(self) -> None:
         """Take what has come: results, a notice, or the end of the connection."""
         pgconn = self.pgconn
+        answered = False
         try:
             pgconn.consume_input()
             ended = False
-            while not pgconn.is_busy() and self._syncs:
+            while not pgconn.is_busy() and self._done is not None and not answered:
                 result = pgconn.get_result()
                 if result is None:
                     if ended:  # one None ends a statement's results; two, and nothing is to come
                         break
                 elif result.status == ExecStatus.PIPELINE_SYNC:
-                    self._syncs -= 1
+                    answered = True
+                    pgconn.exit_pipeline_mode()
                 else:
                     self._results.append(result)
                 ended = result is None
-            if self._answer is None or self._syncs:
-                return
-            pgconn.exit_pipeline_mode()
         except psycopg.OperationalError:
             self.finish()
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(None)
+        if self.closed:
+            self.finish()  # libpq may have closed the socket itself
+        if (answered or self.closed) and self._done is not None and not self._done.done():
+            self._done.set_result(None)
 
     def _on_writable(self) -> None:
         """Send more of what did not fit into the socket."""
@@ -246,27 +258,21 @@ class Connection(AsyncConnection[Row]):
             loop.remove_writer(self._watched)
             self._watched = -1
 
-    def _rows(
-        self, statements: Sequence[Statement], results: Sequence[PGresult]
-    ) -> list[list[Row]]:
-        """Return the rows of each statement, none for one that was not sent."""
-        return [
-            self._load(statement.name, result) if result is not None and result.ntuples else []
-            for statement, result in zip_longest(statements, results)
-        ]
-
-    def _load(self, name: bytes, result: PGresult) -> list[Row]:
-        if known := self._columns.get(name):
+    def _rows(self, statement: Statement, result: PGresult) -> list[Row]:
+        """Return a result's rows, as JSON can have them."""
+        if not result.ntuples:
+            return []
+        if known := self._columns.get(statement.name):
             transformer, names = known
             transformer.set_pgresult(result, set_loaders=False)
         else:
             transformer = Transformer(self)
             transformer.set_pgresult(result)
             names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
-            if name in self._known:  # whose columns stay, or it fails
-                self._columns[name] = transformer, names
+            if statement.name in self._names:  # a prepared statement keeps its columns, or fails
+                self._columns[statement.name] = transformer, names
         rows = transformer.load_rows(0, result.ntuples, tuple)
-        transformer.set_pgresult(None, set_loaders=False)  # so that its memory is free
+        transformer.set_pgresult(None, set_loaders=False)  # so that the result's memory is free
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def finish(self) -> None:
@@ -322,8 +328,8 @@ class Connection(AsyncConnection[Row]):
 
     async def apply_settings(self) -> None:
         """Set for this transaction what was not set for the session."""
-        if self.settings:
-            await self.execute(SETTINGS, self.settings)
+        if self.set_config:
+            await self.execute(SET_CONFIG, self.set_config)
 
     async def search_path(self, *extensions: str) -> str | None:
         """Return the schemas of the tables and of these extensions, as a search_path."""
@@ -334,7 +340,7 @@ class Connection(AsyncConnection[Row]):
 
     async def pin(self, settings: dict[str, str], path: str | None) -> None:
         """Tell the session these settings, and the search_path that was found."""
-        await self.execute(SETTINGS, parameters(settings, path, transaction=False), prepare=False)
+        await self.execute(SET_CONFIG, parameters(settings, path, transaction=False), prepare=False)
 
     async def set_up(self) -> None:
         """Tell a new session what start-up options could not. Raises psycopg.Error.
@@ -347,16 +353,26 @@ class Connection(AsyncConnection[Row]):
             return
         if settings.pooler:
             path = await self.search_path()
-            self.settings = parameters(service_settings(settings), path, transaction=True)
+            self.set_config = parameters(service_settings(settings), path, transaction=True)
         else:
-            if settings not in self.paths:
-                ((session,),) = await self.read(Statement(SESSION))
+            if settings not in self.search_paths:
+                ((session,),) = await self.run(Statement(SESSION))
                 # Unset: there is a pooler, and another client would have the session next.
                 if not session["unset"]:
-                    self.paths[settings] = await self.search_path()
-            if settings in self.paths:
-                await self.pin(service_settings(settings), self.paths[settings])
+                    self.search_paths[settings] = await self.search_path()
+            if settings in self.search_paths:
+                await self.pin(service_settings(settings), self.search_paths[settings])
         self.unpinned = None
+
+
+def _encoded(step: Statement | Prepare) -> list[bytes | None]:
+    """Return a step's parameters as libpq takes them. Raises psycopg.DataError for a NUL."""
+    if isinstance(step, Prepare):
+        return []
+    values = [None if value is None else value.encode() for value in step.parameters]
+    if any(value and b"\0" in value for value in values):
+        raise psycopg.DataError("a text with NUL, where libpq would end it")
+    return values
 
 
 def _give_up(answer: Future[None]) -> None:

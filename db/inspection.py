@@ -22,9 +22,9 @@ from psycopg_pool import AsyncConnectionPool
 
 from db.connection import Connection
 from db.meter import Meter
-from db.pool import OnDemandPool, Pool
+from db.pool import RECONNECT_TIMEOUT, Pool
 from db.questions import Question
-from db.session import MEANING, PLANS, SETTINGS, conninfo, parameters
+from db.session import MEANING, PLANS, SET_CONFIG, conninfo, parameters
 from db.settings import INSPECTION_POOL_SIZE, Settings
 from db.transaction import Unavailable, transact
 
@@ -102,10 +102,13 @@ def open_inspection_pool(settings: Settings) -> Pool:
     if not settings.pooler:
         # A question may read a whole table; the service's own statements must not.
         options += f" -c statement_timeout={STATEMENT_TIMEOUT}s -c enable_seqscan=on"
+    pool: Pool
     source = AsyncConnectionPool(
         make_conninfo(service, fallback_application_name="onerow inspect", options=options),
         connection_class=Connection,
         min_size=0,
+        reconnect_timeout=RECONNECT_TIMEOUT,
+        reconnect_failed=lambda _: pool.reconnect(),
         max_size=INSPECTION_POOL_SIZE,
         kwargs={
             "autocommit": True,
@@ -119,7 +122,9 @@ def open_inspection_pool(settings: Settings) -> Pool:
         open=False,
         name="onerow inspect",
     )
-    return OnDemandPool(source, QUEUE)
+    # Each question gives its connection back to psycopg's pool, which resets it.
+    pool = Pool(source, QUEUE, kept=0)
+    return pool
 
 
 async def _configure(connection: Connection) -> None:
@@ -128,7 +133,7 @@ async def _configure(connection: Connection) -> None:
     pinned = {**MEANING, **dict.fromkeys(limits, limit), "enable_seqscan": "on"}
     path = await connection.search_path("pg_stat_statements")
     # Each transaction sets these, because DISCARD ALL undoes what was set for the session.
-    connection.settings = parameters(pinned, path, transaction=True)
+    connection.set_config = parameters(pinned, path, transaction=True)
     await connection.set_read_only(True)
     # SERIALIZABLE would take predicate locks, and so change what the pages show.
     await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
@@ -190,7 +195,7 @@ async def ask(pool: Pool, question: Question, values: list[str | None]) -> Answe
             async with connection.transaction():
                 await connection.apply_settings()
                 if question.lookup:  # whose plan must be the one that the service gets
-                    await connection.execute(SETTINGS, parameters(PLANS, None, transaction=True))
+                    await connection.execute(SET_CONFIG, parameters(PLANS, None, transaction=True))
                 return await _answer(connection, question, values)
         except errors.QueryCanceled as error:
             raise TooSlow from error
@@ -218,7 +223,7 @@ async def headlines(pool: Pool, listed: Sequence[Question]) -> dict[str, str]:
         limit = parameters({"statement_timeout": HEADLINE_TIMEOUT}, None, transaction=True)
         async with connection.transaction():
             await connection.apply_settings()
-            await connection.execute(SETTINGS, limit)
+            await connection.execute(SET_CONFIG, limit)
             # The duplicates lead the list. They are asked last, since their tables may be locked.
             for question in (each for each in reversed(listed) if each.headline):
                 try:

@@ -5,7 +5,6 @@ import os
 from asyncio import Future
 from collections import deque
 from collections.abc import Coroutine
-from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import Any, Self
@@ -27,13 +26,17 @@ from db.settings import Settings
 
 TIMELINE = (ROOT / "sql" / "timeline.sql").read_bytes()
 
-# Seconds between two tries to replace a lost connection, so that it is back soon after the database
-# is. psycopg's pool tells the log of each.
-RECONNECT = 0.5
+# Seconds for which psycopg's pool tries to replace a lost connection. Then it tries again when a
+# request waits for one, so that it is back at once when the database is.
+RECONNECT_TIMEOUT = 0.5
 
 # Seconds for which a connection is handed from one request to the next. Then psycopg's pool has a
-# look at it, and replaces it once it is an hour old.
-KEPT = 60
+# turn, and replaces it if it is an hour old.
+KEPT = 60.0
+
+# Seconds for psycopg's pool to come up with a connection. A year, for there is nothing else to do
+# than to wait.
+FOREVER = 365 * 86400.0
 
 
 class Pool:
@@ -43,17 +46,25 @@ class Pool:
     a request's transaction takes.
     """
 
-    def __init__(self, source: AsyncConnectionPool[Connection], queue: int) -> None:
-        """`queue` is how many requests may wait; those beyond it are refused at once."""
+    def __init__(
+        self, source: AsyncConnectionPool[Connection], queue: int, kept: float = KEPT
+    ) -> None:
+        """`queue` is how many requests may wait; those beyond it are refused at once.
+
+        After `kept` seconds a connection goes back to psycopg's pool, `source`, which resets it, or
+        replaces it.
+        """
         self.size = source.max_size
+        self.missing = 0  # connections that are being made
         self.timeouts = 0  # how often a connection was waited for in vain
         self.served = 0  # how often a request was through with its connection, and not refused
         self._source = source
         self._queue = queue
-        self._taking = 0  # requests that psycopg's own queue has
+        self._kept = kept
+        self._begun = 0  # connections that were asked for
         self._idle: deque[Connection] = deque()
         self._waiting: dict[Future[Connection], None] = {}
-        self._drained = 0.0  # of monotonic(): those that are older are replaced
+        self._drained = 0.0  # of monotonic(): what was made before it is replaced
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -69,8 +80,8 @@ class Pool:
     async def __aenter__(self) -> Self:
         """Begin to make the connections, without waiting for them."""
         await self._source.open()
-        for _ in range(self.size):
-            self._begin(self._fetch())
+        for _ in range(self._source.min_size):
+            self._begin_another()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -87,6 +98,8 @@ class Pool:
 
         Raises PoolTimeout, or TooManyRequests if as many as may are waiting already.
         """
+        if seconds <= 0:
+            raise PoolTimeout
         while self._idle:
             connection = self._idle.pop()
             if not connection.closed:
@@ -94,6 +107,10 @@ class Pool:
             self._begin(self._replace(connection))
         if len(self._waiting) >= self._queue:
             raise TooManyRequests
+        if self._begun < self.size:
+            self._begin_another()
+        elif self.missing:
+            self._begin(self._source.check())  # psycopg's pool may have given up
         waiter: Future[Connection] = asyncio.get_running_loop().create_future()
         self._waiting[waiter] = None
         try:
@@ -102,7 +119,7 @@ class Pool:
         except BaseException as error:
             self._waiting.pop(waiter, None)
             if waiter.done() and not waiter.cancelled():
-                self.give_back(waiter.result())  # it came in the moment when that was too late
+                self.give_back(waiter.result())  # which came when it was too late
             if isinstance(error, TimeoutError):
                 self.timeouts += 1
                 raise PoolTimeout from None
@@ -110,18 +127,16 @@ class Pool:
 
     def give_back(self, connection: Connection) -> None:
         """Hand a connection on to the request that has waited longest, or keep it for the next."""
-        if connection.pgconn.transaction_status != TransactionStatus.IDLE or connection.taken < max(
-            self._drained, monotonic() - KEPT
+        if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+            connection.finish()  # psycopg's ROLLBACK would have no deadline
+        if (
+            connection.closed
+            or connection.made <= self._drained
+            or connection.taken < monotonic() - self._kept
         ):
             self._begin(self._replace(connection))
-            return
-        while self._waiting:
-            waiter = next(iter(self._waiting))
-            del self._waiting[waiter]
-            if not waiter.done():
-                waiter.set_result(connection)
-                return
-        self._idle.append(connection)
+        else:
+            self._hand_on(connection)
 
     async def drain(self) -> None:
         """Replace all connections, each when its request is through with it."""
@@ -130,13 +145,31 @@ class Pool:
         while self._idle:
             self._begin(self._replace(self._idle.pop()))
 
+    async def reconnect(self) -> None:
+        """Let psycopg's pool, which has given up to make a connection, try again for a request."""
+        if self._waiting:
+            await self._source.check()
+
+    def _hand_on(self, connection: Connection) -> None:
+        while self._waiting:
+            waiter = next(iter(self._waiting))
+            del self._waiting[waiter]
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._idle.append(connection)
+
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _begin_another(self) -> None:
+        self._begun += 1
+        self._begin(self._fetch())
+
     async def _replace(self, connection: Connection) -> None:
-        """Let psycopg's pool see to a connection, and take it, or a new one, from there."""
+        """Give a connection to psycopg's pool, and take it, or a new one, from there."""
         await self._source.putconn(connection)
         if connection.silent:
             # The others may have died in the same silence, and each would cost a request.
@@ -145,36 +178,18 @@ class Pool:
 
     async def _fetch(self) -> None:
         """Take a connection from psycopg's pool, as soon as there is one."""
-        with suppress(PoolClosed):
-            while True:
-                with suppress(PoolTimeout):
-                    connection = await self._source.getconn(RECONNECT)
-                    connection.taken = monotonic()
-                    self.give_back(connection)
-                    return
-
-
-class OnDemandPool(Pool):
-    """Connections that are made when they are needed: psycopg's pool has those that are idle."""
-
-    async def __aenter__(self) -> Self:
-        """Open it, without a connection."""
-        await self._source.open()
-        return self
-
-    async def take(self, seconds: float) -> Connection:
-        """As in Pool."""
-        if self._taking >= self._queue:
-            raise TooManyRequests
-        self._taking += 1
+        self.missing += 1
         try:
-            return await self._source.getconn(seconds)
+            connection = await self._source.getconn(FOREVER)
+        except PoolClosed:
+            return
         finally:
-            self._taking -= 1
-
-    def give_back(self, connection: Connection) -> None:
-        """Give a connection to psycopg's pool, which resets it."""
-        self._begin(self._source.putconn(connection))
+            self.missing -= 1
+        connection.taken = monotonic()
+        if connection.made <= self._drained:
+            await self._replace(connection)  # drained on its way here
+        else:
+            self._hand_on(connection)
 
 
 class FormerPrimary(psycopg.OperationalError):
@@ -204,12 +219,14 @@ def open_pool(settings: Settings) -> Pool:
         if 0 < seen < latest:
             await pool.drain()  # of connections to the former one
 
+    pool: Pool
     source = AsyncConnectionPool(
         url,
         connection_class=Connection,
         min_size=settings.pool_size,
         max_size=settings.pool_size,
-        reconnect_timeout=RECONNECT,
+        reconnect_timeout=RECONNECT_TIMEOUT,
+        reconnect_failed=lambda _: pool.reconnect(),
         kwargs={
             # Outside conn.transaction() a statement is its own READ COMMITTED transaction.
             "autocommit": True,
@@ -234,11 +251,11 @@ async def _configure(settings: Settings, connection: Connection) -> None:
             await connection.close()
             raise psycopg.OperationalError(f"the server is another engine: set ENGINE={engine}")
     connection.engine = engine_of(settings)
-    connection.at_once = settings.pipeline
+    connection.pipeline_mode = settings.pipeline
     if connection.engine is POSTGRESQL:
         connection.unpinned = settings
     elif settings.pooler:
-        connection.settings = parameters(timeouts(settings), None, transaction=True)
+        connection.set_config = parameters(timeouts(settings), None, transaction=True)
     # Every BEGIN that psycopg sends says so: a SET TRANSACTION would end with its transaction, and
     # the next attempt would run at READ COMMITTED.
     await connection.set_isolation_level(IsolationLevel.SERIALIZABLE)

@@ -29,25 +29,21 @@ class Retired(NamedTuple):
 
 # The names under which statements are prepared. PostgreSQL tells them apart by the first 63 bytes
 # alone, and a resource's name may be as long, so a number comes first.
-_names: dict[tuple[str, str], bytes] = {}
+_names: dict[str, bytes] = {}
 
 
 def statement(
-    connection: Connection, query: str, values: Values, shape: str | None = ""
+    connection: Connection, query: str, values: Values, *, prepared: bool = True
 ) -> Statement:
-    """Return a file of QUERIES as it is for this connection's engine, with its parameters.
-
-    It is prepared, and planned, once for each `shape`, and each time for None.
-    """
+    """Return a file of QUERIES as it is for this connection's engine, with its parameters."""
     of_engine = f"{connection.engine.folder}{query}"
     if of_engine in QUERIES:
         query = of_engine
-    name = b""
-    if shape is not None:
-        name = _names.get((query, shape)) or _names.setdefault(
-            (query, shape), f"{len(_names)} {query}".encode("ascii", "replace")[:63]
-        )
-    return Statement(QUERIES[query], values, name)
+    if not prepared:
+        return Statement(QUERIES[query], values)
+    if query not in _names:
+        _names[query] = f"{len(_names)} {query}".encode("ascii", "replace")[:63]
+    return Statement(QUERIES[query], values, _names[query])
 
 
 async def get_or_create(
@@ -76,10 +72,10 @@ async def delete(connection: Connection, resource: str, id_: str) -> bool:
 
 
 async def select(
-    connection: Connection, query: str, values: Values, shape: str | None = ""
+    connection: Connection, query: str, values: Values, *, prepared: bool = True
 ) -> list[Row]:
-    """Return the rows of one reading SQL file; `shape` is that of statement()."""
-    (rows,) = await connection.read(statement(connection, query, values, shape))
+    """Return the rows of one reading SQL file."""
+    (rows,) = await connection.run(statement(connection, query, values, prepared=prepared))
     return rows
 
 

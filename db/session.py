@@ -18,7 +18,7 @@ from db.engine import CONNECT_TIMEOUT, ENGINES, Engine
 from db.resources import RESOURCES, ROOT
 from db.settings import Settings
 
-SETTINGS = (ROOT / "sql" / "settings.sql").read_bytes()
+SET_CONFIG = (ROOT / "sql" / "set_config.sql").read_bytes()
 SEARCH_PATH = (ROOT / "sql" / "search_path.sql").read_bytes()
 
 # The tables, as the SQL files name them: the resources', and merge's own.
@@ -29,7 +29,7 @@ TABLES = [*sorted({each.table for each in RESOURCES.values()}), "merged"]
 KEEPALIVES_IDLE = 10
 KEEPALIVES_INTERVAL = 2
 
-# What a statement means. Values are as PostgreSQL shows them, so that sql/settings.sql sees that
+# What a statement means. Values are as PostgreSQL shows them, so that sql/set_config.sql sees that
 # they are there already.
 MEANING = {
     # psycopg reads no other style: the answer would fail after COMMIT.
@@ -51,7 +51,7 @@ MEANING = {
     "session_replication_role": "origin",
     # For statements outside a transaction of ours, which would take predicate locks otherwise.
     "default_transaction_isolation": "read committed",
-    # off: a crash of the server loses rows that were told 201. See sql/settings.sql.
+    # off: a crash of the server loses rows that were told 201. See sql/set_config.sql.
     "synchronous_commit": "on",
     # By a warning a COMMIT tells that no standby has it.
     "client_min_messages": "warning",
@@ -155,7 +155,7 @@ def service_settings(settings: Settings) -> dict[str, str]:
 
 
 def parameters(settings: dict[str, str], path: str | None, *, transaction: bool) -> list[str]:
-    """Return those of sql/settings.sql; `path` is what sql/search_path.sql has found."""
+    """Return those of sql/set_config.sql; `path` is what sql/search_path.sql has found."""
     search_path = {"search_path": path} if path else {}
     return [json.dumps({**settings, **search_path}), str(transaction)]
 
@@ -164,4 +164,4 @@ def pin(connection: Connection[DictRow], settings: dict[str, str]) -> None:
     """Tell a command's session these settings, and the search_path. Raises psycopg.Error."""
     row = connection.execute(SEARCH_PATH, [TABLES, []]).fetchone()
     assert row is not None
-    connection.execute(SETTINGS, parameters(settings, row["search_path"], transaction=False))
+    connection.execute(SET_CONFIG, parameters(settings, row["search_path"], transaction=False))

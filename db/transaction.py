@@ -187,7 +187,7 @@ async def transact(
         except errors.FeatureNotSupported as error:
             if error.diag.source_function != "RevalidateCachedQuery":
                 raise Unavailable from error  # SERIALIZABLE on a standby, for one
-            failure = error  # a column has changed its type: the rollback dropped the old plan
+            failure = error  # a column has changed its type since the statement was prepared
         except PoolTimeout as error:
             if failure is None:
                 raise NoConnection from error
@@ -197,7 +197,7 @@ async def transact(
         except errors.ReadOnlySqlTransaction as error:
             raise ReadOnlyDatabase from error
         except (errors.UndefinedTable, errors.UndefinedColumn, errors.InsufficientPrivilege) as e:
-            Connection.paths.clear()
+            Connection.search_paths.clear()
             raise SchemaMissing from e
         except psycopg.Error as error:
             if not broken:
@@ -219,7 +219,7 @@ async def transact(
         await asyncio.sleep(pause)
 
 
-def serializable(work: Work[T]) -> Work[T]:
+def interactive(work: Work[T]) -> Work[T]:
     """Return `work` in a SERIALIZABLE transaction, statement by statement, for transact().
 
     So a command runs whose next statement depends on what the last one has found.

@@ -39,30 +39,23 @@ def endpoints(resources: dict[str, Resource]) -> list[Endpoint]:
     ]
 
 
-Handler = Callable[[Endpoint, Request], Awaitable[Response]]
+Handler = Callable[[Endpoint, Request, Attempts], Awaitable[Response]]
+
+# Handlers whose answers say what their transaction took.
+TIMED = ("POST", "DELETE")
 
 
 def route(path: str, endpoint: Endpoint, **handlers: Handler) -> Route:
     """Return the route of a path, with a handler for each method."""
-    handlers["HEAD"] = handlers["GET"]  # web.answer leaves out the body
+    handlers["HEAD"] = handlers["GET"]  # the server drops the body
 
     async def handle(request: Request) -> Response:
-        return await handlers[request.method](endpoint, request)
-
-    return Route(path, handle, methods=list(handlers))
-
-
-def timed(handler: Callable[[Endpoint, Request, Attempts], Awaitable[Response]]) -> Handler:
-    """Return the handler with Server-Timing on each of its answers, and its attempts counted.
-
-    It answers the handler's errors itself, so that their answers have the header, too.
-    """
-
-    async def handle(endpoint: Endpoint, request: Request) -> Response:
         attempts = Attempts()
+        if request.method not in TIMED:
+            return await handlers[request.method](endpoint, request, attempts)
         started = perf_counter()
         try:
-            response = await handler(endpoint, request, attempts)
+            response = await handlers[request.method](endpoint, request, attempts)
         except tuple(ERROR_HANDLERS) as error:
             response = await on_error(request, error)
         finally:
@@ -72,4 +65,4 @@ def timed(handler: Callable[[Endpoint, Request, Attempts], Awaitable[Response]])
         response.headers["Server-Timing"] = timing
         return response
 
-    return handle
+    return Route(path, handle, methods=list(handlers))

@@ -186,8 +186,8 @@ class Metrics:
         while True:
             self._pool_timeouts.inc(pool.timeouts - timeouts)
             timeouts = pool.timeouts
-            self._pool_size.set(pool.size)
-            self._pool_in_use.set(pool.size - pool.idle)
+            self._pool_size.set(pool.size - pool.missing)
+            self._pool_in_use.set(pool.size - pool.missing - pool.idle)
             self._pool_waiting.set(pool.waiting)
             await asyncio.sleep(POOL_INTERVAL)
 

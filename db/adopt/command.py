@@ -24,7 +24,7 @@ from db.engine import ENGINES, named
 from db.header import HeaderError
 from db.queries import QUERIES, flat
 from db.resources import FOLDER, NAME, REQUESTS, RESERVED, Resource, file_of, read_resource
-from db.session import MEANING, SETTINGS, parameters
+from db.session import MEANING, SET_CONFIG, parameters
 from db.settings import Settings
 from db.texts import say
 from db.way_out.change import Connection, Refused, ask, patient
@@ -117,7 +117,7 @@ def _connect(url: str) -> Connection:
     connection = psycopg.connect(
         patient(url, "adopt"), autocommit=True, cursor_factory=RawCursor, row_factory=dict_row
     )
-    connection.execute(SETTINGS, parameters(MEANING, None, transaction=False))
+    connection.execute(SET_CONFIG, parameters(MEANING, None, transaction=False))
     return connection
 
 

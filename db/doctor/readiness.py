@@ -48,19 +48,19 @@ async def shortcomings(connection: Connection, names: Sequence[str]) -> list[str
     kept = Statement(b"EXPLAIN " + QUERIES["kept"], ["", ""])
     session = Statement(QUERIES["session"])
     try:
-        (answer,), _, *found = await connection.read(session, kept, *chain(*needed.values()))
+        (answer,), _, *found = await connection.run(session, kept, *chain(*needed.values()))
     except psycopg.ProgrammingError:
         # The error does not tell which of the statements failed, so each resource's are sent alone.
         for name, statements in {**needed, "merged": (kept,)}.items():
             try:
-                await connection.read(*statements)
+                await connection.run(*statements)
             except psycopg.ProgrammingError as error:
-                Connection.paths.clear()  # the table may have moved
+                Connection.search_paths.clear()  # the table may have moved
                 raise SchemaMissing(name) from error
         raise
     if answer["read_only"]:
         raise psycopg.errors.ReadOnlySqlTransaction
-    if answer["unset"] and connection.engine.planner_settings and not connection.settings:
+    if answer["unset"] and connection.engine.planner_settings and not connection.set_config:
         raise SettingsLost
     if connection.engine.folder:
         return []

@@ -26,7 +26,7 @@ from db.transaction import (
     ReadOnlyDatabase,
     SchemaMissing,
     Unavailable,
-    serializable,
+    interactive,
     transact,
 )
 from db.way_out import change
@@ -312,7 +312,7 @@ async def _attempt(
         return await run.work(connection, items)
 
     try:
-        return await transact(pool, serializable(transaction), seconds=run.seconds)
+        return await transact(pool, interactive(transaction), seconds=run.seconds)
     except WritersGoOn:
         return await _attempt(pool, run, items, stage, locked=True)
     except (ReadOnlyDatabase, SchemaMissing):

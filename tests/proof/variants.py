@@ -55,7 +55,7 @@ def at_any_age() -> None:
 
 async def rows(connection: Connection, step: Statement) -> list[Row]:
     """Run one step of a transaction, and roll it back if that fails."""
-    return connection._rows([step], await connection._exchange([step]))[0]
+    return (await connection.run(step))[0]
 
 
 async def look_then_insert(
@@ -260,9 +260,9 @@ VARIANTS: dict[str, Callable[[], None]] = {
 def pause_around_messages() -> None:
     exchange = Connection._exchange
 
-    async def later(self: Connection, steps: Any) -> Any:
+    async def later(self: Connection, *steps: Any) -> Any:
         await asyncio.sleep(random.uniform(0, PAUSE))
-        results = await exchange(self, steps)
+        results = await exchange(self, *steps)
         await asyncio.sleep(random.uniform(0, PAUSE))
         return results
 

@@ -9,7 +9,7 @@ from db.transaction import LateInsert
 
 
 async def get_or_create(connection: Connection, resource: str, key: Sequence[str]) -> Outcome:
-    """Return the row of `key`, creating it if there is none; for db.transaction.serializable()."""
+    """Return the row of `key`, creating it if there is none; for db.transaction.interactive()."""
     cursor = await connection.execute(QUERIES[f"{resource}/select"], key)
     if found := await cursor.fetchone():
         return Outcome(found, found.pop("copies"), created=False)

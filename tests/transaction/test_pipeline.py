@@ -10,8 +10,6 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import RawCursor, errors
-from psycopg.pq import TransactionStatus
-from psycopg.pq.abc import PGresult
 
 from db.connection import Connection
 from db.doctor.readiness import shortcomings
@@ -23,7 +21,7 @@ from db.transaction import (
     Attempts,
     AttemptsExhausted,
     SchemaMissing,
-    serializable,
+    interactive,
     transact,
 )
 from tests.support.pools import SECONDS, borrowed
@@ -108,22 +106,20 @@ async def test_a_request_that_hangs_in_a_failed_transaction_is_ended_by_the_serv
         database,
         "IF nextval('attempt') < 2 THEN RAISE serialization_failure; END IF; RETURN NEW;",
     )
-    exchange = Connection._results_of
+    clear_up = Connection._cleared_up
     hanging = (
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE state = 'idle in transaction (aborted)' AND datname = current_database()"
     )
     seen: list[object] = []
 
-    async def hang(self: Connection, *message: Any) -> list[PGresult]:
-        results = await exchange(self, *message)
-        failed = self.pgconn.transaction_status == TransactionStatus.INERROR
-        if failed and not seen:  # with the whole worker
+    async def hang(self: Connection, error: psycopg.Error) -> psycopg.Error:
+        if not seen:  # with the whole worker
             seen.append(sql(database, hanging))
             until(lambda: sql(database, hanging) == [(0,)])
-        return results
+        return await clear_up(self, error)
 
-    monkeypatch.setattr(Connection, "_results_of", hang)
+    monkeypatch.setattr(Connection, "_cleared_up", hang)
     settings = Settings(database_url=database, pool_size=1, retry_deadline=0.5)
     async with open_pool(settings) as pool:
         assert (await run(pool, "Ada")).created
@@ -133,14 +129,30 @@ async def test_a_request_that_hangs_in_a_failed_transaction_is_ended_by_the_serv
 async def test_answers_that_do_not_match_do_not_hang_the_worker(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exchange = Connection._results_of
-
-    async def fewer(self: Connection, *message: Any) -> list[PGresult]:
-        return (await exchange(self, *message))[:-1]
-
-    monkeypatch.setattr(Connection, "_results_of", fewer)
+    send = Connection._send
+    monkeypatch.setattr(
+        Connection,
+        "_send",
+        lambda self, loop, steps, values: send(self, loop, steps[1:], values[1:]),
+    )
     with pytest.raises(AttemptsExhausted):
         await run(pool, "Ada", seconds=0.3)
+
+
+async def test_without_the_pipeline_each_message_has_one_step(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, steps_sent = Connection._send, []
+
+    def count(self: Connection, loop: Any, steps: Any, values: Any) -> None:
+        steps_sent.append(len(steps))
+        send(self, loop, steps, values)
+
+    monkeypatch.setattr(Connection, "_send", count)
+    async with open_pool(Settings(database_url=database, pool_size=1, pipeline=False)) as pool:
+        for created in (True, False):
+            assert (await run(pool, "Ada")).created is created
+    assert set(steps_sent) == {1}
 
 
 async def test_resources_share_a_connection(database: str) -> None:
@@ -261,7 +273,7 @@ async def test_a_rollback_after_a_probe_leaves_what_is_prepared(database: str) -
         with pytest.raises(errors.DivisionByZero):
             await transact(
                 pool,
-                serializable(lambda connection: connection.execute(b"SELECT 1 / 0")),
+                interactive(lambda connection: connection.execute(b"SELECT 1 / 0")),
                 seconds=SECONDS,
             )
         attempts = Attempts()

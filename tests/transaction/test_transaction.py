@@ -10,7 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import errors
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import PoolTimeout
 
 from db.connection import Connection, Row
 from db.pool import Pool, open_pool
@@ -24,7 +25,7 @@ from db.transaction import (
     ReadOnlyDatabase,
     SchemaMissing,
     Unavailable,
-    serializable,
+    interactive,
     transact,
 )
 from tests.support.pools import SECONDS, borrowed, filled, nothing_left_behind, one
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def run(pool: Pool, work: Callable[[Connection], Awaitable[Any]], **options: Any) -> Any:
-    return await transact(pool, serializable(work), **{"seconds": SECONDS, **options})
+    return await transact(pool, interactive(work), **{"seconds": SECONDS, **options})
 
 
 def department(name: str) -> Callable[[Connection], Awaitable[Outcome]]:
@@ -437,3 +438,40 @@ async def test_every_connection_is_set_up(setting: str, value: str, pool: Pool) 
     async with borrowed(pool) as connection:
         row = await one(connection, f"SELECT current_setting('{setting}') AS value".encode())
     assert row["value"] == value
+
+
+async def test_an_outage_leaves_nothing_in_memory(database: str) -> None:
+    url = make_conninfo(database, host="127.0.0.1", port="1")  # where nobody listens
+    async with open_pool(Settings(database_url=url, pool_size=2)) as pool:
+        for _ in range(20):
+            with pytest.raises(PoolTimeout):
+                await pool.take(0.05)
+        assert len(pool._source._waiting) <= pool.size
+        assert pool.waiting == 0
+
+
+async def test_a_connection_in_a_transaction_is_not_handed_on(database: str) -> None:
+    async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
+        connection = await pool.take(LIMIT)
+        await connection.execute(b"BEGIN")
+        pool.give_back(connection)
+        assert connection.closed
+        await nothing_left_behind(pool)
+
+
+async def test_what_was_made_before_a_drain_is_replaced(database: str) -> None:
+    async with open_pool(Settings(database_url=database, pool_size=2)) as pool:
+        used, idle = await pool.take(LIMIT), await pool.take(LIMIT)
+        pool.give_back(idle)
+        await pool.drain()
+        pool.give_back(used)
+        taken = [await pool.take(LIMIT) for _ in range(pool.size)]
+        assert not {used, idle} & {*taken}
+        for connection in taken:
+            pool.give_back(connection)
+
+
+async def test_a_deadline_that_is_over_costs_no_connection(pool: Pool) -> None:
+    with pytest.raises(NoConnection):
+        await run(pool, department("Ada"), seconds=0)
+    assert pool.idle == pool.size
