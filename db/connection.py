@@ -155,6 +155,9 @@ class Connection(AsyncConnection[Row]):
             results, self._results, self._done = self._results, [], None
             if timer is not None:
                 timer.cancel()
+        for step, result in zip(steps, results, strict=False):
+            if isinstance(step, Prepare) and result.status == ExecStatus.COMMAND_OK:
+                self._names.add(step.name)  # which stays, whatever comes after it
         for result in results[: len(steps)]:
             if result.status == ExecStatus.FATAL_ERROR:
                 raise await self._cleared_up(errors.error_from_result(result))
@@ -180,7 +183,6 @@ class Connection(AsyncConnection[Row]):
         else:
             for each in new.values():
                 await self._exchange(each)
-        self._names |= new.keys()
 
     def _send(
         self,

@@ -258,6 +258,16 @@ async def test_a_column_that_changes_its_type_is_a_retry(pool: Pool, database: s
         assert not (await run(pool, "Ada")).created
 
 
+async def test_what_was_prepared_before_a_failure_is_not_prepared_again(database: str) -> None:
+    async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
+        sql(database, "ALTER TABLE departments RENAME created_at TO made_at")
+        for _ in range(2):
+            with pytest.raises(SchemaMissing):  # of the select, when BEGIN is prepared
+                await run(pool, "Ada")
+        sql(database, "ALTER TABLE departments RENAME made_at TO created_at")
+        assert (await run(pool, "Ada")).created
+
+
 async def test_statements_that_were_deallocated_are_prepared_again(pool: Pool) -> None:
     for name in ("Ada", "Grace", "Alan"):
         assert (await run(pool, name)).created
