@@ -1,4 +1,4 @@
-"""The end of a service: in order, so that no request is lost, and no later than it says."""
+"""A service ends in order, so that no request is lost, and no later than it says."""
 
 import signal
 import socket
@@ -39,7 +39,7 @@ NEVER = "3600"  # seconds
 
 @contextmanager
 def in_flight(service: Service) -> Iterator[tuple[Future[httpx.Response], psycopg.Connection]]:
-    """A POST, and the transaction that keeps the service from answering it."""
+    """Send a POST; yield its answer to be, and the transaction that holds it up."""
     with closing(psycopg.connect(service.database)) as blocker, ThreadPoolExecutor(1) as thread:
         blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
         answer = thread.submit(
@@ -55,7 +55,7 @@ def is_listening(service: Service) -> bool:
 
 
 def get(service: Service, path: str) -> httpx.Response:
-    """The answer on a connection of its own, as probes make them."""
+    """Return the answer to a GET on a new connection, as probes make them."""
     return httpx.get(f"{service.url}{path}", timeout=LIMIT)
 
 
@@ -64,7 +64,7 @@ def get(service: Service, path: str) -> httpx.Response:
     [("2", signal.SIGTERM), ("1", signal.SIGINT), ("2", signal.SIGHUP)],
 )
 def test_not_ready_then_closed_then_ended(database: str, number: str, signal_number: int) -> None:
-    # Patient, so that not even on a slow machine the signals below come too late to be the same.
+    # With this limit the signals below count as the same one, even on a slow machine.
     patient = "import web.serving; web.serving.SAME_SIGNAL = 3600; import app; app.main()"
     with serving(
         *(sys.executable, "-c", patient),
@@ -75,7 +75,7 @@ def test_not_ready_then_closed_then_ended(database: str, number: str, signal_num
     ) as service:
         until(lambda: service.http.get("/ready").status_code == 200)
         with in_flight(service) as (answer, blocker):
-            # To all processes, as by a terminal or systemd, and then passed on, as by make.
+            # A terminal or systemd signals all processes, and make then passes the signal on.
             for process in (*workers(service), service.process):
                 process.send_signal(signal_number)
             until(lambda: get(service, "/ready").status_code == 503)
@@ -83,7 +83,7 @@ def test_not_ready_then_closed_then_ended(database: str, number: str, signal_num
             told = get(service, "/ready")
             assert told.headers["content-type"] == "application/problem+json"
             assert int(told.headers["retry-after"]) >= 1
-            # It still serves, on new connections and on those from before, each for the last time.
+            # It still serves, once more on each new connection and on each one from before.
             for live in (service.http.get("/live"), get(service, "/live")):
                 assert live.status_code == 200
                 assert live.headers["connection"] == "close"
@@ -128,7 +128,7 @@ def test_a_second_signal_ends_it_at_once(number: str) -> None:
 
 @pytest.mark.parametrize("phase", [0.05, 0.3])
 def test_a_second_signal_is_heard_whenever_it_comes(database: str, phase: float) -> None:
-    # The supervisor looks for signals every half second; the first may be seen with the second.
+    # The supervisor looks for signals every half second, so that it may see both at once.
     with serving(DATABASE_URL=database, WORKERS="2", DRAIN_SECONDS=NEVER) as service:
         until(lambda: both_serve(service))
         service.process.send_signal(signal.SIGTERM)
@@ -139,7 +139,7 @@ def test_a_second_signal_is_heard_whenever_it_comes(database: str, phase: float)
 
 
 def ends_by_a_signal(service: Service) -> bool:
-    """Send one more; wait for longer than it counts as the one before."""
+    """Send a signal; return whether the service ends while the next would count as the same."""
     service.process.send_signal(signal.SIGTERM)
     try:
         service.process.wait(1.2 * SAME_SIGNAL)
@@ -164,16 +164,14 @@ def test_the_embedded_server_stops_last(number: str) -> None:
 
 
 @pytest.mark.parametrize("number", ["1", "2"])
-def test_who_does_not_read_the_answer_cannot_keep_it_from_ending(
-    database: str, number: str
-) -> None:
+def test_a_client_that_does_not_read_cannot_keep_it_from_ending(database: str, number: str) -> None:
     with serving(DATABASE_URL=database, WORKERS=number, RETRY_DEADLINE="0.5") as service:
         fill(service)
         with connect(service, receive_buffer=1) as reader:
             reader.sendall(PAGE)
             reader.recv(1)
             service.process.send_signal(signal.SIGTERM)
-            # It says 2 seconds, and would give the reader 30.
+            # The service gives itself 2 seconds here. It would give the reader 30.
             assert service.process.wait(20) == 0
 
 

@@ -1,4 +1,4 @@
-"""Each fault once, for a moment; and the verdict finds a service that loses or doubles rows."""
+"""Each fault strikes once, for a moment, and the verdict finds services that are broken."""
 
 import random
 import sys
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.alone
 
 @pytest.fixture(scope="module")
 def faulty_server() -> Iterator[Server]:
-    """A server that is not the other tests'."""
+    """A server of these tests' own, which faults may stop."""
     with temporary_data_dir() as data_dir, running(data_dir) as server:
         yield server
 
@@ -46,7 +46,8 @@ def test_idle_connections_that_died_unseen_cost_one_request(faulty_server: Serve
     with event_loop() as start:
         start(proxy.listen()).result(LIMIT)
         with serving(DATABASE_URL=proxy.url, RETRY_DEADLINE="1") as service:
-            # Ready, so that no look of the service's own at its start is the one that it costs.
+            # The service has looked at the database by then. Else its own look would be the one
+            # request that a dead connection costs.
             until(lambda: service.http.get("/ready").status_code == 200)
             until(lambda: proxy.flowing == Settings().pool_size)
             start(proxy.hold()).result(LIMIT)
@@ -56,7 +57,8 @@ def test_idle_connections_that_died_unseen_cost_one_request(faulty_server: Serve
         start(proxy.close()).result(LIMIT)
 
 
-# A variant of the service, the fault that shows what is wrong with it, and what the verdict says.
+# Each control has a variant of the service, the fault that shows what is wrong with it, and a part
+# of the verdict.
 CONTROLS = (
     ("answer before COMMIT", "cut before COMMIT arrives", "lost: "),
     ("REPEATABLE READ", "callers gone", "2 rows: "),

@@ -1,6 +1,6 @@
-"""More than the service can do, and callers that mean it no good: each in bounded time and memory.
+"""Overload and hostile callers cost the service bounded time and memory.
 
-All through raw sockets, against two workers.
+The tests send all through raw sockets, to two workers.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from tests.support.service import LIMIT, Service, both_serve, serving, until, wo
 
 pytestmark = pytest.mark.alone
 
-# Bytes. What a flood of hundreds of MB, or a thousand connections, may add to a worker.
+# Bytes that a flood of hundreds of MB, or a thousand connections, may add to a worker.
 GROWTH = 32 * 2**20
 
 CONNECTIONS = 2000
@@ -55,12 +55,12 @@ def impatient(new_database: Any) -> Iterator[Service]:
 
 
 def memory(service: Service) -> int:
-    """The larger of the workers' memory, in bytes."""
+    """Return the memory of the larger worker, in bytes."""
     return max(int(worker.memory_info().rss) for worker in workers(service))
 
 
 def everything(connection: socket.socket) -> bytes:
-    """What comes until the service closes."""
+    """Return what comes until the service closes."""
     received = bytearray()
     try:
         while data := connection.recv(2**20):
@@ -83,7 +83,7 @@ def flood(connection: socket.socket, data: bytes, most: int = 2**30) -> bytes:
 
 
 def assert_refused(received: bytes, status: int) -> None:
-    """A problem, and the last answer on its connection."""
+    """Assert that this is a problem with this status, and the last answer on its connection."""
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert b"content-type: application/problem+json" in head
@@ -91,7 +91,7 @@ def assert_refused(received: bytes, status: int) -> None:
     assert json.loads(body)["status"] == status
 
 
-# What never ends
+# Requests that never end
 
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 ENDLESS = {
@@ -133,7 +133,7 @@ def test_requests_in_a_row_without_reading_the_answers_are_cut_off(impatient: Se
 
 
 def test_requests_in_a_row_wait_for_those_before(database: str) -> None:
-    """However many they are: what the service does not keep yet, the client has not sent yet."""
+    """They may be many, for the client cannot send what the service does not yet take."""
     last = ANSWERED.replace(b"Host", b"Connection: close\r\nHost")
     sent = request("POST", "/departments", {"name": "Research"}) + ANSWERED * 20_000 + last
     with (
@@ -152,8 +152,8 @@ def test_requests_in_a_row_wait_for_those_before(database: str) -> None:
     assert received.count(b"HTTP/1.1 200 OK") == 20_001
 
 
-def test_the_answer_to_who_is_gone_goes_nowhere(database: str) -> None:
-    """Without an error in the log, that is."""
+def test_an_answer_to_a_client_that_is_gone_is_no_error(database: str) -> None:
+    """The service goes on and logs no error."""
     with serving(DATABASE_URL=database) as service, psycopg.connect(database) as blocker:
         assert service.http.get("/ready").status_code == 200
         blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
@@ -204,7 +204,7 @@ NESTED = {
 
 
 @pytest.mark.parametrize("what", NESTED)
-def test_nested_deeply(service: Service, what: str) -> None:
+def test_a_body_that_is_nested_deeply_is_refused(service: Service, what: str) -> None:
     before = {worker.pid for worker in workers(service)}
     with connect(service) as connection:
         body = NESTED[what]
@@ -217,7 +217,7 @@ def test_nested_deeply(service: Service, what: str) -> None:
     assert {worker.pid for worker in workers(service)} == before
 
 
-# What takes its time
+# Callers that take their time
 
 ANSWERED = request("GET", "/live")
 SLOW = {
@@ -233,8 +233,8 @@ SLOW = {
 }
 
 
-def test_who_takes_long_is_disconnected(impatient: Service) -> None:
-    with ThreadPoolExecutor(len(SLOW)) as threads:  # all at once, for each takes a second
+def test_a_client_that_takes_long_is_disconnected(impatient: Service) -> None:
+    with ThreadPoolExecutor(len(SLOW)) as threads:  # each takes a second, so all run at once
         received = dict(
             zip(
                 SLOW,
@@ -267,13 +267,13 @@ def trickle(service: Service, start: bytes, rest: bytes) -> bytes:
             return not data
 
         until(closed)
-        # Not only in one direction.
+        # The service must close its direction of the connection, too.
         port = connection.getsockname()[1]
         until(lambda: port not in clients(service))
     return bytes(received)
 
 
-def test_bodies_that_nobody_asked_for_are_not_kept(database: str) -> None:
+def test_bodies_that_no_handler_reads_are_not_kept(database: str) -> None:
     body = b"a" * 200_000
     get = b"GET /live HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     with (
@@ -282,7 +282,7 @@ def test_bodies_that_nobody_asked_for_are_not_kept(database: str) -> None:
     ):
         until(lambda: both_serve(service))
         before = memory(service)
-        for _ in range(500):  # 100 MB
+        for _ in range(500):  # makes 100 MB
             connection = stack.enter_context(connect(service))
             connection.sendall(get)
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
@@ -294,7 +294,7 @@ def test_what_a_refused_client_has_sent_is_not_kept(service: Service) -> None:
     with ExitStack() as stack:
         refused = [stack.enter_context(connect(service)) for _ in range(500)]
         for connection in refused:
-            connection.sendall(b"\0" * 200_000)  # 100 MB
+            connection.sendall(b"\0" * 200_000)  # makes 100 MB
         for connection in refused:
             assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
         assert memory(service) - before < GROWTH
@@ -308,7 +308,7 @@ def test_bodies_that_do_not_end_are_bounded_together(database: str) -> None:
         until(lambda: both_serve(service))
         before = memory(service)
         askers = []
-        for _ in range(300):  # 300 MB
+        for _ in range(300):  # makes 300 MB
             askers.append(stack.enter_context(connect(service)))
             with suppress(ConnectionResetError, BrokenPipeError):
                 askers[-1].sendall(post)
@@ -323,7 +323,7 @@ def test_bodies_that_do_not_end_are_bounded_together(database: str) -> None:
 
 
 def test_half_a_head_does_not_delay_the_end(database: str) -> None:
-    """Nor does a client that does not close after its last answer, which would take the grace."""
+    """A client that does not close after its last answer does not delay it either."""
     with (
         serving(DATABASE_URL=database, RETRY_DEADLINE="3600") as service,
         connect(service) as half,
@@ -351,7 +351,7 @@ def test_an_upgrade_is_not_taken(service: Service) -> None:
             assert received.startswith(b"HTTP/1.1 200 ")
 
 
-def test_who_does_not_read_the_answer_is_disconnected(impatient: Service) -> None:
+def test_a_client_that_does_not_read_the_answer_is_disconnected(impatient: Service) -> None:
     fill(impatient)
     with connect(impatient, receive_buffer=1) as reader:
         reader.sendall(PAGE)
@@ -376,7 +376,7 @@ def test_unread_answers_are_bounded_together(service: Service) -> None:
 
 
 def clients(service: Service) -> set[int]:
-    """The ports of those whom the workers have connections with."""
+    """Return the ports of the clients that the workers have connections with."""
     return {
         connection.raddr.port
         for worker in workers(service)
@@ -385,7 +385,7 @@ def clients(service: Service) -> set[int]:
     }
 
 
-# More than it can do
+# More load than the service can serve
 
 
 def test_idle_connections_cost_little_and_keep_nobody_out(service: Service) -> None:
@@ -414,7 +414,7 @@ def test_2000_at_once(database: str) -> None:
 
 
 async def at_once(service: Service) -> Counter[int]:
-    """Post from all connections while the table is locked, so that only the queue has room."""
+    """Post from all connections while the table is locked; return how often each status came."""
     callers = [Caller(service.port) for _ in range(CONNECTIONS)]
     for caller in callers:
         await caller.connect()
@@ -424,7 +424,7 @@ async def at_once(service: Service) -> Counter[int]:
         asyncio.create_task(caller.call("POST", "/departments", {"name": f"number {n // 2}"}))
         for n, caller in enumerate(callers)
     ]
-    # Nobody is served, and all others have their answer at once.
+    # As many as connection and queue hold wait; all others are refused at once.
     refused: list[Answer] = []
     for answered in asyncio.as_completed(posts):
         refused.append(await answered)
@@ -471,7 +471,7 @@ def test_stuck_is_not_ready(database: str) -> None:
     ):
         assert service.http.get("/ready").status_code == 200
         blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
-        # One has the connection, and one waits for it.
+        # One POST has the connection, and one waits for it.
         posts = [threads.submit(service.post, "/departments", name="stuck") for _ in range(2)]
         until(lambda: service.sessions_in_transaction() > 0)
         answers = [service.http.get("/ready").status_code for _ in range(2)]
@@ -482,7 +482,7 @@ def test_stuck_is_not_ready(database: str) -> None:
 
 
 def test_connections_that_come_back_from_nothing_are_no_sign_of_life(database: str) -> None:
-    # Each attempt waits half a second for the lock, and gives up; more requests wait behind it.
+    # Each attempt gives up after half a second of waiting for the lock, and more requests wait.
     settings = {"POOL_SIZE": "1", "POOL_QUEUE": "4", "RETRY_DEADLINE": "1"}
     over = Event()
     with (
@@ -508,11 +508,11 @@ def test_connections_that_come_back_from_nothing_are_no_sign_of_life(database: s
         assert set().union(*(poster.result() for poster in posters)) == {503}
 
 
-def test_few_files(database: str) -> None:
-    """How many connections it takes follows from the files that it may open."""
+def test_few_files_mean_few_connections(database: str) -> None:
+    """The number of files that it may open decides how many connections the service takes."""
     limited = ("sh", "-c", f"ulimit -n 120; exec {sys.executable} app.py")
     with serving(*limited, DATABASE_URL=database, WORKERS="2") as service, ExitStack() as stack:
-        # 40 for each worker and 40 that are told so; what is beyond is closed.
+        # Each worker takes 40 connections, refuses 40 with an answer, and closes the rest.
         callers = [stack.enter_context(connect(service)) for _ in range(500)]
         until(lambda: len(select(callers, [], [], 0.1)[0]) >= 500 - 2 * 40)
         told = [caller for caller in select(callers, [], [], 0)[0] if everything(caller)]

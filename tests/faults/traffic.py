@@ -1,4 +1,4 @@
-"""Requests of many clients at once, drawn from a seed, and what became of each."""
+"""Sends requests of many clients at once, drawn from a seed, and notes what became of each."""
 
 import asyncio
 import random
@@ -14,8 +14,8 @@ import msgspec
 from tests.proof.linearizability import Call, Key, Row
 from tests.support.service import LIMIT
 
-# Each name of a department is for so many clients, with so many calls each, one after the other: 16
-# calls at most, so that the checker has its verdict at once, even where few were answered.
+# A department's name is for so many clients, and each makes so many calls, one after the other.
+# With 16 calls at most the checker has its verdict at once, even where few were answered.
 CLIENTS = 4
 CALLS = 4
 NAMES_AT_ONCE = 8
@@ -32,29 +32,30 @@ KINDS = (
 )
 EMPLOYEES = ("Ada", "Grace")
 
-# Seconds a client that was refused waits at most; they would ask for nothing else otherwise.
+# Seconds that a client waits at most after a refusal. Without a pause, most calls would come during
+# an outage.
 PAUSE = 0.05
 
-# Seconds between the probes of each prober. There are two, because there are two workers.
+# Seconds between the probes of a prober. There are two probers, because there are two workers.
 PROBE = 0.02
 PROBERS = 2
 
 
 class Answer(NamedTuple):
-    """What came back for a request."""
+    """The answer to a request."""
 
     status: int
     head: bytes
     body: bytes
 
     def number(self, pattern: bytes, default: int) -> int:
-        """Return what the pattern finds in the head."""
+        """Return the number that the pattern finds in the head."""
         found = re.search(pattern, self.head, re.IGNORECASE)
         return int(found[1]) if found else default
 
 
 class Client:
-    """One keep-alive connection, made anew where it broke."""
+    """A client with a keep-alive connection, which is made anew where it broke."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -78,7 +79,7 @@ class Client:
         return answer._replace(body=body)
 
     async def leave(self, sent: bytes, after: float) -> None:
-        """Send this and be gone so many seconds later."""
+        """Send these bytes, and close the connection so many seconds later."""
         _, writer = await self._connected()
         writer.write(sent)
         await asyncio.sleep(after)
@@ -102,12 +103,12 @@ def request(method: str, path: str, content: object) -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode() + body
 
 
-# In the place of a status.
+# Stands in the place of a status where no answer came.
 NO_ANSWER = 0
 
 
 class Probe(NamedTuple):
-    """An answer of /ready, and when it came."""
+    """When an answer of /ready came, and its status."""
 
     time: float
     status: int
@@ -123,8 +124,8 @@ class Traffic:
         self.refused = 0
         self.longest = 0.0  # seconds that a caller waited
         self.slowest: Call | None = None  # whose call it was
-        self.leaving = 0.0  # this part of the callers do not wait for their answer
-        self.left: list[Call] = []  # nobody waited for their answer
+        self.leaving = 0.0  # the share of the callers that do not wait for their answer
+        self.left: list[Call] = []  # the calls whose callers did not wait
         self.over = False
         self._port = port
         self._seed = seed
@@ -160,7 +161,7 @@ class Traffic:
 
     async def _probe(self) -> None:
         while not self.over:
-            client = Client(self._port)  # each a new connection, and so to either worker
+            client = Client(self._port)  # a new connection may go to either worker
             answer = await client.ask("GET", "/ready")
             client.close()
             self.probes.append(Probe(monotonic(), answer.status if answer else NO_ANSWER))

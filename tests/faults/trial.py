@@ -1,4 +1,4 @@
-"""A fault under traffic: strike, lift, wait until all is served again; then the verdict."""
+"""Tries a fault under traffic: strikes, lifts, waits until all is served again, and judges."""
 
 import random
 from contextlib import nullcontext
@@ -11,13 +11,13 @@ from tests.faults.verdict import READY, Result, Strike, judge
 
 
 class Extent(NamedTuple):
-    """How long a trial is."""
+    """The length of a trial."""
 
-    requests: int  # that were answered, and not by 503
+    requests: int  # how many must be answered, and not by 503
     strikes: int
 
 
-# Seconds for which a fault lasts on where /ready has to say so.
+# Seconds for which an outage goes on after the time in which /ready must have noticed it.
 DOWN = 1.0
 
 FULL = Extent(10_000, 5)
@@ -27,9 +27,10 @@ SHORT = Extent(800, 1)
 def trial(
     fault: Fault, server: Server, extent: Extent, seed: str, *command: str, **settings: str
 ) -> Result:
-    """Try the fault and judge what came of it.
+    """Try the fault; return the judgement.
 
-    `command` and `settings` are those of tests.support.service.serving(). Raises Skipped.
+    `command` and `settings` go to tests.support.service.serving(). Raises Skipped where the fault
+    cannot be made here.
     """
     rng = random.Random(f"{seed} {fault.name}")
     with (
@@ -76,5 +77,5 @@ def strike(fault: Fault, scene: Scene, extent: Extent) -> Strike:
 
 
 def connections(fault: Fault, scene: Scene) -> int:
-    """Count the connections of the service's pools that are not dead."""
+    """Return how many connections of the service's pools are alive."""
     return scene.proxy.flowing if fault.proxied else sessions(scene.database)

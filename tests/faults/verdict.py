@@ -1,4 +1,4 @@
-"""Was anything lost or doubled, did a caller wait too long, did /ready tell the truth?"""
+"""Judges whether anything was lost or doubled, a caller waited too long, or /ready lied."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ READY = 2.0
 
 
 class Strike(NamedTuple):
-    """When a fault began, was there, began to end, was over; and when all was as before."""
+    """When a fault began, was there, began to end and was over, and when all was as before."""
 
-    hits: int  # in the fault's own measure
+    hits: int  # how often it struck, in the fault's own measure
     began: float
     struck: float
     lifting: float
@@ -55,15 +55,15 @@ def markdown(table: list[Verdict], what: str, recovery: str) -> str:
 
 @dataclass
 class Result:
-    """What came of a fault, and the promises that were broken."""
+    """The requests under a fault, and the promises that were broken."""
 
     fault: str
-    struck: int  # how often, in the fault's own measure
+    struck: int  # how often the fault struck, in its own measure
     calls: list[Call]
     lost: list[str]
     doubled: list[str]
     longest: float  # seconds that a caller waited
-    recovery: float  # seconds until all was as before, the longest of all strikes
+    recovery: float  # seconds until all was as before, after the strike that took longest
     broken: list[str] = field(default_factory=list)
 
     @property
@@ -132,9 +132,9 @@ def judge(fault: Fault, strikes: list[Strike], traffic: Traffic, after: list[Row
 
 
 def lost(calls: list[Call], after: set[Row]) -> list[str]:
-    """Say what was acknowledged and is not so, though nobody asked for anything else."""
+    """Return what was acknowledged and is not so in the tables, though no request undid it."""
     deletes = [call for call in calls if call.method == "DELETE"]
-    # But by one that found nothing to delete, and had not tried before.
+    # A deletion with 404 and a single attempt has found nothing, and so undone nothing.
     asked = {call.target for call in deletes if call.status != 404 or call.attempts > 1}
     kept = {
         row
@@ -150,13 +150,13 @@ def lost(calls: list[Call], after: set[Row]) -> list[str]:
 
 
 def doubled(after: list[Row]) -> list[str]:
-    """Say which keys have more than one row."""
+    """Return the keys that have more than one row."""
     copies = Counter(Key(row.table, row.name, row.department_id) for row in after)
     return [f"{number} rows: {key}" for key, number in copies.items() if number > 1]
 
 
 def lies(traffic: Traffic, start: float, end: float, truth: int) -> Iterator[str]:
-    """Say which answers of /ready, of those that came in this time, were not the truth."""
+    """Yield the answers of /ready that came in this time and were not the truth."""
     told = [probe for probe in traffic.probes if start < probe.time < end]
     if not told:
         yield "/ready said nothing"
