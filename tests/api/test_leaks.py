@@ -153,7 +153,7 @@ def service(new_database: Callable[[], str]) -> Iterator[Service]:
     sql(database, TALKATIVE)
     url = make_superuser(database, "onerow_test_teller", SECRET)
     url = make_conninfo(url, oauth_client_secret=SECRET)
-    settings = {"DATABASE_URL": url, "API_TOKEN": f"old,{TOKEN}", "RETRY_DEADLINE": "0.3"}
+    settings = {"DATABASE_URL": url, "API_TOKEN": f"old,{TOKEN}", "RETRY_DEADLINE": "1"}
     with serving(**settings) as service:
         # The service closes the connection behind a 500, so each request gets one of its own.
         service.http.headers.update({"Authorization": f"Bearer {TOKEN}", "Connection": "close"})
@@ -162,7 +162,7 @@ def service(new_database: Callable[[], str]) -> Iterator[Service]:
 
 @pytest.mark.parametrize("pipeline", ["0", "1"])
 def test_what_postgresql_says_stays_inside(pipeline: str, service: Service) -> None:
-    with serving(DATABASE_URL=service.database, PIPELINE=pipeline, RETRY_DEADLINE="0.3") as another:
+    with serving(DATABASE_URL=service.database, PIPELINE=pipeline, RETRY_DEADLINE="1") as another:
         another.http.headers["Connection"] = "close"
         for sqlstate, status in STATUSES.items():
             answer = another.post("/departments", name=f"{sqlstate} {SECRET}\n{FORGED}")

@@ -85,7 +85,7 @@ def test_a_browser_may_give_it_as_a_password_and_only_to_the_pages(service: Serv
 
 def test_probes_need_no_token(service: Service) -> None:
     assert service.http.get("/live").status_code == 200
-    assert service.http.get("/ready").status_code == 200
+    service.await_ready()
 
 
 @pytest.mark.parametrize("why", [{"API_TOKEN": OLD}, {"ALLOW_ANONYMOUS": "1"}], ids=str)

@@ -113,6 +113,7 @@ def staged(
             **settings,
         }
         with serving(*command, **settings) as service:
+            service.connections_break = True
             traffic = Traffic(service.port, str(rng.random()))
             going = start(traffic.run())
             try:

@@ -89,14 +89,14 @@ def on_a_disk_of(size: str) -> Iterator[Server]:
             subprocess.run(["umount", folder], check=True)
 
 
-def sessions(database: str, condition: str = "true") -> int:
-    """Count the service's sessions of which this is true."""
+def sessions(database: str, condition: str = "true") -> set[int]:
+    """Return the process ids of the service's sessions of which this is true."""
     rows = sql(
         database,
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'onerow'"
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'onerow'"
         f" AND datname = current_database() AND {condition}",
     )
-    return int(rows[0][0])
+    return {pid for (pid,) in rows}
 
 
 def tables(database: str) -> list[Row]:

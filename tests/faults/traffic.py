@@ -4,7 +4,8 @@ import asyncio
 import random
 import re
 from collections.abc import Iterable
-from itertools import count
+from itertools import count, takewhile
+from math import inf
 from time import monotonic
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -130,8 +131,9 @@ class Traffic:
         self._port = port
         self._seed = seed
         self._numbers = count(1)
-        self._posted: list[float] = []  # when a POST was answered with 2xx
-        self._ready: list[float] = []  # when /ready was answered with 200
+        self.first_ready = inf  # when /ready said 200 for the first time
+        self._posted = -inf  # when a POST was last answered with 2xx
+        self._ready = -inf  # when /ready last said 200
 
     async def run(self) -> None:
         """Go on until `over`, and then until the last request has ended."""
@@ -141,14 +143,14 @@ class Traffic:
             for _ in range(PROBERS):
                 tasks.create_task(self._probe())
 
-    @property
-    def first_ready(self) -> float:
-        """When /ready said 200 for the first time."""
-        return self._ready[0]
-
     def served(self, after: float) -> bool:
         """Whether both a POST and /ready have been served since."""
-        return all(times and times[-1] >= after for times in (self._posted, self._ready))
+        return min(self._posted, self._ready) >= after
+
+    def told(self, status: int, after: float) -> bool:
+        """Whether /ready has told this status since."""
+        since = takewhile(lambda probe: probe.time > after, reversed(self.probes))
+        return any(probe.status == status for probe in since)
 
     async def create(self, number: int, name: str) -> None:
         """Create a department of this name as client `number` of a name of its own."""
@@ -166,7 +168,8 @@ class Traffic:
             client.close()
             self.probes.append(Probe(monotonic(), answer.status if answer else NO_ANSWER))
             if answer and answer.status == 200:
-                self._ready.append(self.probes[-1].time)
+                self._ready = self.probes[-1].time
+                self.first_ready = min(self.first_ready, self._ready)
             await asyncio.sleep(PROBE)
 
     async def _names(self) -> None:
@@ -202,7 +205,7 @@ class Traffic:
                 continue
             self.answered += 1
             if method == "POST" and call.status in (200, 201):
-                self._posted.append(call.end)
+                self._posted = call.end
             for row in call.rows:
                 if row.id not in known[row.table]:
                     known[row.table].append(row.id)

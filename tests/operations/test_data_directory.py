@@ -145,7 +145,7 @@ def test_a_process_id_that_root_in_a_container_may_not_look_at(data_dir: Path) -
     with some_process() as process:
         (data_dir / PID_FILE).write_text(f"{process}\n{data_dir}\n")
         with serving(*without, sys.executable, "app.py", DATA_DIR=str(data_dir)) as service:
-            assert service.http.get("/ready").status_code == 200
+            service.await_ready()
 
 
 @pytest.mark.parametrize("note", [PID_FILE, f"{SOCKET}.lock"])
@@ -573,7 +573,7 @@ def test_a_file_that_is_missing(data_dir: Path) -> None:
 def test_the_log_is_not_for_clients_to_fill(data_dir: Path) -> None:
     with serving(DATA_DIR=str(data_dir)) as service:
         log = data_dir / "log"
-        assert service.http.get("/ready").status_code == 200
+        service.await_ready()
         before = log.read_text()
         for body in ({"name": "x"}, {"name": "x"}, {}, {"name": "x" * 5000}, {"name": "\0"}):
             service.post("/departments", **body)

@@ -203,7 +203,7 @@ def test_a_signal_during_the_start_leaves_no_server(data_dir: Path, milliseconds
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_closed_terminal_stops_both(data_dir: Path, workers: str) -> None:
     with serving(DATA_DIR=str(data_dir), WORKERS=workers) as service:
-        assert service.http.get("/ready").status_code == 200
+        service.await_ready()
         assert service.stop(signal.SIGHUP) == 0
     assert postmaster(data_dir) is None
 
@@ -226,7 +226,7 @@ def test_a_server_with_no_connection_left_is_still_running(data_dir: Path) -> No
 
 def test_the_server_takes_as_many_connections_as_the_service_may_open(data_dir: Path) -> None:
     with serving(DATA_DIR=str(data_dir), WORKERS="2", POOL_SIZE="60") as service:
-        assert service.http.get("/ready").status_code == 200
+        service.await_ready()
         with embedded_server(data_dir) as url:
             ((most,),) = sql(url, "SELECT current_setting('max_connections')::int")
     assert most >= 120

@@ -147,7 +147,7 @@ def test_a_worker_that_was_killed_leaves_its_counts_and_not_its_pool(database: s
 
 
 def test_requests_that_are_given_up_are_counted_and_told_to_the_log(database: str) -> None:
-    with serving(DATABASE_URL=database, RETRY_DEADLINE="0.4") as service:
+    with serving(DATABASE_URL=database) as service:
         service.sql("ALTER TABLE departments RENAME TO elsewhere")
         headers = {"X-Request-Id": "given-1"}
         answer = service.http.post("/departments", json={"name": "Ada"}, headers=headers)

@@ -30,6 +30,15 @@ OURS = re.compile(
     "|RESOURCES|RELOAD|ALLOW_.*|ALLOWED_.*|API_.*|LOG_.*|PROMETHEUS_.*|PG.*"
 )
 
+# A pool logs these where it gets a connection back that is still in a transaction, or broken. Where
+# the test has not done that, the service has, and the pool would hide it.
+LEFT_OPEN = re.compile("(rolling back|closing) returned connection")
+BROKEN = re.compile("discarding (closed|broken) connection")
+
+# The service closes a connection whose user's deadline has passed, as on a busy machine, and logs
+# one of these.
+GIVEN_UP = re.compile("given up: |not ready: ")
+
 
 def until(condition: Callable[[], bool]) -> None:
     """Return when the condition holds. Raises AssertionError if it does not within LIMIT."""
@@ -66,6 +75,7 @@ class Service:
     line: str  # the line that it printed when it began to serve
     log: Path  # the file that has its error output
     database: str
+    connections_break: bool = False  # True where the test breaks connections to the database
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +90,16 @@ class Service:
         expected = (" INFO onerow: worker ", " WARNING onerow: PostgreSQL ")
         lines = self.log.read_text().splitlines()
         return [line for line in lines if not any(each in line for each in expected)]
+
+    def repaired(self) -> list[str]:
+        """Return the lines of the log about connections that its pools had to repair."""
+        log = self.log.read_text()
+        patterns = [LEFT_OPEN] if GIVEN_UP.search(log) else [LEFT_OPEN, BROKEN]
+        return [line for line in log.splitlines() if any(each.search(line) for each in patterns)]
+
+    def await_ready(self) -> None:
+        """Wait until /ready says so. On a busy machine its own second may not be enough."""
+        until(lambda: self.http.get("/ready").status_code == 200)
 
     def post(self, path: str, **body: Any) -> httpx.Response:
         return self.http.post(path, json=body)
@@ -113,7 +133,10 @@ def sql(database: str, query: str, *parameters: object) -> list[tuple[Any, ...]]
 
 @contextmanager
 def serving(*command: str, **settings: str) -> Iterator[Service]:
-    """Start the service and wait until it serves; end it at the end if it still runs."""
+    """Start the service and wait until it serves; end it at the end if it still runs.
+
+    Its pools must not have repaired any connection, unless the test has broken some.
+    """
     with tempfile.NamedTemporaryFile("w", prefix="onerow-", suffix=".log") as log:
         process = subprocess.Popen(
             command or [sys.executable, "app.py"],
@@ -138,6 +161,9 @@ def serving(*command: str, **settings: str) -> Iterator[Service]:
                     except subprocess.TimeoutExpired:
                         process.kill()
                         raise
+        if not service.connections_break:
+            repaired = service.repaired()
+            assert repaired == [], repaired
 
 
 def workers(service: Service) -> list[psutil.Process]:

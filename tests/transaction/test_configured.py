@@ -10,7 +10,7 @@ from db.session import MEANING, PLANS
 from tests.support import legacy
 from tests.support.pgbouncer import PGBOUNCER, pooling
 from tests.support.roles import make_superuser
-from tests.support.service import Service, serving, sql, until
+from tests.support.service import Service, serving, sql
 
 pytestmark = pytest.mark.alone
 
@@ -130,7 +130,7 @@ def serving_in(mode: str, database: str, url: str) -> Iterator[Service]:
             url = stack.enter_context(pooling(url)).url
         service = stack.enter_context(serving(DATABASE_URL=url, **settings))
         service.database = database
-        until(lambda: service.http.get("/ready").status_code == 200)
+        service.await_ready()
         yield service
 
 

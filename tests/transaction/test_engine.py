@@ -50,7 +50,7 @@ def test_each_key_gets_one_row_by_their_sql(pipeline: str, distributed: str) -> 
     with serving(**settings, WORKERS="2") as service:
         traffic = Traffic(service.port)
         asyncio.run(traffic.clients(16, lambda: len(traffic.calls) >= 1000))
-        assert service.http.get("/ready").status_code == 200
+        service.await_ready()
         for path in ("/departments?name=department 0", "/employees?department_id=1&name=Ada"):
             assert service.http.get(path).status_code == 200
         assert service.complaints() == []

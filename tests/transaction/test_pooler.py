@@ -51,7 +51,7 @@ def service(
     settings = {"DATABASE_URL": pgbouncer.url, "POOLER": "1", "PIPELINE": request.param}
     with serving(**settings, WORKERS="2") as service:
         service.database = database
-        until(lambda: service.http.get("/ready").status_code == 200)
+        service.await_ready()
         yield service
 
 
@@ -88,7 +88,7 @@ def test_sessions_and_poolers_may_end(
         answer = thread.submit(service.post, "/departments", name="while it was gone")
         pgbouncer.start()
         assert answer.result().status_code == 201
-    until(lambda: service.http.get("/ready").status_code == 200)
+    service.await_ready()
 
 
 def test_no_statement_goes_on_when_its_client_has_an_answer(
@@ -96,7 +96,7 @@ def test_no_statement_goes_on_when_its_client_has_an_answer(
 ) -> None:
     settings = {"DATABASE_URL": pgbouncer.url, "POOLER": "1", "RETRY_DEADLINE": "0.5"}
     with serving(**settings) as service, psycopg.connect(database) as blocker:
-        until(lambda: service.http.get("/ready").status_code == 200)
+        service.await_ready()
         blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
         assert service.post("/departments", name="Ada").status_code == 503
         assert service.http.get("/departments/1").status_code == 503

@@ -259,7 +259,7 @@ def test_service_and_commands_run_where_shadows_come_first(pooler: str, preceded
     with serving(DATABASE_URL=preceded, POOLER=pooler) as service:
         created = service.post("/departments", name=f"Research {pooler}")
         assert created.status_code == 201
-        assert service.http.get("/ready").status_code == 200
+        service.await_ready()
         assert service.http.get(f"/departments/{created.json()['id']}").json() == created.json()
         assert service.http.get("/inspect/sizes").status_code == 200
     for words in (["merge", "--apply"], ["guard", "on"], ["guard", "off"], ["duplicates"]):

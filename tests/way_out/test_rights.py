@@ -89,7 +89,7 @@ def test_the_tables_may_be_in_another_schema(database: str) -> None:
 
 def use(service: Service, new: str) -> None:
     """Send a request of every kind; `new` is a name that no row has yet."""
-    assert service.http.get("/ready").status_code == 200
+    service.await_ready()
     created = service.post("/departments", name=new)
     assert created.status_code == 201
     assert service.post("/departments", name=new).json() == created.json()

@@ -51,7 +51,7 @@ class Cluster:
             RETRY_DEADLINE=str(RETRY_DEADLINE),
             **settings,
         ) as service:
-            until(lambda: service.http.get("/ready").status_code == 200)
+            service.await_ready()
             yield service
 
 
