@@ -18,7 +18,7 @@ from db.pool import Pool, open_pool
 from db.schema import apply_schema
 from db.settings import Settings
 from tests.faults.server import Server
-from tests.proof import profiles as profiles  # loads one
+from tests.proof import profiles as profiles  # registers Hypothesis' settings, and loads some
 from tests.support.pools import SECONDS, filled, nothing_left_behind
 from tests.support.roles import SERVICE, as_role, make_roles
 from tests.support.service import Service, serving, sql, temporary_data_dir
@@ -27,23 +27,24 @@ OURS = "^onerow_test_"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let signals unwind, so that the server stops with the tests; draw a seed that can be told.
+    """Let signals unwind, so that the server stops with the tests; draw Hypothesis' seed.
 
-    The seed replays what is drawn, not how calls overlap. Other processes of the run take it over.
+    With the seed the same is drawn again, but calls need not overlap again. The other processes of
+    the run take it over.
     """
-    unwind_on_signals(KeyboardInterrupt())  # SystemExit would end one test, and no more
+    unwind_on_signals(KeyboardInterrupt())  # pytest takes SystemExit for the end of one test
     if core.global_force_seed is None:
         core.global_force_seed = random.getrandbits(32)  # type: ignore[assignment]
         config.option.hypothesis_seed = str(core.global_force_seed)
 
 
 def pytest_report_header() -> str:
-    """Tell the seed."""
+    """Return the line that tells how to draw the same again."""
     return f"draw the same again: pytest --hypothesis-seed={core.global_force_seed}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tell what the negative controls took, and their examples."""
+    """Print how many workloads each negative control took, and the one that failed."""
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             terminalreporter.section(name)
@@ -57,26 +58,26 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The URL of a server of the tests' own, empty at the start and gone at the end.
+    """The URL of a server that is new at the start and gone at the end.
 
-    Or that of TEST_DATABASE_URL, whose role is a superuser; databases and roles of the tests are
-    dropped at the end.
+    With TEST_DATABASE_URL it is that server, as a superuser, and the tests' databases and roles
+    are dropped from it at the end.
     """
     with ExitStack() as stack:
         url = os.environ.get("TEST_DATABASE_URL")
         if url:
             stack.callback(clean_up, url)
-            clean_up(url)  # after a run that was killed
+            clean_up(url)  # a run that was killed has left its own
         else:
             data_dir = stack.enter_context(temporary_data_dir())
             url = stack.enter_context(embedded_server(data_dir))
-            # Its own end would write all that it holds to the disk.
+            # Nobody needs the data any more, which an end in order would write to the disk.
             stack.callback(Server(data_dir, url).stop, signal.SIGQUIT)
         yield url
 
 
 def clean_up(url: str) -> None:
-    """Drop the databases that the tests have made, and then the roles, which own nothing else."""
+    """Drop the databases that the tests have made, and then the roles that owned things in them."""
     force = "CASCADE" if discover(url) == "cockroachdb" else "WITH (FORCE)"
     with psycopg.connect(url, autocommit=True) as connection:
         made = connection.execute("SELECT datname FROM pg_database WHERE datname ~ %s", [OURS])
@@ -89,7 +90,7 @@ def clean_up(url: str) -> None:
 
 @pytest.fixture(scope="session")
 def new_database(server: str) -> Callable[[], str]:
-    """Makes a database with the tables and returns its URL."""
+    """Return a function that makes a database with the tables and returns its URL."""
     numbers = count(1)
     engine = discover(server)
 
@@ -105,13 +106,13 @@ def new_database(server: str) -> Callable[[], str]:
 
 @pytest.fixture
 def database(new_database: Callable[[], str]) -> str:
-    """A database of the test's own."""
+    """The URL of a database with the tables, which no other test uses."""
     return new_database()
 
 
 @pytest.fixture(scope="session")
 def shared_service(new_database: Callable[[], str]) -> Iterator[Service]:
-    """One service for all tests that keep to rows of their own, with the rights that it needs."""
+    """One service, as the role onerow_service, for all tests that keep to rows of their own."""
     database = new_database()
     make_roles(database)
     with serving(DATABASE_URL=as_role(database, SERVICE)) as service:
@@ -120,7 +121,7 @@ def shared_service(new_database: Callable[[], str]) -> Iterator[Service]:
 
 @pytest.fixture
 async def pool(database: str) -> AsyncIterator[Pool]:
-    """A pool on a database of the test's own, which must get all its connections back."""
+    """A pool on the test's own database, which must get all its connections back in the end."""
     settings = Settings(database_url=database, pool_size=4, retry_deadline=SECONDS)
     async with open_pool(settings) as pool:
         await filled(pool)

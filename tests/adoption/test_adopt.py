@@ -1,4 +1,4 @@
-"""adopt: the sample is its output; each file fits, whatever the table is called or made of."""
+"""adopt writes the sample, and for any table files that fit, whatever its names and types are."""
 
 import filecmp
 import re
@@ -24,7 +24,7 @@ from tests.support.adopting import adopt
 from tests.support.legacy import run
 from tests.support.service import ROOT, sql, until
 
-# The sample's, in an order in which each is written once.
+# What adopt is told for the sample. In this order it writes each folder once.
 COMMANDS = {
     "departments": ("--key", "name", "--attributes", ""),
     "employees": ("--key", "department_id,name", "--attributes", ""),
@@ -54,7 +54,7 @@ FOUR: dict[str, tuple[str, ...]] = {
     "stock": ("--key", "warehouse, sku, day"),
 }
 
-# What a key of each is, and what a new row gets beside it.
+# For each table the values of one key, and the attributes that its new row is sent.
 VALUES: dict[str, tuple[list[object], list[object]]] = {
     "customers": (["Ada@Example.org"], [None, "pro", None, None]),
     "tags": ([None, "new"], [None]),
@@ -101,7 +101,7 @@ def folder(four: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# the sample
+# The sample
 
 
 @pytest.mark.parametrize("names", [list(COMMANDS), list(reversed(COMMANDS))], ids=str)
@@ -129,7 +129,7 @@ def test_an_enforced_sample_is_still_its_output(database: str, tmp_path: Path) -
         assert same(path, tmp_path / path.name)
 
 
-# what is written
+# What adopt writes
 
 
 def fit(database: str, folder: Path) -> dict[str, Resource]:
@@ -204,7 +204,10 @@ def query(
 
 
 def inserted(connection: psycopg.Connection, file: Path, *parameters: object) -> tuple[object, ...]:
-    """Return the row that it makes; on a busy machine the first insert may come too late."""
+    """Return the row that insert.sql makes.
+
+    The insert is sent until it makes one, for on a busy machine it may come too late.
+    """
     rows: list[tuple[object, ...]] = []
 
     def done() -> bool:
@@ -234,7 +237,7 @@ def test_a_key_is_made_once_and_found_again(
         if table == "customers":
             assert query(connection, folder / table / "select.sql", "ADA@EXAMPLE.ORG") == [found]
             assert made[1:4] == ("Ada@Example.org", None, "pro")
-        if table == "tags":  # left out and NULL are the default
+        if table == "tags":  # an attribute that is NULL gets the column's default
             assert made[3] == "grey"
         nones = [None] * len(key)
         listed = query(connection, folder / table / "list.sql", None, 10, *nones)
@@ -244,7 +247,7 @@ def test_a_key_is_made_once_and_found_again(
         assert query(connection, folder / table / "delete.sql", made[0]) == [(made[0],)]
 
 
-# State of the table: rows, and whether ANALYZE has seen them.
+# The states of a table: how many rows it has, and whether ANALYZE has seen them.
 STATES = [(rows, analyzed) for rows in (0, 10, 30_000) for analyzed in (False, True)]
 
 GENERATE = {
@@ -287,12 +290,14 @@ def test_a_lookup_that_misses_locks_one_page_of_its_index(
                 connection.execute("SET enable_seqscan = off")
                 connection.execute(f"SET plan_cache_mode = {plan}".encode())
                 query(connection, folder / table / "select.sql", *key)
-                # All that has a name of the server's own is no table's.
+                # PostgreSQL also locks pages of its own catalogs, whose names have pg_ in them.
                 locks = [lock for lock in connection.execute(held) if "pg_" not in lock[1]]
                 assert locks == [("page", f"{table}_lookup")], (table, plan)
 
 
-def test_a_row_outside_the_condition_is_none(new_database: Callable[[], str], folder: Path) -> None:
+def test_a_row_outside_the_condition_is_no_copy(
+    new_database: Callable[[], str], folder: Path
+) -> None:
     database = new_database()
     script(database, TABLES + FILL)
     customers = folder / "customers"
@@ -355,7 +360,7 @@ def test_before_version_15_the_unique_index_is_of_arrays(
         assert f"ARRAY[{null}" not in files["index.sql"]
 
 
-# files that were edited
+# Files that were edited
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -402,7 +407,7 @@ def test_a_folder_by_hand_is_left_alone(four: str, tmp_path: Path) -> None:
     assert "delete.sql, get.sql, insert.sql, list.sql, select.sql" in said
 
 
-# what the start would not take
+# Files with which the service would not start
 
 
 def test_a_change_that_an_edited_file_does_not_fit_is_not_written(
@@ -424,7 +429,8 @@ def test_a_change_that_an_edited_file_does_not_fit_is_not_written(
         assert f"{tmp_path / name}: nothing is written" in said
         assert contents(tmp_path) == before
         assert read_resources(tmp_path)
-    # Alone, this one fits; the other, which speaks of it, stays as it can be served.
+    # The customers fit once their own file is replaced. The devices, which refer to them, still
+    # have an edited file, so that their folder stays as it can be served.
     status, said = adopt(database, tmp_path, "customers", *FOUR["customers"], "--force")
     assert (status, f"{tmp_path}/devices: nothing is written" in said) == (1, True)
     assert "note" in [field.name for field in read_resources(tmp_path)["customers"].columns]
@@ -439,7 +445,7 @@ def test_a_change_that_an_edited_file_does_not_fit_is_not_written(
 def test_what_would_stop_the_start_is_not_written(
     wrong: str, why: str, four: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fault of adopt's own, of which there is none that is known."""
+    """Adopt gets a fault by monkeypatch here, for none of its own is known."""
 
     def faulty(*given: Any, **options: Any) -> dict[str, str]:
         files = render(*given, **options)
@@ -477,7 +483,7 @@ def test_a_table_of_ones_own_that_is_called_merged(
         assert status == 0, said
 
 
-# one folder for one table
+# Each table has one folder
 
 
 def test_a_folder_stays_with_its_table(new_database: Callable[[], str], tmp_path: Path) -> None:
@@ -496,7 +502,8 @@ def test_a_folder_stays_with_its_table(new_database: Callable[[], str], tmp_path
             assert status == 1
             assert said == f"{tmp_path}/dup: this folder is of a.dup; give another name with --as"
         assert contents(tmp_path) == before
-        sql(database, "DROP TABLE IF EXISTS a.dup")  # its rows in merged are there all the same
+        # The folder stays a.dup's without the table, whose rows may still be in merged.
+        sql(database, "DROP TABLE IF EXISTS a.dup")
     assert adopt(database, tmp_path, "b.dup", "--key", "name", "--as", "dup2")[0] == 0
 
 
@@ -515,7 +522,7 @@ def test_a_table_has_one_folder(new_database: Callable[[], str], tmp_path: Path)
     assert adopt(database, tmp_path, *words)[0] == 0
 
 
-# tables that are not so ordinary
+# Tables that are out of the ordinary
 
 TRAPS = """
 CREATE SCHEMA "my Shop";
@@ -778,7 +785,7 @@ def test_a_collation_has_its_say(new_database: Callable[[], str], tmp_path: Path
         for file in ("lookup", "index"):
             query(connection, names / f"{file}.sql")
         made = inserted(connection, names / "insert.sql", "Ada", "IV")
-        # In Turkish I is the capital of another letter than i.
+        # In Turkish, I is the capital of a letter that is not i.
         assert query(connection, names / "select.sql", "ADA", "ıv") == [(*made, 1)]
         assert query(connection, names / "select.sql", "ADA", "iv") == []
         assert query(connection, names / "insert.sql", "ada", "ıv") == []
@@ -850,12 +857,12 @@ def test_a_literal_keeps_its_lines(
         " parent_id bigint REFERENCES parents)",
     )
     sql(database, "INSERT INTO states (name, state) VALUES ('a', %s), ('a', 'b')", line)
-    said_so = line.replace("\\", "\\\\").replace("'", "\\'")  # as E'' has it
+    said_so = line.replace("\\", "\\\\").replace("'", "\\'")  # the escapes of an E'' literal
     where = f"state -- it's this one\n <> E'{said_so}'"
     status, said = adopt(database, tmp_path, "states", "--key", "name", "--where", where)
     assert (status, "Every key has one row" in said) == (0, True), said
     before = contents(tmp_path)
-    # Which has the child's files written again, by the command that they have noted.
+    # To adopt the parent writes the child's files again, by the command that is noted in them.
     assert adopt(database, tmp_path, "parents", "--key", "name")[0] == 0
     assert {path: contents(tmp_path)[path] for path in before} == before
     resources = {"RESOURCES": str(tmp_path)}
@@ -898,7 +905,7 @@ def test_two_foreign_keys_of_one_column_are_one_reference(
     with psycopg.connect(database, cursor_factory=RawCursor, row_factory=dict_row) as connection:
         for file in ("duplicates", "plan"):
             (row,) = connection.execute((folder / f"{file}.sql").read_bytes()).fetchall()
-            # All that refer to the two rows, and those that refer to the one that goes.
+            # The report counts the rows that refer to either; the plan, those that merge repoints.
             assert row["referring"] == {"duplicates": 2, "plan": 1}[file]
 
 
@@ -1051,7 +1058,7 @@ def test_an_engine_without_hash_indexes(empty: str, tmp_path: Path) -> None:
 
 
 def test_the_command(four: str, tmp_path: Path) -> None:
-    """What makes the first resource needs none, and mends what stops all else."""
+    """adopt runs without any resource, and with one that stops all other commands."""
     folder = tmp_path / "not" / "yet"
     words, resources = ("adopt", "tags", *FOUR["tags"]), {"RESOURCES": str(folder)}
     status, _, errors = run(four, "doctor", **resources)

@@ -21,7 +21,7 @@ from tests.support.service import LIMIT, Service, serving, sql
 NUMBER = "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
 NAME = Part("name", "text")
 
-# What a column can be called: some would end a string or a name, or be a word of SQL or of ours.
+# Names that a column can have. Some would end a string or a name; some are words of SQL or ours.
 NAMES = [
     *("E-Mail", "select", "id2", "a.b", "a b", "Straße", "名前", "it's", "a/b", "a~b"),
     *("$1", "100 %", "{x}", "x; DROP TABLE names; --", "after!", "null", "type", "p1", "?", "#"),
@@ -174,7 +174,8 @@ def test_nul_is_refused(service: Service, field: str) -> None:
 def test_what_the_table_refuses(service: Service) -> None:
     before = count(service, "tags")
     assert pointers(service.post("/tags", name=new(), colour="grey")) == ["#"]
-    assert pointers(service.post("/words", word="abcde")) == ["#"]  # by the domain
+    # The domain refuses this one, and PostgreSQL does not say for which column.
+    assert pointers(service.post("/words", word="abcde")) == ["#"]
     assert service.post("/words", word="abcd").status_code in (200, 201)
     assert count(service, "tags") == before
 
@@ -194,7 +195,7 @@ def test_names_as_the_columns_have_them(service: Service) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pointer_leads_to_the_field(service: Service, name: str) -> None:
-    """By RFC 6901: a URI's fragment, whose escapes are undone before those of the pointer."""
+    """Pointers are URI fragments by RFC 6901: the escapes of the URI are undone first."""
     body: dict[str, Any] = {each: new() for each in NAMES}
     body[name] = 7
     (pointer,) = pointers(service.post("/names", **body))
@@ -231,7 +232,7 @@ def test_a_key_by_an_expression_is_answered_as_it_is_stored(service: Service) ->
     assert (again.status_code, again.json()) == (200, made.json())
     listed = service.http.get("/customers", params={"E-Mail": name.lower()})
     assert listed.json()["items"] == [made.json()]
-    # Out of the way, it is no copy any more.
+    # A row that is marked as deleted is outside the condition, so it is no copy any more.
     service.sql("UPDATE customers SET deleted_at = now() WHERE id = %s", made.json()["id"])
     anew = service.post("/customers", **{"E-Mail": name})
     assert anew.status_code == 201
@@ -258,7 +259,7 @@ def test_parents_that_are_resources(service: Service) -> None:
         assert (answer.status_code, answer.json()["other"]) == (status, kept)
     listed = service.http.get("/pairs", params={"other": other})
     assert (listed.status_code, listed.headers["Location"]) == (308, f"/pairs?other={kept}")
-    # One of them merged, the other missing.
+    # The parent `one` was merged into another row, and the parent `other` is missing.
     assert pointers(service.post("/pairs", one=other, other=0)) == ["#/other"]
 
 
@@ -266,7 +267,8 @@ def test_a_parent_that_is_optional(service: Service) -> None:
     name = new()
     assert pointers(service.post("/tags", name=name, account_id=0)) == ["#/account_id"]
     assert service.post("/tags", name=name, account_id=None).status_code == 201
-    # Where nothing is wrong with the parent, another key is; its table is no resource.
+    # The account is there, so it is the other foreign key that fails. Its table is no resource, so
+    # the service cannot tell which field is wrong.
     account = service.post("/accounts", name=new()).json()["id"]
     assert pointers(service.post("/tags", name=name, account_id=account, country="xx")) == ["#"]
     assert pointers(service.post("/tags", name=new(), country="xx")) == ["#"]
@@ -304,7 +306,7 @@ def test_another_rows_value_is_refused(service: Service) -> None:
         ("customers", lambda name, n: {"E-Mail": name.upper() if n % 2 else name}),
         ("tags", lambda name, n: {"name": name, **({"account_id": None} if n % 2 else {})}),
         ("nodes", lambda name, _: {"name": name, "parent": None}),
-        # The first to fail may do so by a unique constraint that is not the key's.
+        # A creator that loses may fail by the constraint of the username, which is not the key.
         ("users", lambda name, _: {"email": name, "username": name}),
         ("documents", lambda name, _: {"title": name, "id": name}),
     ],

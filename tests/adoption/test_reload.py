@@ -1,4 +1,4 @@
-"""RELOAD=1: what changes under RESOURCES is taken up by the running service."""
+"""With RELOAD=1 the running service takes up what changes under RESOURCES."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ NAME = Part("name", "text")
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """The folder that is served; others are written beside it and put in whole."""
+    """The folder that is served. Resources are written beside it and moved in whole."""
     write(tmp_path / "served", "tags", [NAME])
     return tmp_path / "served"
 
@@ -33,7 +33,7 @@ def service(database: str, root: Path) -> Iterator[Service]:
 
 
 def ask(service: Service, path: str, **body: str) -> httpx.Response:
-    """POST the body or GET; again where the worker that had the connection was replaced."""
+    """POST the body or GET; send it again where the worker was replaced meanwhile."""
     while True:
         try:
             return service.post(path, **body) if body else service.http.get(path)
@@ -47,12 +47,12 @@ def test_changes_are_served(service: Service, root: Path, tmp_path: Path) -> Non
     copytree(tmp_path / "next" / "labels", root / "labels")
     until(lambda: ask(service, "/labels").status_code == 200)
     until(lambda: ask(service, "/labels", name="Ada").status_code == 200)
-    # Another column and attribute, in place of what is served.
+    # The resource that is served gets another column and attribute.
     write(tmp_path / "next", "tags", [NAME], attributes=[Part("colour", "text", notes=", or NULL")])
     copytree(tmp_path / "next" / "tags", root / "tags", dirs_exist_ok=True)
     until(lambda: "colour" in ask(service, "/tags").text)
     until(lambda: ask(service, "/tags", name="new", colour="blue").status_code == 200)
-    # A header that is wrong: the file and the line are in the log, and all goes on as before.
+    # With a wrong header the log names file and line, and the service goes on as before.
     get = root / "tags" / "get.sql"
     right = get.read_bytes()
     get.write_bytes(right.replace(b'"colour" text', b'"colour" text[]'))

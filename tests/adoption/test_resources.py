@@ -1,4 +1,4 @@
-"""A header that is wrong stops the start, in one line that names the file and the line."""
+"""A wrong header stops the start, with one line that names the file and the line."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ def test_what_a_folder_says(folder: Path) -> None:
     assert resource.table == '"tags"'
 
 
-# The file, what is replaced in it, by what, and the message.
+# For each fault the file, what is replaced in it, by what, and the message.
 WRONG = [
     (
         "get",
@@ -183,7 +183,7 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
 
 
 def test_parents_come_first(tmp_path: Path) -> None:
-    """By the names that SQL means, in quotes or not; a table may refer to itself."""
+    """A parent goes by the name that SQL means, quoted or not; a table may be its own parent."""
     key = [Part("Order", "bigint"), Part("parent", "bigint", notes=", or NULL")]
     write(tmp_path, "a_lines", key, referred=["a_lines.parent"])
     name, referred = [Part("name", "text")], ['"a_lines"."Order"']
@@ -197,5 +197,5 @@ def test_parents_come_first(tmp_path: Path) -> None:
 def test_a_header_of_many_columns_is_read_at_once() -> None:
     columns = ", ".join(f"c{number} timestamp with time zone" for number in range(200))
     with pytest.raises(HeaderError):
-        _ = File(Path("get.sql"), f"-- All: {columns}").columns  # without the stop at the end
+        _ = File(Path("get.sql"), f"-- All: {columns}").columns  # the full stop is missing
     assert len(File(Path("get.sql"), f"-- All: {columns}.").columns) == 200

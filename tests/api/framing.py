@@ -1,15 +1,15 @@
-"""Requests that are in order and requests that are not, and what a client of each kind sees."""
+"""Well-formed and malformed requests, and the statuses that come back for each."""
 
 LAST = b"GET /live HTTP/1.1\r\nHost: onerow\r\nConnection: close\r\n\r\n"
 
-# How a client may reach the service, in the order in which CASES tell what it sees.
+# The ways to reach the service, in the order in which CASES give the statuses of each.
 WAYS = ("direct", "haproxy", "nginx")
 
 
 def post(
     *fields: str, body: bytes = b'{"name":"NAME"}', length: bool = True, to: str = ""
 ) -> bytes:
-    """A POST of a department; NAME becomes one that the case has for itself."""
+    """Return a POST of a department. The test puts a new name in the place of NAME."""
     lines = [
         f"POST {to or '/departments'} HTTP/1.1",
         "Host: onerow",
@@ -22,13 +22,13 @@ def post(
 
 
 def chunked(*parts: str, trailers: str = "", fields: tuple[str, ...] = ()) -> bytes:
-    """A POST in chunks, the last of which is made here."""
+    """Return a POST in chunks; the last one, of length zero, is added here."""
     body = "".join(parts) + "0\r\n" + trailers + "\r\n"
     return post("Transfer-Encoding: chunked", *fields, body=body.encode(), length=False)
 
 
 def get(line: str = "GET /live HTTP/1.1", *fields: str, host: str | None = "onerow") -> bytes:
-    """A request without a body."""
+    """Return a request without a body."""
     lines = [line, *([f"Host: {host}"] if host is not None else []), *fields]
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
@@ -42,9 +42,9 @@ H2C = (
 )
 C = "Transfer-Encoding: chunked"
 
-# The statuses that come back, for each of WAYS where they differ, and what is sent. Where nothing
-# comes back it is `none`; where the connection waits for the rest of the request it ends in `...`.
-# HAProxy answers the preface of HTTP/2 in HTTP/2, unless its first bytes come alone.
+# The statuses that come back, and what is sent. Slashes separate the statuses where WAYS differ.
+# `none` means that nothing comes back, and `...` that the connection waits for the rest of the
+# request. HAProxy answers the preface of HTTP/2 in HTTP/2, unless its first bytes come alone.
 CASES = {
     # Accepted
     "a body with its length": ("201 200", post()),

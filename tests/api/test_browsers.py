@@ -1,4 +1,4 @@
-"""What a page of another site can make a browser do with a service that runs without a token."""
+"""A page of another site cannot make a browser change or read a service that has no token."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ def service(new_database: Callable[[], str]) -> Iterator[Service]:
 
 
 def send(service: Service, host: str, method: str, path: str, **headers: str) -> httpx.Response:
-    """Send a request with this Host header, and a body that would make a row."""
+    """Send a request with this Host header and a body that would make a row; return the answer."""
     given = {"Host": host, "Content-Type": "application/json"}
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
     content = b'{"name": "%b"}' % NAME.encode() if method == "POST" else b""
@@ -77,7 +77,7 @@ def test_a_page_whose_name_was_rebound_reads_and_writes_nothing(
     service: Service, host: str
 ) -> None:
     name = host.format(port=service.port)
-    # It is its own origin, whatever address its name has now.
+    # The page's own name now leads to the service, so that for the browser it is the same origin.
     origin = f"http://{name}"
     for method, path in PATHS:
         answer = send(service, name, method, path, Origin=origin, Sec_Fetch_Site="same-origin")
@@ -112,14 +112,14 @@ OWN_HOSTS = [
 def test_names_of_this_machine_and_those_allowed_are_served(service: Service, host: str) -> None:
     name = host.format(port=service.port)
     assert send(service, name, "GET", "/ready").status_code == 200
-    # The service's own page, also behind a proxy that has HTTPS with the browser.
+    # The service's own page may also be behind a proxy that speaks HTTPS with the browser.
     for scheme in ("http", "https"):
         answer = send(service, name, "DELETE", "/departments/1", Origin=f"{scheme}://{name}")
         assert answer.status_code == 404
 
 
 def test_a_caller_of_http_1_0_needs_no_name(service: Service) -> None:
-    # As HAProxy's health check, by default. No browser has sent such a request for decades.
+    # HAProxy's health check is such a request by default. No browser has sent one for decades.
     with socket.create_connection(("127.0.0.1", service.port), LIMIT) as caller:
         caller.sendall(b"GET /ready HTTP/1.0\r\n\r\n")
         assert caller.recv(4096).startswith(b"HTTP/1.1 200 ")
@@ -150,7 +150,7 @@ def test_a_page_of_another_origin_changes_nothing(service: Service, page: dict[s
     host = f"localhost:{service.port}"
     for method, path in PATHS:
         answer = send(service, host, method, path, **given)
-        if method == "GET":  # whose answer the browser keeps from the page
+        if method == "GET":  # is answered, for the browser keeps the answer from the page
             assert answer.status_code == (404 if path == "/no/such/path" else 200)
         else:
             assert answer.status_code == 403, (method, path)
@@ -221,7 +221,7 @@ def test_refusals_are_counted_and_have_an_id(service: Service) -> None:
 
 
 def test_with_a_token_any_name_is_served(new_database: Callable[[], str]) -> None:
-    # No page can send the token, and behind a proxy the service has the proxy's name.
+    # No page can send the token, and clients reach a service behind a proxy by the proxy's name.
     with serving(DATABASE_URL=new_database(), API_TOKEN="secret") as service:
         token = {"Authorization": "Bearer secret", "Origin": "https://front.example"}
         answer = send(service, "public.example", "POST", "/departments", **token)

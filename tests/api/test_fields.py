@@ -1,4 +1,4 @@
-"""Each type as key, attribute and id, through HTTP: stored as sent, found again, or 422."""
+"""Each type, as key, attribute and id, is stored as it was sent and found again, or it is 422."""
 
 import json
 import socket
@@ -21,7 +21,7 @@ from tests.support.validator import VALIDATOR
 
 
 class Kind(NamedTuple):
-    """A type, values of it as JSON has them, others, and what two equal ones have in common."""
+    """A type, JSON values that fit it, values that do not, and what equal values have in common."""
 
     type: str
     values: st.SearchStrategy[Any]
@@ -266,7 +266,8 @@ def test_an_attribute_is_stored_as_sent_where_the_row_is_new(
 def test_an_id_leads_to_its_row(name: str, service: Service, data: st.DataObject) -> None:
     kind, path = KINDS[name], f"/id_{name}"
     id_ = data.draw(kind.values)
-    if name == "timestamptz":  # PostgreSQL has it from the note as it is, and takes no such offset
+    # The id comes to PostgreSQL by way of the note, as text, and it does not take such offsets.
+    if name == "timestamptz":
         id_ = instant(id_).isoformat()
     service.sql(f"DELETE FROM id_{name} WHERE id = %s::{kind.type}", as_text(id_))
     made = send(service, path, {"name": new(), "note": as_text(id_)})
@@ -274,12 +275,12 @@ def test_an_id_leads_to_its_row(name: str, service: Service, data: st.DataObject
     row = made.json()
     assert kind.meaning(row["id"]) == kind.meaning(id_)
     location = made.headers["Location"]
-    # Clients go up a folder for a segment that is ".." as it stands.
+    # Clients resolve the segment ".." themselves, so that it cannot be asked for in plain.
     sent = location if id_ == ".." else f"{path}/{quote(as_text(id_), safe='')}"
     for each in {location, sent}:
         assert service.http.get(each).json() == row
         assert service.http.head(each).status_code == 200
-    # By pages of one row each the list comes to it.
+    # The list reaches the row, in pages of one row each.
     after, seen = f"{path}?limit=1", []
     while after:
         page = service.http.get(after).json()
@@ -289,7 +290,7 @@ def test_an_id_leads_to_its_row(name: str, service: Service, data: st.DataObject
     assert len(seen) == service.sql(f"SELECT count(*) FROM id_{name}")[0][0]
     assert service.http.delete(location).status_code == 204
     assert service.http.get(location).status_code == 404
-    # A merge notes ids as PostgreSQL writes them.
+    # A merge stores ids as PostgreSQL writes them.
     other = data.draw(kind.values)
     if name == "timestamptz":
         other = instant(other).isoformat()
@@ -336,7 +337,7 @@ def test_an_id_may_be_any_text(service: Service, id_: str) -> None:
     answers = {method: service.http.request(method, location) for method in ("GET", "HEAD")}
     assert answers["GET"].json() == made.json()
     assert answers["HEAD"].status_code == 200
-    # As a client sends it that does not know the way up, and one that has more to escape.
+    # One client leaves ".." as it stands, and another one escapes every byte.
     for path in (quote(id_, safe=""), "".join(f"%{byte:02x}" for byte in id_.encode())):
         assert get(service, f"/id_text/{path}").endswith(answers["GET"].content)
     after = service.http.get("/id_text", params={"after": id_}).json()["items"]
@@ -356,7 +357,7 @@ def test_an_id_that_is_not_utf_8(service: Service) -> None:
 
 
 def get(service: Service, path: str) -> bytes:
-    """Return the whole answer to a path that no client has made another one of."""
+    """Return the whole answer to a path that is sent as it stands, for httpx would change some."""
     with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
         head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{service.port}\r\n"
         connection.sendall(f"{head}Connection: close\r\n\r\n".encode())

@@ -1,9 +1,9 @@
 """A request ends where its sender says, or it is refused and not begun (RFC 9110 and 9112).
 
-Each case is what a client sends on one connection, in one piece and byte by byte, to the service
-itself and through HAProxy and nginx as one usually sets them up. Behind it comes a GET that asks
-for the connection's end: it is answered where the service agrees with the client on where the
-request ended, and not answered where it refused and closed.
+Each case is sent on one connection, in one piece and byte by byte, to the service itself and
+through HAProxy and nginx as one usually sets them up. A GET follows that asks for the connection's
+end. It is answered where the service agrees with the client on where the request ended, and not
+answered where the service refused the request and closed.
 """
 
 import json
@@ -27,7 +27,7 @@ from web.request import Request, Requests
 
 numbers = count(1)
 
-# What the proxies above answer themselves, and make of what they pass on, is that of these.
+# The statuses in CASES were seen with these versions of the proxies; others may answer otherwise.
 KNOWN = {"haproxy": (HAPROXY, "-v", "version 2.6."), "nginx": (NGINX, "-v", "nginx/1.22.")}
 
 
@@ -39,7 +39,7 @@ def service(new_database: Callable[[], str]) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def ports(service: Service) -> Iterator[dict[str, int]]:
-    """Where each way begins."""
+    """The port at which each way begins."""
     with ExitStack() as stack:
         ports = {"direct": service.port}
         if HAPROXY is not None:
@@ -68,11 +68,15 @@ def pieces(data: bytes) -> list[bytes]:
 
 
 def exchange(port: int, sent: list[bytes], answers: int) -> bytes:
-    """What comes until the other side closes, or, if it waits for more, so many answers."""
+    """Send the pieces; return what comes until the other side closes.
+
+    Where it does not close, but waits for more, `answers` says how many answers to read.
+    """
     received = b""
     with socket.create_connection(("127.0.0.1", port), LIMIT) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with suppress(ConnectionResetError, BrokenPipeError):  # refused before all was sent
+        # The other side may refuse and close before all is sent.
+        with suppress(ConnectionResetError, BrokenPipeError):
             for piece in sent:
                 connection.sendall(piece)
         with suppress(ConnectionResetError):
@@ -85,7 +89,7 @@ def exchange(port: int, sent: list[bytes], answers: int) -> bytes:
 
 
 def statuses(received: bytes) -> list[str]:
-    """The statuses of the answers, without 100."""
+    """Return the statuses of the answers, without 100."""
     found = re.findall(rb"HTTP/1\.[01] (\d+) ", received)
     return [status.decode() for status in found if status != b"100"]
 
@@ -113,7 +117,7 @@ def test_a_request_is_read_in_one_way_or_refused(
         if way == "direct" and int(seen[0]) >= 400:
             assert b"content-type: application/problem+json" in received
             assert b"x-request-id: " in received
-        # What was not answered as done is not done, and nothing that was in another's body.
+        # A row is made or deleted only where the answer says so, never by what is inside a body.
         found = rows.execute(
             "SELECT name FROM departments WHERE name = ANY(%s) OR id = %s",
             [[name, "SMUGGLED"], id_],
@@ -124,7 +128,7 @@ def test_a_request_is_read_in_one_way_or_refused(
 
 
 def outcome(requests: Requests, sent: list[bytes]) -> list[object]:
-    """What is made of it, when each piece has been looked at."""
+    """Return what the parser makes of these pieces, given to it one after the other."""
     made: list[object] = []
     try:
         for piece in sent:
@@ -137,7 +141,7 @@ def outcome(requests: Requests, sent: list[bytes]) -> list[object]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_however_it_is_cut_it_is_the_same(case: str) -> None:
+def test_a_request_is_read_the_same_however_it_is_cut(case: str) -> None:
     data = CASES[case][1] + LAST
     whole = outcome(Requests(16384), [data])
     assert whole
@@ -163,7 +167,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("case", LONG)
-def test_however_long_it_is_it_is_the_same(case: str) -> None:
+def test_a_long_request_is_read_the_same_however_it_is_cut(case: str) -> None:
     data = LONG[case]
     whole = outcome(Requests(16384), [data])
     for size in (1, 2, 1_000, 16_383, 16_384, 16_385):
@@ -171,7 +175,7 @@ def test_however_long_it_is_it_is_the_same(case: str) -> None:
         assert outcome(Requests(16384), cut) == whole, size
 
 
-# Who sends no more, and waits for the answers
+# Clients that close their side and wait for the answers
 
 FINISHED = {
     "a POST": (post(), "201"),
@@ -187,7 +191,7 @@ FINISHED = {
 
 
 @pytest.mark.parametrize("case", FINISHED)
-def test_who_sends_no_more_gets_the_answers(
+def test_a_client_that_sends_no_more_gets_the_answers(
     service: Service, rows: psycopg.Connection, case: str
 ) -> None:
     sent, wanted = FINISHED[case]
@@ -204,7 +208,7 @@ def test_who_sends_no_more_gets_the_answers(
 
 
 def test_what_comes_behind_the_last_request_costs_no_answer(service: Service) -> None:
-    """Left unread, it would make the kernel reset the connection before the answer is read."""
+    """Bytes left unread would make the kernel reset the connection before the answer is read."""
     with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
         connection.sendall(LAST)
         until(lambda: b" 200 " in connection.recv(65536, socket.MSG_PEEK))
@@ -274,7 +278,7 @@ def test_a_trailer_has_no_effect(
     assert b"forged" not in received
 
 
-def test_a_token_in_a_trailer_is_none(database: str) -> None:
+def test_a_token_in_a_trailer_does_not_count(database: str) -> None:
     with serving(ALLOWED_HOSTS="onerow", DATABASE_URL=database, API_TOKEN="token") as service:
         sent = chunked(NAMED, trailers="Authorization: Bearer token\r\n")
         assert statuses(exchange(service.port, [sent + LAST], -1)) == ["401", "200"]
@@ -285,7 +289,7 @@ def test_a_token_in_a_trailer_is_none(database: str) -> None:
 
 
 def answer(connection: socket.socket) -> bytes:
-    """One head, with what came behind it."""
+    """Return one head, with what came behind it."""
     received = b""
     while b"\r\n\r\n" not in received:
         data = connection.recv(65536)
@@ -294,7 +298,7 @@ def answer(connection: socket.socket) -> bytes:
     return received
 
 
-def test_who_waits_for_100_continue_gets_it_once(service: Service) -> None:
+def test_a_client_that_waits_for_100_continue_gets_it_once(service: Service) -> None:
     body = b'{"name":"patient"}'
     head = post("Expect: 100-Continue", body=body).removesuffix(body)
     with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
@@ -320,7 +324,8 @@ NO_CONTINUE = {
 def test_100_continue_is_for_nobody_else(service: Service, case: str) -> None:
     sent, status = NO_CONTINUE[case]
     with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
-        if status is None:  # its body comes after a request on another connection was answered
+        # The body comes once another request was answered, so that the service has seen the head.
+        if status is None:
             head, _, body = sent.partition(b"\r\n\r\n")
             connection.sendall(head + b"\r\n\r\n")
             assert service.http.get("/live").status_code == 200
@@ -331,7 +336,7 @@ def test_100_continue_is_for_nobody_else(service: Service, case: str) -> None:
             assert answer(connection).startswith(b"HTTP/1.1 %b " % status)
 
 
-# Bodies that are not what they seem
+# Bodies with a Content-Encoding
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "x", "gzip, identity"])

@@ -1,4 +1,4 @@
-"""What is secret, sent or stored is in no error and in no log, and cannot forge a line of it."""
+"""No error and no log shows what is secret, sent or stored, and nobody can forge a log line."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ from web.log import FORMAT, Formatter
 
 pytestmark = pytest.mark.alone
 
-# In every token, password, name, body, path and header of these tests.
+# This is part of every token, password, name, body, path and header of these tests.
 SECRET = "hunter2"
 TOKEN = f"{SECRET}-token"
 LOCKED = "onerow_test_locked"
@@ -35,7 +35,7 @@ LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ [\w.]+: .+|    .
 
 
 def assert_clean(text: str) -> None:
-    """The text of a log, or of several, holds no secret and no line of anyone else's."""
+    """Assert that the text of a log holds no secret and no forged line."""
     assert SECRET not in text
     for line in text.split("\n")[:-1]:
         assert LINE.fullmatch(line), line
@@ -43,7 +43,7 @@ def assert_clean(text: str) -> None:
         assert not line.startswith(FORGED)
 
 
-# Records
+# Log records
 
 
 @given(st.text())
@@ -69,7 +69,7 @@ def test_what_is_printed(text: str, printed: str) -> None:
 
 
 def record(message: str, *arguments: object, error: BaseException | None = None) -> str:
-    """Return what the log would say."""
+    """Return the log's text for an exception."""
     exc_info = (type(error), error, error.__traceback__) if error else None
     given = logging.LogRecord("a.logger", logging.ERROR, "", 0, message, arguments, exc_info)
     return Formatter(FORMAT).format(given)
@@ -114,7 +114,7 @@ def test_a_chain_of_exceptions_ends(suppressed: bool) -> None:
     assert names == ["builtins.ValueError"] if suppressed else ["builtins.TypeError", *names[1:]]
 
 
-# A service whose every secret and every input is SECRET
+# A service in which every secret and every input holds SECRET
 
 TALKATIVE = """
 CREATE FUNCTION talk() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -134,8 +134,8 @@ STATUSES = {
     "23505": 422,
     "23514": 422,  # check_violation
     "P0001": 422,  # raise_exception
-    "ZZ001": 422,  # a trigger's own
-    "42883": 503,  # undefined_function: a trigger that is broken
+    "ZZ001": 422,  # a state that a trigger has made up
+    "42883": 503,  # undefined_function, as a broken trigger raises it
     "XX000": 503,  # internal_error
     "0A000": 503,  # feature_not_supported
     "25006": 503,  # read_only_sql_transaction
@@ -153,16 +153,16 @@ def service(new_database: Callable[[], str]) -> Iterator[Service]:
     sql(database, TALKATIVE)
     url = make_superuser(database, "onerow_test_teller", SECRET)
     url = make_conninfo(url, oauth_client_secret=SECRET)
-    settings = {"DATABASE_URL": url, "API_TOKEN": f"old,{TOKEN}", "RETRY_DEADLINE": "0.3"}
+    settings = {"DATABASE_URL": url, "API_TOKEN": f"old,{TOKEN}", "RETRY_DEADLINE": "1"}
     with serving(**settings) as service:
-        # The server closes the connection of a 500.
+        # The service closes the connection behind a 500, so each request gets one of its own.
         service.http.headers.update({"Authorization": f"Bearer {TOKEN}", "Connection": "close"})
         yield service
 
 
 @pytest.mark.parametrize("pipeline", ["0", "1"])
 def test_what_postgresql_says_stays_inside(pipeline: str, service: Service) -> None:
-    with serving(DATABASE_URL=service.database, PIPELINE=pipeline, RETRY_DEADLINE="0.3") as another:
+    with serving(DATABASE_URL=service.database, PIPELINE=pipeline, RETRY_DEADLINE="1") as another:
         another.http.headers["Connection"] = "close"
         for sqlstate, status in STATUSES.items():
             answer = another.post("/departments", name=f"{sqlstate} {SECRET}\n{FORGED}")
@@ -247,13 +247,13 @@ def send_raw(service: Service, case: str) -> str:
 
 
 @pytest.mark.parametrize("case", RAW)
-def test_what_is_hardly_http(case: str, service: Service) -> None:
+def test_no_error_repeats_what_is_hardly_http(case: str, service: Service) -> None:
     answer = send_raw(service, case)
     assert re.match(r"HTTP/1\.1 4\d\d ", answer)
     assert SECRET not in answer
 
 
-def test_nothing_of_all_that_is_in_the_log(service: Service) -> None:
+def test_the_log_has_nothing_of_all_that_was_sent(service: Service) -> None:
     for case in REQUESTS:
         send(service, case)
     for case in RAW:
@@ -271,7 +271,7 @@ def test_nothing_of_all_that_is_in_the_log(service: Service) -> None:
 
 @pytest.fixture(scope="module")
 def locked(server: str) -> str:
-    """A URL of a role that needs its password, which is another one."""
+    """The URL of a role that needs a password, with a wrong one."""
     sql(server, f"CREATE ROLE {LOCKED} LOGIN PASSWORD '{SECRET}, but not so'")
     url = make_conninfo(server, user=LOCKED, password=SECRET)
 
@@ -312,7 +312,7 @@ def unreachable(request: pytest.FixtureRequest, server: str, locked: str) -> str
     [
         (WHY[0], ["/ready", "/departments"]),
         (WHY[1], ["/ready", "/departments"]),
-        (WHY[2], ["/inspect/departments_duplicates.json"]),  # which waits for five seconds
+        (WHY[2], ["/inspect/departments_duplicates.json"]),  # one path, for it takes five seconds
     ],
     indirect=["unreachable"],
 )

@@ -1,4 +1,4 @@
-"""/openapi.json against the service: routes, statuses, headers and content, each way."""
+"""/openapi.json describes each answer of the service, and the service gives each one described."""
 
 import http.client
 import json
@@ -26,9 +26,9 @@ from web.openapi import document
 TOKEN = "a-token"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 
-# Installed by `make fuzz`, which brings some forty packages that nothing else needs.
+# `make fuzz` installs the validator, with some forty packages that nothing else needs.
 
-# What HTTP itself and every page has, of which the contract says nothing.
+# Headers of HTTP itself and of every page, of which the contract says nothing.
 PLAIN_HEADERS = {
     "cache-control",
     "connection",
@@ -69,7 +69,7 @@ def closed(server: str) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def described(service: Service, closed: Service) -> dict[str, Any]:
-    """The document of a service with a token, with what one without has besides."""
+    """The document of a service with a token, and the answers that only one without a token has."""
     paths: dict[str, Any] = closed.http.get("/openapi.json", headers=AUTHORIZED).json()["paths"]
     openly = service.http.get("/openapi.json").json()["paths"]
     for path, item in paths.items():
@@ -81,7 +81,7 @@ def described(service: Service, closed: Service) -> dict[str, Any]:
 
 
 def documented(paths: dict[str, Any], answer: httpx.Response) -> tuple[str, str, int]:
-    """Return method, path and status of this answer, after a look at its headers and content."""
+    """Assert that the document has this answer; return its method, path and status."""
     path = httpx.URL(answer.request.url).path
     templates = [
         template
@@ -107,7 +107,7 @@ def documented(paths: dict[str, Any], answer: httpx.Response) -> tuple[str, str,
 
 
 def provoke(service: Service) -> Iterator[httpx.Response]:
-    """Yield every answer that a database can be a reason for, and those to bad input."""
+    """Yield every answer that depends on the database, and the answers to bad input."""
     call = service.http.request
     strict = {"Prefer": "handling=strict"}
     for path, key in (
@@ -142,10 +142,10 @@ def provoke(service: Service) -> Iterator[httpx.Response]:
             for name in ("traffic", "departments_duplicates"):
                 for query in ("", "?a=b", "?a=%ff"):
                     yield call(method, f"/inspect/{name}{suffix}{query}")
-            # A parameter twice is no answer to show on a page.
+            # A parameter that is given twice is refused as a problem, and not shown in a page.
             yield call(method, f"/inspect/merged{suffix}?id=1&id=2")
             yield call(method, f"/inspect/unknown{suffix}")
-            yield call(method, f"/inspect/statements{suffix}")  # for want of the extension
+            yield call(method, f"/inspect/statements{suffix}")  # 501, for the extension is missing
 
 
 def foreign(service: Service, paths: dict[str, Any]) -> Iterator[httpx.Response]:
@@ -160,7 +160,7 @@ def foreign(service: Service, paths: dict[str, Any]) -> Iterator[httpx.Response]
 
 
 def refusals(service: Service, paths: dict[str, Any]) -> Iterator[httpx.Response]:
-    """Yield the answers without a token, without a database, and to half a body."""
+    """Yield the answers without a token, without a database, and to a body that is cut short."""
     for path, item in paths.items():
         for method in item:
             target = path.format(id=1, name="departments_duplicates")
@@ -174,7 +174,7 @@ def refusals(service: Service, paths: dict[str, Any]) -> Iterator[httpx.Response
             method, target, json=body if method == "post" else None, headers=AUTHORIZED
         )
 
-    with ThreadPoolExecutor(2 * len(paths)) as threads:  # each waits for seconds
+    with ThreadPoolExecutor(2 * len(paths)) as threads:  # all at once, for each takes seconds
         asked = [threads.submit(ask, path, method) for path in paths for method in paths[path]]
         asked += [
             threads.submit(slow_body, service, path) for path in paths if "post" in paths[path]
@@ -183,7 +183,7 @@ def refusals(service: Service, paths: dict[str, Any]) -> Iterator[httpx.Response
 
 
 def slow_body(service: Service, path: str) -> httpx.Response:
-    """Send half a body, and wait."""
+    """Send half a body; return the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=LIMIT)
     headers = {**AUTHORIZED, "Content-Type": "application/json", "Content-Length": "100"}
     with closing(connection):
@@ -254,15 +254,15 @@ def test_the_examples_are_what_is_sent_and_answered(database: str) -> None:
             }
 
 
-# Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties.txt, which Python does not have,
-# and the four that are blank by their names.
+# Python does not have Unicode's property Default_Ignorable_Code_Point, so that this is copied from
+# DerivedCoreProperties.txt. The others are characters that are blank by their names.
 IGNORABLE = (
     "ad 34f 61c 115f-1160 17b4-17b5 180b-180f 200b-200f 202a-202e 2060-206f 3164 fe00-fe0f feff"
     " ffa0 fff0-fff8 1bca0-1bca3 1d173-1d17a e0000-e0fff"
 )
 BLANK_BY_NAME = "2800 13441 13442 16fe4 1d159"
 
-# The controls of the hieroglyphs, of which Python 3.11 does not know all.
+# Python 3.11 does not know all of these controls of Egyptian hieroglyphs.
 LATER = "13430-1343f"
 
 
@@ -281,7 +281,7 @@ def test_invisible_is_the_same_to_the_document_and_to_unicode(described: dict[st
         if parameter["name"] == "name"
     )
     assert r"\s" not in pattern.lower()
-    assert r"\u" "d800" not in pattern  # no surrogates, which few tools can read
+    assert r"\u" "d800" not in pattern  # few tools can read surrogates in a pattern
     name = re.compile(pattern)
     all_of_them = [chr(code) for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF]
     refused = {character for character in all_of_them if not name.search(character)}

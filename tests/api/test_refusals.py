@@ -1,4 +1,4 @@
-"""What a table says no to is 422, or 409; what is the server's fault is 503, and in the log."""
+"""A refusal by the table is 422, or 409; a fault of the server is 503, and in the log."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.service import Service, serving, sql
 
-# Raises the SQLSTATE that the row's name is.
+# The trigger raises the SQLSTATE that is the row's name.
 RAISE = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -37,7 +37,7 @@ def service(request: pytest.FixtureRequest, database: str) -> Iterator[Service]:
         yield service
 
 
-def test_each_sqlstate_is_whose_it_is(service: Service) -> None:
+def test_each_sqlstate_is_the_clients_or_the_servers(service: Service) -> None:
     service.sql(RAISE)
     service.sql(
         "CREATE TRIGGER refuse BEFORE INSERT OR DELETE ON departments"
@@ -82,10 +82,12 @@ def test_a_sequence_at_its_end_is_no_fault_of_the_client(service: Service, datab
     ],
     ids=["as init makes it", "renamed", "another"],
 )
-def test_nor_is_one_that_is_behind_its_table(change: str, service: Service, database: str) -> None:
+def test_a_sequence_behind_its_table_is_no_fault_of_the_client(
+    change: str, service: Service, database: str
+) -> None:
     for statement in filter(None, change.split(";")):
         sql(database, statement)
-    # By two: a first violation of whatever constraint is tried again.
+    # The sequence is behind by two, for the service tries once more after any first violation.
     sql(database, "INSERT INTO departments (id, name) VALUES (1, 'loaded'), (2, 'loaded, too')")
     answer = service.post("/departments", name="one more")
     assert answer.status_code == 503
@@ -97,7 +99,7 @@ def test_nor_is_one_that_is_behind_its_table(change: str, service: Service, data
 def test_a_constraint_on_what_the_client_sends(
     constraint: str, service: Service, database: str
 ) -> None:
-    """Its name may be that of the ids', and the value look like one of theirs."""
+    """It is the client's error even if its name and the value look like those of the ids."""
     sql(database, "ALTER TABLE departments DROP CONSTRAINT departments_pkey CASCADE")
     label = "label text GENERATED ALWAYS AS (left(name, 9)) STORED"
     sql(database, f"ALTER TABLE departments ADD {label}")

@@ -1,4 +1,4 @@
-"""What the commands print cannot talk to the terminal, nor look like a line of theirs."""
+"""Text from the database can neither control the terminal nor look like a line of a command."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from db.texts import inert
 from tests.support import legacy
 from tests.support.service import LIMIT, ROOT, environment, sql
 
-# It clears the screen, turns the rest of the line around, and begins a line of doctor's.
+# This clears the screen, reverses the rest of the line, and begins a line of doctor's.
 HOSTILE = "x\x1b[2J\x9b\u202e\u2066\nok     server: forged\r\x07\u2028"
 NAME = f'"{HOSTILE}"'
 LITERAL = f"'{HOSTILE}'"
@@ -24,7 +24,7 @@ def assert_harmless(text: str) -> None:
 
 @pytest.fixture
 def catalog(database: str) -> str:
-    """A database with duplicates, and names of tables, columns and indexes that talk."""
+    """A database with duplicates whose tables, columns and indexes have hostile names."""
     sql(database, f"CREATE TABLE {NAME} ({NAME} bigint REFERENCES employees)")
     sql(database, "INSERT INTO departments (name) VALUES ('Sales')")
     sql(
@@ -44,7 +44,7 @@ def test_names_of_the_catalog(catalog: str, words: str) -> None:
 
 @pytest.fixture
 def raising(database: str) -> str:
-    """A database whose triggers say what talks, and whose duplicates have such names."""
+    """A database whose triggers raise hostile messages, and whose duplicates have hostile names."""
     sql(
         database,
         "CREATE FUNCTION object() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
@@ -113,5 +113,5 @@ def test_a_cell_of_which_a_spreadsheet_would_make_several(cell: str, inert_cell:
 
 
 @pytest.mark.parametrize("cell", ["", "a", "1", "1-1", "a=1", " =1", "-Infinity", '{"a": "=1"}'])
-def test_a_cell_that_none_would(cell: str) -> None:
+def test_a_cell_that_no_spreadsheet_would_run(cell: str) -> None:
     assert inert(cell) == cell

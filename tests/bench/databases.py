@@ -13,8 +13,8 @@ from db.schema import apply_schema
 from tests.bench.keys import DEPARTMENTS, OLD_ROWS
 from tests.support.service import temporary_data_dir
 
-# What stands behind the key. "lookup" is schema.sql as it is. "unique" has a unique constraint in
-# the place of the lookup's index, and "plain" an index of the same columns without uniqueness.
+# The index of the key. "lookup" is schema.sql as it is. "unique" has a unique constraint in the
+# place of the lookup's index, and "plain" an index of the same columns without uniqueness.
 Index = Literal["lookup", "unique", "plain"]
 INDEXES: dict[Index, str] = {
     "lookup": "",
@@ -24,11 +24,11 @@ INDEXES: dict[Index, str] = {
     "CREATE INDEX employees_plain ON employees (department_id, name)",
 }
 
-# Enough for all sides at once.
+# So many connections are enough for all sides at once.
 CONNECTIONS = 400
 
-# So that no round has a checkpoint or an autovacuum to itself. All else is as PostgreSQL comes,
-# fsync included.
+# With these settings no round alone meets a checkpoint or an autovacuum. All other settings are
+# PostgreSQL's defaults, fsync included.
 SETTINGS = {"checkpoint_timeout": "1h", "max_wal_size": "32GB", "autovacuum": "off"}
 
 # A round that finds this many times the rows of the start takes them away first.
@@ -49,7 +49,7 @@ class Server:
         self._execute(sql.SQL("SELECT pg_reload_conf()"))
 
     def table(self, rows: int, index: Index) -> "Table":
-        """Make a database whose employees are this many, and analysed unless there are none."""
+        """Make a database with so many employees, and analyse them unless there are none."""
         template = f"template_{rows}_{index}"
         if template not in self._templates:
             self._create(template)
@@ -92,9 +92,9 @@ def _fill(url: str, rows: int, index: Index) -> None:
             [DEPARTMENTS],
         )
         if rows:
-            # 10^7 rows into the finished indexes would take an hour.
+            # To insert 10^7 rows with the indexes in place would take an hour.
             connection.execute("DROP INDEX employees_lookup, employees_department")
-            connection.execute("SET session_replication_role = replica")  # no foreign key checks
+            connection.execute("SET session_replication_role = replica")  # skips foreign key checks
             connection.execute(OLD_ROWS.replace(" % ", " %% ").encode(), [rows])
             apply_schema(url)
         if INDEXES[index]:
@@ -110,10 +110,10 @@ class Table:
         self.url = url
         self.rows = rows
         self._last_old = self._ask("SELECT coalesce(max(id), 0) FROM employees")[0]
-        self._last = self._last_old  # before the round
+        self._last = self._last_old  # the largest id before the round
 
     def make_ready(self) -> None:
-        """Make it as it was at the start, or nearly."""
+        """Bring the table back to about the rows of the start."""
         if not self.rows:
             self._ask("TRUNCATE employees")
             return
@@ -128,8 +128,8 @@ class Table:
         (self._last,) = self._ask("SELECT coalesce(max(id), 0) FROM employees")
 
     def made_since(self) -> tuple[int, int]:
-        """How many rows the round made, and how many of them have a key that another row has."""
-        # The keys of a round are old rows', or of names that no other round has.
+        """Return how many rows the round made, and how many share their key with another row."""
+        # A round asks for keys of old rows, or for names that no other round asks for.
         made, duplicates = self._ask(
             "SELECT count(*), count(*) - count(DISTINCT (department_id, name))"
             " FILTER (WHERE name NOT LIKE 'Employee %%') FROM employees WHERE id > %s",
@@ -138,7 +138,7 @@ class Table:
         return made, duplicates
 
     def _ask(self, query: str, *parameters: object) -> Any:
-        # A side that keeps a lock between requests is an error, not a reason to wait for ever.
+        # A side that keeps a lock between requests is an error, which must not hang the benchmark.
         patience = "-c lock_timeout=30s"
         with psycopg.connect(self.url, autocommit=True, options=patience) as connection:
             cursor = connection.execute(query.encode(), parameters or None)

@@ -1,4 +1,4 @@
-"""What PostgreSQL alone makes of the two SQL files: pgbench, with no HTTP and no Python."""
+"""Runs the two SQL files in pgbench, on PostgreSQL alone, without HTTP and Python."""
 
 import os
 import re
@@ -23,7 +23,7 @@ BEGIN ISOLATION LEVEL SERIALIZABLE;
 COMMIT;
 """
 
-# As keys.exist() and keys.new() draw them.
+# These draw as keys.exist() and keys.new() do.
 NUMBERS = {
     "exist": rf"""
 \set n random(0, {{rows}} - 1)
@@ -65,7 +65,7 @@ def pgbench(
             text=True,
             check=True,
             cwd=folder,
-            # As the service's connections: see db/pool.py.
+            # The service's connections have this setting, too: see db/pool.py.
             env={**os.environ, "PGOPTIONS": "-c enable_seqscan=off"},
         )
         log = "".join(file.read_text() for file in Path(folder).iterdir())

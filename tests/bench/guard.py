@@ -1,7 +1,7 @@
-"""What the guard costs a writer that knows nothing of it, beside the other ways to guard a key.
+"""Measures what the guard costs a writer that does not know of it, beside other ways to do it.
 
-`python -m tests.bench.guard`: single-row INSERTs of employees at READ COMMITTED with pgbench, the
-sides taking turns on one server; transactions a second, and the ratio to no guard at all.
+`python -m tests.bench.guard` sends single-row INSERTs of employees at READ COMMITTED with pgbench.
+The sides take turns on one server. It prints transactions a second, and the ratio to no guard.
 """
 
 import re
@@ -24,11 +24,11 @@ from tests.support.service import temporary_data_dir
 ROUNDS = 5
 SECONDS = 6
 CLIENTS = 8
-ROWS = 100_000  # before
+ROWS = 100_000  # that are there before
 
-# The guard with an advisory lock instead of its table. At READ COMMITTED it holds. At the other
-# levels a transaction gets the lock and then does not see, in its older snapshot, what the holder
-# before it has committed; so it would have to refuse those levels, the service's own among them.
+# This guard has an advisory lock instead of its table. It holds at READ COMMITTED. At the other
+# levels a transaction that gets the lock does not see in its older snapshot what the last holder
+# has committed. So it would have to refuse those levels, the service's own among them.
 LOCK = re.compile(rb"    INSERT INTO employees_guard_locks.*?;\n", re.DOTALL)
 ADVISORY = b"    PERFORM pg_advisory_xact_lock(hashtextextended(NEW.name, NEW.department_id));\n"
 
@@ -47,7 +47,7 @@ SELECT n % 100 + 1, 'old ' || n FROM generate_series(1, {ROWS}) AS n;
 
 
 def with_lock(lock: bytes) -> bytes:
-    """The guard's function with another lock."""
+    """Return the guard's function with the advisory lock."""
     function = QUERIES["employees/guard"].replace(b"CREATE", b"CREATE OR REPLACE", 1)
     text, changed = LOCK.subn(lock, function)
     assert changed == 1
@@ -72,7 +72,7 @@ def nothing(_: Connection) -> None:
 
 
 class Side(NamedTuple):
-    """A table made ready, and the transaction to run on it."""
+    """What makes a table ready, and the transaction to run on it."""
 
     prepare: Callable[[Connection], None]
     serializable: bool = False

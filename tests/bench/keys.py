@@ -1,4 +1,4 @@
-"""Which keys a round asks for."""
+"""Draws the keys that a round asks for."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -8,12 +8,13 @@ DEPARTMENTS = 100
 
 Key = tuple[int, str]  # department_id, name
 
-# How many rows the table held at first, and a mark that no other round has, later ones greater.
+# A regime takes how many rows the table held at first, and the round's mark. No other round has
+# the same mark, and later rounds have greater ones.
 Regime = Callable[[int, str], Iterator[Key]]
 
 
 def old_name(number: int) -> str:
-    """The name of the row with this number, as OLD_ROWS makes them."""
+    """Return the name that OLD_ROWS gives the row with this number."""
     return f"Employee {number}"
 
 
@@ -35,7 +36,7 @@ def new(_: int, mark: str) -> Iterator[Key]:
 
 
 def increasing(_: int, mark: str) -> Iterator[Key]:
-    """All in one department, so that they are neighbours in a btree of either order."""
+    """Yield new keys of one department, which are neighbours in a btree of either order."""
     for number in count():
         yield 1, f"{mark} {number:012}"
 

@@ -1,4 +1,4 @@
-"""The load: POSTs on keep-alive connections, as fast as they are answered."""
+"""Sends POSTs on keep-alive connections, as fast as they are answered."""
 
 import asyncio
 import shutil
@@ -45,16 +45,16 @@ end
 
 
 class Load(msgspec.Struct):
-    """What came of one round of requests; milliseconds."""
+    """The result of one round of requests; times are milliseconds."""
 
-    requests: int  # answered, whatever the status
+    requests: int  # that were answered, whatever the status
     seconds: float
     p50: float
     p99: float
     p999: float
-    refused: int  # of those, how many with another status than 2xx
+    refused: int  # how many were answered with another status than 2xx
     broken: int  # connections that failed, and answers that did not come in TIMEOUT
-    retried: int | None = None  # where the client knows
+    retried: int | None = None  # None where the client does not know
 
 
 def post(port: int, keys: Iterable[Key], connections: int, seconds: int) -> Load:
@@ -123,7 +123,7 @@ async def _post(port: int, bodies: list[bytes], connections: int, seconds: int) 
 
 
 def percentiles(seconds: list[float]) -> tuple[float, float, float]:
-    """The 50th, 99th and 99.9th percentile, in milliseconds."""
+    """Return the 50th, 99th and 99.9th percentile, in milliseconds."""
     ordered = sorted(seconds) or [0.0]
     p50, p99, p999 = (ordered[int(len(ordered) * part)] * 1000 for part in (0.5, 0.99, 0.999))
     return p50, p99, p999

@@ -1,4 +1,4 @@
-"""The picture for the README beside it: requests a second of each side, hand-made SVG."""
+"""Draws the README's picture of each side's requests a second, as SVG."""
 
 from collections.abc import Iterator
 from html import escape
@@ -7,9 +7,9 @@ from tests.bench import plan
 from tests.bench.report import Summary
 
 WIDTH, NAMES, BAR, GAP = 760, 190, 16, 10
-FULL = WIDTH - NAMES - 130  # the longest bar; behind it stand the figures
+FULL = WIDTH - NAMES - 130  # the longest bar, which leaves room for the figures
 
-# Readable on GitHub's white and on its near-black; there is no background of our own.
+# These colours are readable on GitHub's white and on its near-black, for there is no background.
 TEXT, OURS, PEER, FLOOR, SPREAD = "#7d8590", "#2f81f7", "#8c959f", "#b08800", "#d1242f"
 
 

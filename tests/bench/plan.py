@@ -1,4 +1,4 @@
-"""What is run: cells, each a regime on a table of some size and the sides that take turns at it."""
+"""The cells of a run: each is a regime, the size of its table, and the sides that take turns."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ PAIR = (THIS, ASYNCPG)
 
 
 class Cell(NamedTuple):
-    """One line of questions: who serves this regime how fast?"""
+    """A regime on a table of some size, and the sides whose speed is compared there."""
 
     name: str
     regime: Regime
@@ -51,7 +51,7 @@ def sized(rows: int, cell: Cell) -> Cell:
 HOT_512 = at(512, HOT)
 SMALL, MEDIUM, LARGE = 10**3, 10**5, 10**7
 
-# The cells of a stage take turns, as do their sides: noise that comes and goes hits all of them.
+# The cells of a stage take turns, as do their sides, so that passing noise hits all of them.
 STAGES = [
     [EXIST, NEW, EMPTY, INCREASING, HOT, NAMESAKES],
     [at(connections, cell) for cell in (EXIST, HOT) for connections in (8, 128, 512)],

@@ -6,7 +6,7 @@ import psutil
 
 
 def cpu_seconds(pid: int) -> float:
-    """What the tree has used so far, with those of its children that have ended."""
+    """Return the seconds that the tree has used so far, with those of children that have ended."""
     root = psutil.Process(pid)
     ended = root.cpu_times()
     seconds: float = ended.children_user + ended.children_system
@@ -18,7 +18,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def megabytes(pid: int) -> float:
-    """The memory that would be free if the tree ended: USS, the pages nobody else has, summed."""
+    """Return the memory that would be free if the tree ended: the sum of its processes' USS."""
     total = 0
     for process in _tree(psutil.Process(pid)):
         with suppress(psutil.NoSuchProcess):

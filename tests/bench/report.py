@@ -9,7 +9,7 @@ import msgspec
 from tests.bench import plan
 from tests.bench.rounds import Figures
 
-# A side with nothing to report has this in its place.
+# This stands where a side has nothing to report.
 NONE = "-"
 
 HEAD = (
@@ -19,7 +19,7 @@ HEAD = (
 
 
 class Summary(msgspec.Struct):
-    """One side's rounds in one cell: medians, the spread of the rate, and sums of what happened."""
+    """One side's rounds in one cell, as medians, the spread of the rate, and sums of counts."""
 
     cell: str
     side: str
@@ -32,7 +32,7 @@ class Summary(msgspec.Struct):
     attempts: float | None
     server_cpu: float | None
     database_cpu: float
-    memory: tuple[float, float] | None  # megabytes before the first round and after the last
+    memory: tuple[float, float] | None  # megabytes, before the first round and after the last
     ok: int
     refused: int
     broken: int
@@ -41,13 +41,13 @@ class Summary(msgspec.Struct):
 
 
 class Ratio(msgspec.Struct):
-    """What is to be reached, and what was."""
+    """A ratio that is to be reached, and the one that was."""
 
     text: str
     value: float
     target: float
     met: bool
-    why: str = ""  # what it would have taken
+    why: str = ""  # what would have been needed
 
 
 def summaries(figures: list[Figures]) -> list[Summary]:
@@ -86,7 +86,7 @@ def _summary(cell: str, side: str, rounds: list[Figures]) -> Summary:
 
 
 def table(results: list[Summary]) -> Iterator[str]:
-    """Lines for a terminal, a block for each cell."""
+    """Return lines for a terminal, with a block for each cell."""
     for cell in dict.fromkeys(each.cell for each in results):
         yield ""
         yield _line((cell, *HEAD[1:]))
@@ -126,7 +126,7 @@ Known = dict[tuple[str, str], Summary]
 
 
 def ratios(results: list[Summary], memory: list[float]) -> Iterator[Ratio]:
-    """What was measured of what is to be reached."""
+    """Yield the ratios that are to be reached, as measured."""
     known = {(each.cell, each.side): each for each in results}
     faster = [
         (12, plan.FLASK), (5, plan.FASTAPI), (5, plan.DJANGO), (1.3, plan.ASYNCPG),
@@ -149,7 +149,7 @@ def ratios(results: list[Summary], memory: list[float]) -> Iterator[Ratio]:
 def _ratio(
     known: Known, target: float, cell: plan.Cell, base: plan.Cell, base_side: str
 ) -> Iterator[Ratio]:
-    """This service's rate to another: at least `target`."""
+    """Return the ratio of this service's rate to another's, which is to be at least `target`."""
     one, other = known.get((cell.name, plan.THIS)), known.get((base.name, base_side))
     if one and other:
         value = one.rate / max(other.rate, 0.001)
@@ -160,7 +160,7 @@ def _ratio(
 
 
 def _budget(ours: Summary, rate: float) -> str:
-    """What a rate leaves for a request, and what a request takes."""
+    """Say how much time a rate leaves for a request, and how much a request takes."""
     cores = os.cpu_count() or 1
     return (
         f"{rate:,.0f} a second leave {cores * 1000 / rate:.3f} ms of {cores} cores for a request,"
@@ -170,7 +170,7 @@ def _budget(ours: Summary, rate: float) -> str:
 
 
 def _limits(known: Known, memory: list[float]) -> Iterator[Ratio]:
-    """What must stay below something."""
+    """Yield the ratios that must stay below a limit."""
     this = plan.THIS
     for target, cell in ((0.01, plan.NEW), (0.01, plan.INCREASING), (0.05, plan.EMPTY)):
         if (found := known.get((cell.name, this))) and found.attempts:
@@ -187,7 +187,7 @@ def _limits(known: Known, memory: list[float]) -> Iterator[Ratio]:
         yield Ratio(f"{found.cell}: p99 / p50, below", tail, 10, tail < 10)
     if memory:
         growth = memory[-1] / memory[1]
-        # The first tenth fills caches and pools.
+        # The comparison leaves out the first tenth, which fills caches and pools.
         yield Ratio(
             "memory after 10^6 requests / after 10^5, at most", growth, 1.05, growth <= 1.05
         )

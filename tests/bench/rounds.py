@@ -1,4 +1,4 @@
-"""Rounds: each side of each cell has its turn, then all have another."""
+"""Runs rounds, in each of which each side of each cell has a turn."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -13,9 +13,9 @@ from tests.bench.plan import EXIST, THIS, Cell
 from tests.bench.processes import cpu_seconds, megabytes
 from tests.bench.sides import SIDES, Running
 
-WARM_UP = 1  # second, not measured, for each side of each cell
+WARM_UP = 1  # seconds, not measured, for each side of each cell
 
-# In so many requests the memory is looked at this many times, and before the first.
+# During so many requests the memory is looked at ten times, and once before.
 MEMORY_REQUESTS = 1_000_000
 MEMORY_LOOKS = 10
 
@@ -28,22 +28,22 @@ class Figures(msgspec.Struct):
     cell: str
     side: str
     rate: float  # answers with 2xx a second
-    p50: float  # milliseconds
+    p50: float  # in milliseconds, as the next two
     p99: float
     p999: float
-    attempts: float | None  # for each request, where known
-    server_cpu: float | None  # milliseconds for each request
+    attempts: float | None  # of a request; None where the side does not tell
+    server_cpu: float | None  # milliseconds of a request, as the next
     database_cpu: float
     memory: tuple[float, float] | None  # megabytes, before and after
     ok: int  # answers with 2xx
-    refused: int  # others
-    broken: int  # no answer
+    refused: int  # other answers
+    broken: int  # requests without an answer
     made: int  # rows
-    duplicates: int  # of those, how many have a key that another row has
+    duplicates: int  # rows among those whose key another row has
 
 
 def turns(stages: list[list[Cell]], rounds: int) -> int:
-    """How many turns these are, warm-ups included."""
+    """Return how many turns these are, warm-ups included."""
     return sum(len(cell.sides) * (rounds + 1) for stage in stages for cell in stage)
 
 
@@ -61,7 +61,7 @@ def run(
                     up[side, cell.rows] = table, stack.enter_context(started)
         for number in range(rounds + 1):
             for cell in stage:
-                first = number % len(cell.sides)  # each time another
+                first = number % len(cell.sides)  # another side begins each time
                 for side in (*cell.sides[first:], *cell.sides[:first]):
                     bar.set_description(f"{cell.name}: {side}")
                     table, running = up[side, cell.rows]
@@ -74,7 +74,7 @@ def run(
 
 
 def start(server: Server, side: str, rows: int) -> tuple[Table, AbstractContextManager[Running]]:
-    """Make the side's table, and the block in which it runs."""
+    """Make the side's table; return the block in which it runs."""
     chosen = next(each for each in SIDES if each.name == side)
     table = server.table(rows, chosen.index)
     return table, chosen.start(table)
@@ -116,7 +116,7 @@ def _use(pid: int | None) -> tuple[float, float] | None:
 
 
 def memory_over_requests(server: Server, seconds: int, bar: tqdm) -> list[float]:
-    """The megabytes of this service on the way to MEMORY_REQUESTS, half of them for new keys."""
+    """Return the megabytes of this service on the way to MEMORY_REQUESTS, half for new keys."""
     _, started = start(server, THIS, EXIST.rows)
     answered = 0
     with started as running:

@@ -23,10 +23,10 @@ from tests.support.service import LIMIT, ROOT, Service, environment, serving, un
 
 PEERS = Path(__file__).parent / ".venv" / "bin"
 
-# Keys made for each second of a round: more than any side can take.
+# So many keys are made for each second of a round, which is more than any side can take.
 KEYS_A_SECOND = 20_000
 
-# A regime, the mark of the round, connections, seconds.
+# It takes a regime, the mark of the round, the number of connections, and seconds.
 Fire = Callable[[Regime, str, int, int], Load]
 
 
@@ -35,7 +35,7 @@ class Running:
     """A side that is up."""
 
     fire: Fire
-    pid: int | None = None  # of its main process; None: it has no server
+    pid: int | None = None  # of its main process; None if it has no server
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ def fire_at(
 ) -> Load:
     """Send keys of the regime over HTTP."""
     keys = islice(regime(table.rows, mark), seconds * KEYS_A_SECOND)
-    next_second()  # the last side's last requests are over by then
+    next_second()  # by then the last requests of the side before are over
     return post(port, keys, connections, seconds)
 
 
 @contextmanager
 def onerow(workers: int, table: Table, **settings: str) -> Iterator[Running]:
-    """This service, with its default settings but for these."""
+    """Start this service, with its default settings but for these."""
     with serving(DATABASE_URL=table.url, WORKERS=str(workers), **settings) as service:
         check(service.port)
         yield Running(partial(fire_and_count, service, table), service.process.pid)
@@ -67,8 +67,8 @@ def onerow(workers: int, table: Table, **settings: str) -> Iterator[Running]:
 def fire_and_count(
     service: Service, table: Table, regime: Regime, mark: str, connections: int, seconds: int
 ) -> Load:
-    """Send keys, and ask the service how many attempts it ran again."""
-    started = int(time()) + 1  # its traffic is counted by whole seconds
+    """Send keys; ask the service how many attempts it ran again."""
+    started = int(time()) + 1  # the service counts its traffic by whole seconds
     load = fire_at(service.port, table, regime, mark, connections, seconds)
     next_second()
     rows = service.http.get("/inspect/traffic.json").json()["rows"]
@@ -82,7 +82,7 @@ def next_second() -> None:
 
 @contextmanager
 def peer(command: Sequence[str], table: Table) -> Iterator[Running]:
-    """A program of tests/bench/peers under its server; PORT in the words is a free one."""
+    """Start a program of tests/bench/peers under its server, with a free port for PORT."""
     port = free_port()
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
@@ -125,7 +125,7 @@ def free_port() -> int:
 
 
 def check(port: int, new: int = 201) -> None:
-    """Wait until it serves; then it must create a row, find it again, and refuse what is none."""
+    """Wait until the side serves; assert that it creates a row, finds it, and refuses bad input."""
     body = {"department_id": 1, "name": f"check {os.urandom(8).hex()}"}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=LIMIT) as http:
 

@@ -1,4 +1,4 @@
-"""`make faults`: each row under 10,000 requests, and a table of what came of it."""
+"""`make faults` tries each fault under 10,000 requests, and prints the table of the verdicts."""
 
 import argparse
 import random
@@ -15,7 +15,7 @@ from tests.faults.verdict import LATE, Verdict, markdown
 from tests.support.haproxy import HAPROXY
 from tests.support.service import temporary_data_dir
 
-# Of the throughput of a service that was spared. Medians of one service differ by up to a fifth.
+# The least share of a spared service's throughput. Medians of one service differ by up to a fifth.
 AS_BEFORE = 0.7
 
 
@@ -41,14 +41,14 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("part", nargs="?", default="", help="only rows with this in their name")
-    parser.add_argument("--short", action="store_true", help="as the tests run them")
+    parser.add_argument("--short", action="store_true", help="each fault once, for a moment")
     parser.add_argument("--seed", default=str(random.getrandbits(32)))
     return parser.parse_args()
 
 
 def rows(server: Server, options: argparse.Namespace) -> Iterator[tuple[Verdict, list[str]]]:
-    """Yield each row when it is there, and which other promises were broken."""
-    extent = SHORT if options.short else FULL
+    """Yield each row when it is there, with the promises that were broken besides."""
+    extent = SHORT._replace(bounds=True) if options.short else FULL
     for fault in FAULTS:
         if options.part not in fault.name:
             continue

@@ -1,4 +1,4 @@
-"""Overload and rolling restarts under traffic, with a verdict."""
+"""Runs an overload, and rolling restarts, under traffic, and judges them."""
 
 import asyncio
 import re
@@ -20,23 +20,23 @@ from tests.support.service import Service, serving, sql, until
 OVERLOAD = "2,000 connections"
 ROLLING_RESTART = "rolling restart behind HAProxy"
 
-# Of a second each, and the median counts: a checkpoint may take one or two.
+# A turn takes a second, and the median counts, for a checkpoint may slow down one or two.
 TURNS = 9
 
-# Requests for one key, which come one after the other from whatever client is free.
+# So many requests ask for one key. They come one after the other from whatever client is free.
 SAME_KEY = 16
 
 
 @dataclass
 class Traffic:
-    """Clients that post departments, each the next as soon as it has its answer, on one port."""
+    """Clients of one port, each of which posts its next department when it has its answer."""
 
     port: int
     calls: list[Call] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=count)
 
     async def clients(self, number: int, enough: Callable[[], bool]) -> None:
-        """Keep this many at work until there was enough."""
+        """Keep so many clients at work until `enough`."""
         async with asyncio.TaskGroup() as group:
             for client in range(number):
                 group.create_task(self._client(client, enough))
@@ -81,14 +81,14 @@ class Traffic:
 
     @property
     def statuses(self) -> Counter[int | None]:
-        """How many answers of each status; None where there was none."""
+        """How many answers had each status; None where no answer came."""
         return Counter(call.status for call in self.calls)
 
     def verdict(self, name: str, database: str, recovery: float) -> Verdict:
         """Judge the answers by the table at the end.
 
-        Lost is a request without an answer, and a row that was promised and is not there. Raises
-        NotLinearizable where nothing is lost and still no order explains the answers.
+        A request without an answer counts as lost, and so does a row that was promised and is not
+        there. Raises NotLinearizable where nothing is lost and still no order explains the answers.
         """
         found = sql(database, "SELECT id, name FROM departments ORDER BY id")
         rows = tuple(Row("departments", *columns) for columns in found)
@@ -117,7 +117,7 @@ class Instances:
         self._services[port] = service
 
     def restart(self) -> float:
-        """Replace each, and return the longest time until one was back in HAProxy's rotation."""
+        """Replace each; return the longest time until one was back in HAProxy's rotation."""
         longest = 0.0
         for port, stack in self._stacks.items():
             begun = perf_counter()
@@ -147,7 +147,7 @@ def rolling_restarts(
 ) -> tuple[Traffic, Verdict]:
     """Restart each of two instances `times` times, one after the other, under load.
 
-    Here every request must have its 2xx: one without is lost.
+    Here a request without its 2xx counts as lost.
     """
     with two_instances(database) as instances:
         traffic = Traffic(instances.haproxy.port)
@@ -178,8 +178,8 @@ def overload(
 ) -> tuple[Traffic, Verdict, float]:
     """Post from so many connections for some seconds.
 
-    Returns the throughput afterwards, too, in that of a service that has not seen this, on another
-    database: they take turns, so that whatever else the machine does weighs on both.
+    Returns also the throughput afterwards, as a multiple of that of a spared service on another
+    database. The two take turns, so that whatever else the machine does weighs on both.
     """
 
     def served(traffic: Traffic, clients: int, seconds: float) -> int:

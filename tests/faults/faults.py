@@ -1,4 +1,4 @@
-"""The faults: a row of the table each."""
+"""The faults, each of which is a row of the table."""
 
 import signal
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def backends_killed(scene: Scene) -> Iterator[None]:
 
     def killer() -> None:
         with psycopg.connect(scene.database, autocommit=True) as connection:
-            while not lifted.wait(0.006):  # and what it takes to kill one
+            while not lifted.wait(0.006):  # to kill one takes time, too
                 scene.hits += len(connection.execute(kill).fetchall())
 
     with ThreadPoolExecutor(1) as thread:
@@ -90,8 +90,8 @@ def cut_at_commit(scene: Scene, lose: Lose) -> Iterator[None]:
 
 @contextmanager
 def creator_stalled(scene: Scene) -> Iterator[None]:
-    # One creator's insert is held back. Another creates the row, and so many transactions of others
-    # end that PostgreSQL has forgotten it.
+    # One creator's insert is held back. Another one creates the row, and then so many transactions
+    # of others end that PostgreSQL has forgotten the conflict.
     name = f"stalled {scene.struck}"
     stalled = scene.proxy.stall(name)
     slow = scene.start(scene.traffic.create(0, name))
@@ -114,19 +114,25 @@ def callers_gone(scene: Scene) -> Iterator[None]:
 @contextmanager
 def pool_used_up(scene: Scene) -> Iterator[None]:
     with psycopg.connect(scene.database) as connection:
-        # Both, for with one of them requests about the other get through, and /ready says so.
+        # With only one table locked, requests about the other get through, and /ready says so.
         while not _locked(connection):
             connection.rollback()
-        size = WORKERS * POOL_SIZE
-        scene.wait(lambda: sessions(scene.database, "wait_event_type = 'Lock'") == size)
-        scene.hits += size
+        waited: set[int] = set()
+
+        def used_up() -> bool:
+            waited.update(sessions(scene.database, "wait_event_type = 'Lock'"))
+            return len(waited) >= WORKERS * POOL_SIZE
+
+        # On a busy machine the first may have given up before the last one waits.
+        scene.wait(used_up)
+        scene.hits += len(waited)
         yield
 
 
 def _locked(connection: psycopg.Connection) -> bool:
     try:
         connection.execute("LOCK TABLE departments, employees IN ACCESS EXCLUSIVE MODE")
-    except psycopg.errors.DeadlockDetected:  # with who has the second and waits for the first
+    except psycopg.errors.DeadlockDetected:  # a request has the second and waits for the first
         return False
     return True
 
@@ -138,11 +144,11 @@ def disk_full(scene: Scene) -> Iterator[None]:
         while file.write(bytes(4096)):
             pass
     refused = scene.traffic.refused
-    scene.wait(lambda: scene.traffic.refused > refused)  # before, there is room in its own files
+    scene.wait(lambda: scene.traffic.refused > refused)  # PostgreSQL's files have some room left
     scene.hits += 1
     yield
     ballast.unlink()
-    scene.server.start()  # it may have ended itself
+    scene.server.start()  # the full disk may have ended it
 
 
 @contextmanager
@@ -150,15 +156,15 @@ def disk_full_for_the_log(scene: Scene) -> Iterator[None]:
     with disk_full(scene):
         with suppress(psycopg.OperationalError):
             while True:
-                sql(scene.database, "SELECT pg_switch_wal()")  # until there is no next file
+                sql(scene.database, "SELECT pg_switch_wal()")  # fails where there is no next file
         scene.wait(lambda: not scene.server.takes_connections())
         yield
 
 
-# What a caller may be told while nothing can be served.
+# Callers may be told this while nothing can be served.
 OUTAGE = (503,)
 
-# For a new cluster, which takes 50 MB, and the log of the requests.
+# Enough for a new cluster, which takes 50 MB, and for the write-ahead log of the requests.
 SMALL = "256m"
 
 
@@ -186,7 +192,7 @@ FAULTS = (
         "a creator stalls while others pass",
         creator_stalled,
         proxied=True,
-        deadline=30,  # in which all of them can pass
+        deadline=30,  # in this time all the others can pass
     ),
     Fault("callers gone", callers_gone),
     Fault("pool used up", pool_used_up, OUTAGE, down=True),

@@ -1,4 +1,4 @@
-"""A network between the service and PostgreSQL, as bad as it is told to be."""
+"""A network between the service and PostgreSQL that can be cut, delayed, held and stalled."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 # SO_LINGER on, for 0 seconds: close() resets the connection instead of ending it in order.
 RESET = struct.pack("ii", 1, 0)
 
-# Of all COMMITs so many meet the fault: hundreds in a run, and seldom two in one request.
+# The share of the COMMITs that are cut. It makes hundreds in a run, and seldom two in one request.
 SHARE = 0.1
 
 
@@ -33,7 +33,7 @@ class Messages:
         self._rest = b""
 
     def split(self, data: bytes) -> list[bytes]:
-        """Return the messages that are complete."""
+        """Take these bytes; return the messages that are complete."""
         self._rest += data
         found = []
         while len(self._rest) >= self._type + 4:
@@ -101,7 +101,7 @@ class Proxy:
     def __init__(self, database: str, rng: random.Random, address: str = "127.0.0.1") -> None:
         self.delay = 0.0  # seconds, of all that is sent, either way
         self.lose: Lose | None = None
-        self.struck = 0  # connections, and what was delayed
+        self.struck = 0  # how many connections were struck, and how many reads were delayed
         self._database = database
         self._address = address
         self._rng = rng
@@ -116,13 +116,13 @@ class Proxy:
     @property
     def url(self) -> str:
         """The database's URL, through the proxy."""
-        # Without what libpq would ask for first: this server has neither.
+        # libpq would ask for encryption first, which this server does not have.
         options = {"sslmode": "disable", "gssencmode": "disable"}
         return make_conninfo(self._database, host=self._address, port=self._port, **options)
 
     @property
     def flowing(self) -> int:
-        """How many connections are not dead."""
+        """How many connections are alive."""
         return sum(link.flowing.is_set() for link in self._links)
 
     async def listen(self) -> None:
@@ -138,14 +138,14 @@ class Proxy:
             self._cut(link)
 
     async def hold(self) -> None:
-        """Let nothing through, and tell nobody, until release()."""
+        """Let nothing through until release(), and close nothing."""
         self._held = set(self._links)
         self.struck += self.flowing
         for link in self._held:
             link.flowing.clear()
 
     async def release(self, *, lost: bool) -> None:
-        """Let through what was held, if it is not lost for ever."""
+        """Let through what was held, or, with `lost`, let only new connections through."""
         assert self._held is not None
         for link in self._links:
             if not (lost and link in self._held):
@@ -153,9 +153,9 @@ class Proxy:
         self._held = None
 
     def stall(self, key: str) -> Event:
-        """Hold back the next insert of this key, with what its connection sends after it.
+        """Hold back the next insert of this key, and what its connection sends after it.
 
-        Return what tells when it is held.
+        Returns an event that is set when the insert is held.
         """
         self._resumed.clear()
         self._stall, self._stalled = key.encode(), Event()
@@ -166,7 +166,7 @@ class Proxy:
         self._resumed.set()
 
     async def close(self) -> None:
-        """Be gone, when all connections are."""
+        """Close all connections, and return when they are gone."""
         assert self._listener is not None
         self._listener.close()
         self._resumed.set()
@@ -204,7 +204,7 @@ class Proxy:
                 self._forward(link, answers, client, Messages(startup=False), says_committed),
             )
         except OSError:
-            pass  # either side is gone, by its own doing or ours
+            pass  # either side is gone, or was cut
         finally:
             self._links.discard(link)
             link.over.set()
@@ -219,7 +219,7 @@ class Proxy:
         messages: Messages,
         commits: Callable[[bytes], bool],
     ) -> None:
-        """Pass on what comes, and cut or stall the connection where it is time."""
+        """Pass on what comes; cut or stall the connection where it is told to."""
         inserts = Executes(is_insert)
         while data := await source.read(2**16):
             if self.delay:
@@ -243,5 +243,5 @@ class Proxy:
                     return
             sink.write(b"".join(complete[sent:]))
             await sink.drain()
-        await link.flowing.wait()  # an end is no more let through than the rest
+        await link.flowing.wait()  # the end of a connection is held back, too
         sink.close()

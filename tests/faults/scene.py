@@ -1,4 +1,4 @@
-"""What a fault strikes at: the service under traffic, its network and its database."""
+"""The service under traffic, its network and its database, which a fault strikes at."""
 
 import asyncio
 import random
@@ -18,48 +18,48 @@ from tests.support.service import LIMIT, Service, serving, until
 
 T = TypeVar("T")
 
-# Seconds; short, so that what begins with an outage ends in it.
+# Seconds. It is short, so that a request that begins with an outage ends in it.
 RETRY_DEADLINE = 2.0
 
 WORKERS = 2
 
-# So few that the clients keep all of them busy. One that dies unseen while it is idle costs the
-# request that takes it, which may be long after the fault.
+# The clients keep so few connections busy. One that died unseen while it was idle would cost the
+# request that takes it, which might be long after the fault.
 POOL_SIZE = 4
 
 
 @dataclass
 class Scene:
-    """All of it, with what a fault and its trial do to it."""
+    """The service, its network, its database and its traffic, and what can be done to them."""
 
     server: Server
     database: str  # its URL, past the proxy
     service: Service
     proxy: Proxy
     traffic: Traffic
-    going: Future[None]  # the traffic's end
+    going: Future[None]  # is done when the traffic has ended
     start: Callable[[Coroutine[Any, Any, None]], Future[None]]
-    hits: int = 0  # of the fault, where neither proxy nor traffic count them
+    hits: int = 0  # how often the fault struck, where neither proxy nor traffic counts that
 
     @property
     def struck(self) -> int:
-        """How often the fault has struck, in its own measure."""
+        """How often the fault has struck, in the fault's own measure."""
         return self.hits + self.proxy.struck + len(self.traffic.left)
 
     def do(self, step: Coroutine[Any, Any, None]) -> None:
-        """Take a step of the proxy's."""
+        """Run a step of the proxy in its event loop."""
         self.start(step).result(LIMIT)
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        """Wait until this is so while the traffic goes on."""
+        """Wait until the condition holds. Raises what has ended the traffic meanwhile."""
         until(lambda: self.going.done() or condition())
         if self.going.done():
             self.going.result()
 
     def end(self) -> int:
-        """End the traffic, and then the service, which must be through with it; return its status.
+        """End the traffic, and then the service; return the service's exit status.
 
-        Who is gone may have left a request that still waits for its connection.
+        The service must first be through with requests whose callers are gone.
         """
         self.traffic.over = True
         self.going.result(LIMIT)
@@ -82,16 +82,16 @@ def _runs_worker(process: psutil.Process) -> bool:
 
 
 class Fault(NamedTuple):
-    """A row of the table."""
+    """A fault, and what it may cost."""
 
     name: str
     strikes: Callable[[Scene], AbstractContextManager[None]]  # its end lifts the fault
-    costs: tuple[int | None, ...] = ()  # what callers may be told in vain: 503, None for no answer
-    down: bool = False  # nothing can be served, and /ready must say so
-    breaks_commits: bool = False  # who is asked again may find the row that it made itself
-    proxied: bool = False
+    costs: tuple[int | None, ...] = ()  # statuses of a refusal that it may cause; None is no answer
+    down: bool = False  # whether nothing can be served, which /ready must say
+    breaks_commits: bool = False  # whether a request may find the row that it made itself
+    proxied: bool = False  # whether the service is behind the proxy
     kills_workers: bool = False
-    disk: str = ""  # the size of a file system that its server has for itself
+    disk: str = ""  # the size of a file system for its own server, if it needs one
     deadline: float = RETRY_DEADLINE  # seconds
 
 
@@ -99,7 +99,7 @@ class Fault(NamedTuple):
 def staged(
     fault: Fault, server: Server, rng: random.Random, *command: str, **settings: str
 ) -> Iterator[Scene]:
-    """Start everything; `command` and `settings` are those of tests.support.service.serving()."""
+    """Start everything; `command` and `settings` go to tests.support.service.serving()."""
     database = server.new_database()
     proxy = Proxy(database, rng)
     with event_loop() as start:
@@ -113,6 +113,7 @@ def staged(
             **settings,
         }
         with serving(*command, **settings) as service:
+            service.connections_break = True
             traffic = Traffic(service.port, str(rng.random()))
             going = start(traffic.run())
             try:
@@ -129,7 +130,8 @@ def event_loop() -> Iterator[Callable[[Coroutine[Any, Any, T]], Future[T]]]:
     begun: Future[asyncio.AbstractEventLoop] = Future()
 
     def run() -> None:
-        # asyncio's own: uvloop's close() waits for ever if a test that failed has left a listener.
+        # The loop is asyncio's own, for uvloop's close() waits for ever where a test that failed
+        # has left a listener.
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
             begun.set_result(loop)

@@ -16,7 +16,7 @@ from db.schema import apply_schema
 from tests.proof.linearizability import Row
 from tests.support.service import sql, temporary_data_dir, until
 
-# A black hole leaves the server sessions that it cannot know to be dead.
+# The server needs room for the sessions of a black hole, which it cannot know to be dead.
 CONNECTIONS = 200
 
 
@@ -25,7 +25,7 @@ class Skipped(Exception):
 
 
 class Server:
-    """A server that runs, or would if nobody had stopped it."""
+    """A server, which runs unless a fault has stopped it."""
 
     def __init__(self, data_dir: Path, url: str) -> None:
         self.folder = data_dir.parent
@@ -43,7 +43,7 @@ class Server:
         return database
 
     def takes_connections(self) -> bool:
-        """Whether it runs and is through with its recovery."""
+        """Return whether it runs and is through with its recovery."""
         try:
             sql(self.url, "SELECT 1")
         except psycopg.OperationalError:
@@ -89,14 +89,14 @@ def on_a_disk_of(size: str) -> Iterator[Server]:
             subprocess.run(["umount", folder], check=True)
 
 
-def sessions(database: str, condition: str = "true") -> int:
-    """Count the service's sessions of which this is true."""
+def sessions(database: str, condition: str = "true") -> set[int]:
+    """Return the process ids of the service's sessions of which this is true."""
     rows = sql(
         database,
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'onerow'"
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'onerow'"
         f" AND datname = current_database() AND {condition}",
     )
-    return int(rows[0][0])
+    return {pid for (pid,) in rows}
 
 
 def tables(database: str) -> list[Row]:

@@ -1,4 +1,4 @@
-"""`make cluster`, shortened: several machines, one of them cut off, and a failover."""
+"""A short `make cluster`, with several machines, one of them cut off, and a failover."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from tests.support.service import LIMIT, ROOT, environment, temporary_data_dir
 
 
 def missing() -> str:
-    """Why it cannot be had here, or nothing."""
+    """Return why it cannot run here, or ""."""
     if "CLUSTER" not in os.environ:
         return "it takes half a minute: `make cluster` does all of it, CLUSTER=1 this"
     if os.geteuid() != 0 or subprocess.run([*UNSHARE, "true"]).returncode != 0:
@@ -27,7 +27,8 @@ def missing() -> str:
 def test_nothing_is_lost_and_nothing_doubled_between_machines() -> None:
     if reason := missing():
         pytest.skip(reason)
-    with temporary_data_dir() as folder:  # what a run leaves that is killed at its limit
+    # The folder takes what is left of a run that is killed at its limit.
+    with temporary_data_dir() as folder:
         folder.mkdir()
         folder.parent.chmod(0o711)
         folder.chmod(0o711)

@@ -1,4 +1,4 @@
-"""A standby takes over, and the former primary comes back."""
+"""A standby takes over, the former primary comes back, and nothing is lost."""
 
 import signal
 from collections.abc import Callable, Iterator

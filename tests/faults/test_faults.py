@@ -1,4 +1,7 @@
-"""Each fault once, for a moment; and the verdict finds a service that loses or doubles rows."""
+"""Each fault strikes once, for a moment, and the verdict finds services that are broken.
+
+Only `make faults` judges seconds, for it has the machine to itself.
+"""
 
 import random
 import sys
@@ -19,7 +22,7 @@ pytestmark = pytest.mark.alone
 
 @pytest.fixture(scope="module")
 def faulty_server() -> Iterator[Server]:
-    """A server that is not the other tests'."""
+    """A server of these tests' own, which faults may stop."""
     with temporary_data_dir() as data_dir, running(data_dir) as server:
         yield server
 
@@ -45,9 +48,10 @@ def test_idle_connections_that_died_unseen_cost_one_request(faulty_server: Serve
     proxy = Proxy(faulty_server.new_database(), random.Random())
     with event_loop() as start:
         start(proxy.listen()).result(LIMIT)
-        with serving(DATABASE_URL=proxy.url, RETRY_DEADLINE="1") as service:
-            # Ready, so that no look of the service's own at its start is the one that it costs.
-            until(lambda: service.http.get("/ready").status_code == 200)
+        with serving(DATABASE_URL=proxy.url, RETRY_DEADLINE="3") as service:
+            # The service has looked at the database by then. Else its own look would be the one
+            # request that a dead connection costs.
+            service.await_ready()
             until(lambda: proxy.flowing == Settings().pool_size)
             start(proxy.hold()).result(LIMIT)
             start(proxy.release(lost=True)).result(LIMIT)
@@ -56,7 +60,8 @@ def test_idle_connections_that_died_unseen_cost_one_request(faulty_server: Serve
         start(proxy.close()).result(LIMIT)
 
 
-# A variant of the service, the fault that shows what is wrong with it, and what the verdict says.
+# Each control has a variant of the service, the fault that shows what is wrong with it, and a part
+# of the verdict.
 CONTROLS = (
     ("answer before COMMIT", "cut before COMMIT arrives", "lost: "),
     ("REPEATABLE READ", "callers gone", "2 rows: "),

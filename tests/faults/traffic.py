@@ -1,10 +1,11 @@
-"""Requests of many clients at once, drawn from a seed, and what became of each."""
+"""Sends requests of many clients at once, drawn from a seed, and notes what became of each."""
 
 import asyncio
 import random
 import re
 from collections.abc import Iterable
-from itertools import count
+from itertools import count, takewhile
+from math import inf
 from time import monotonic
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -14,8 +15,8 @@ import msgspec
 from tests.proof.linearizability import Call, Key, Row
 from tests.support.service import LIMIT
 
-# Each name of a department is for so many clients, with so many calls each, one after the other: 16
-# calls at most, so that the checker has its verdict at once, even where few were answered.
+# A department's name is for so many clients, and each makes so many calls, one after the other.
+# With 16 calls at most the checker has its verdict at once, even where few were answered.
 CLIENTS = 4
 CALLS = 4
 NAMES_AT_ONCE = 8
@@ -32,29 +33,30 @@ KINDS = (
 )
 EMPLOYEES = ("Ada", "Grace")
 
-# Seconds a client that was refused waits at most; they would ask for nothing else otherwise.
+# Seconds that a client waits at most after a refusal. Without a pause, most calls would come during
+# an outage.
 PAUSE = 0.05
 
-# Seconds between the probes of each prober. There are two, because there are two workers.
+# Seconds between the probes of a prober. There are two probers, because there are two workers.
 PROBE = 0.02
 PROBERS = 2
 
 
 class Answer(NamedTuple):
-    """What came back for a request."""
+    """The answer to a request."""
 
     status: int
     head: bytes
     body: bytes
 
     def number(self, pattern: bytes, default: int) -> int:
-        """Return what the pattern finds in the head."""
+        """Return the number that the pattern finds in the head."""
         found = re.search(pattern, self.head, re.IGNORECASE)
         return int(found[1]) if found else default
 
 
 class Client:
-    """One keep-alive connection, made anew where it broke."""
+    """A client with a keep-alive connection, which is made anew where it broke."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -78,7 +80,7 @@ class Client:
         return answer._replace(body=body)
 
     async def leave(self, sent: bytes, after: float) -> None:
-        """Send this and be gone so many seconds later."""
+        """Send these bytes, and close the connection so many seconds later."""
         _, writer = await self._connected()
         writer.write(sent)
         await asyncio.sleep(after)
@@ -102,12 +104,12 @@ def request(method: str, path: str, content: object) -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode() + body
 
 
-# In the place of a status.
+# Stands in the place of a status where no answer came.
 NO_ANSWER = 0
 
 
 class Probe(NamedTuple):
-    """An answer of /ready, and when it came."""
+    """When an answer of /ready came, and its status."""
 
     time: float
     status: int
@@ -123,14 +125,15 @@ class Traffic:
         self.refused = 0
         self.longest = 0.0  # seconds that a caller waited
         self.slowest: Call | None = None  # whose call it was
-        self.leaving = 0.0  # this part of the callers do not wait for their answer
-        self.left: list[Call] = []  # nobody waited for their answer
+        self.leaving = 0.0  # the share of the callers that do not wait for their answer
+        self.left: list[Call] = []  # the calls whose callers did not wait
         self.over = False
         self._port = port
         self._seed = seed
         self._numbers = count(1)
-        self._posted: list[float] = []  # when a POST was answered with 2xx
-        self._ready: list[float] = []  # when /ready was answered with 200
+        self.first_ready = inf  # when /ready said 200 for the first time
+        self._posted = -inf  # when a POST was last answered with 2xx
+        self._ready = -inf  # when /ready last said 200
 
     async def run(self) -> None:
         """Go on until `over`, and then until the last request has ended."""
@@ -140,14 +143,14 @@ class Traffic:
             for _ in range(PROBERS):
                 tasks.create_task(self._probe())
 
-    @property
-    def first_ready(self) -> float:
-        """When /ready said 200 for the first time."""
-        return self._ready[0]
-
     def served(self, after: float) -> bool:
         """Whether both a POST and /ready have been served since."""
-        return all(times and times[-1] >= after for times in (self._posted, self._ready))
+        return min(self._posted, self._ready) >= after
+
+    def told(self, status: int, after: float) -> bool:
+        """Whether /ready has told this status since."""
+        since = takewhile(lambda probe: probe.time > after, reversed(self.probes))
+        return any(probe.status == status for probe in since)
 
     async def create(self, number: int, name: str) -> None:
         """Create a department of this name as client `number` of a name of its own."""
@@ -160,12 +163,13 @@ class Traffic:
 
     async def _probe(self) -> None:
         while not self.over:
-            client = Client(self._port)  # each a new connection, and so to either worker
+            client = Client(self._port)  # a new connection may go to either worker
             answer = await client.ask("GET", "/ready")
             client.close()
             self.probes.append(Probe(monotonic(), answer.status if answer else NO_ANSWER))
             if answer and answer.status == 200:
-                self._ready.append(self.probes[-1].time)
+                self._ready = self.probes[-1].time
+                self.first_ready = min(self.first_ready, self._ready)
             await asyncio.sleep(PROBE)
 
     async def _names(self) -> None:
@@ -201,7 +205,7 @@ class Traffic:
                 continue
             self.answered += 1
             if method == "POST" and call.status in (200, 201):
-                self._posted.append(call.end)
+                self._posted = call.end
             for row in call.rows:
                 if row.id not in known[row.table]:
                     known[row.table].append(row.id)

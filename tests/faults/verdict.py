@@ -1,4 +1,4 @@
-"""Was anything lost or doubled, did a caller wait too long, did /ready tell the truth?"""
+"""Judges whether anything was lost or doubled, a caller waited too long, or /ready lied."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ READY = 2.0
 
 
 class Strike(NamedTuple):
-    """When a fault began, was there, began to end, was over; and when all was as before."""
+    """When a fault began, was there, began to end and was over, and when all was as before."""
 
-    hits: int  # in the fault's own measure
+    hits: int  # how often it struck, in the fault's own measure
     began: float
     struck: float
     lifting: float
@@ -55,15 +55,15 @@ def markdown(table: list[Verdict], what: str, recovery: str) -> str:
 
 @dataclass
 class Result:
-    """What came of a fault, and the promises that were broken."""
+    """The requests under a fault, and the promises that were broken."""
 
     fault: str
-    struck: int  # how often, in the fault's own measure
+    struck: int  # how often the fault struck, in its own measure
     calls: list[Call]
     lost: list[str]
     doubled: list[str]
     longest: float  # seconds that a caller waited
-    recovery: float  # seconds until all was as before, the longest of all strikes
+    recovery: float  # seconds until all was as before, after the strike that took longest
     broken: list[str] = field(default_factory=list)
 
     @property
@@ -87,8 +87,15 @@ class Result:
         )
 
 
-def judge(fault: Fault, strikes: list[Strike], traffic: Traffic, after: list[Row]) -> Result:
-    """Judge the traffic, by the rows that are there when it is over."""
+def judge(
+    fault: Fault, strikes: list[Strike], traffic: Traffic, after: list[Row], *, bounds: bool
+) -> Result:
+    """Judge the traffic, by the rows that are there when it is over.
+
+    A busy machine makes a service refuse what it cannot serve by its deadline, and be late to say
+    that it is ready. Without `bounds` the verdict has none of that: of the refusals it judges those
+    that came sooner than half the deadline, which no machine is too busy for.
+    """
     result = Result(
         fault.name,
         sum(strike.hits for strike in strikes),
@@ -107,34 +114,56 @@ def judge(fault: Fault, strikes: list[Strike], traffic: Traffic, after: list[Row
     result.broken += [*result.lost, *result.doubled]
     if not all(strike.hits for strike in strikes):
         result.broken.append("the fault did not strike")
-    if traffic.slowest and traffic.longest > fault.deadline + LATE:
-        result.broken.append(
-            f"a caller waited for {traffic.longest:.2f} s:\n{history([traffic.slowest])}"
-        )
-    left = {id(call) for call in traffic.left}
-    refused = [call for call in traffic.calls if not call.answered and id(call) not in left]
-    if needless := [call for call in refused if call.status not in fault.costs]:
-        result.broken.append(f"in vain, and needlessly:\n{history(needless)}")
-    if early := [call for call in refused if call.end < strikes[0].began]:
-        result.broken.append(f"in vain, before the fault:\n{history(early)}")
-    ends = [*(strike.began for strike in strikes[1:]), inf]
-    for strike, end in zip(strikes, ends, strict=True):
-        calm = strike.lifted + READY
-        if late := [call for call in refused if calm < call.start and call.end < end]:
-            result.broken.append(f"in vain, after the fault:\n{history(late)}")
-        if fault.down:
-            result.broken += lies(traffic, strike.struck + READY, strike.lifting, 503)
-        elif not fault.kills_workers:  # who ask it are cut off
-            result.broken += lies(traffic, strike.began, strike.lifting, 200)
-        result.broken += lies(traffic, calm, end, 200)
-    result.broken += lies(traffic, traffic.first_ready, strikes[0].began, 200)
+    result.broken += in_vain(fault, strikes, traffic, bounds=bounds)
+    if bounds:
+        result.broken += too_late(fault, strikes, traffic)
     return result
 
 
+def in_vain(
+    fault: Fault, strikes: list[Strike], traffic: Traffic, *, bounds: bool
+) -> Iterator[str]:
+    """Yield the requests that were refused, or not answered, and need not have been."""
+    left = {id(call) for call in traffic.left}
+    refused = [
+        call
+        for call in traffic.calls
+        if not call.answered
+        and id(call) not in left
+        and (bounds or call.status != 503 or call.end - call.start < fault.deadline / 2)
+    ]
+    if needless := [call for call in refused if call.status not in fault.costs]:
+        yield f"in vain, and needlessly:\n{history(needless)}"
+    if early := [call for call in refused if call.end < strikes[0].began]:
+        yield f"in vain, before the fault:\n{history(early)}"
+    for strike, end in spans(strikes):
+        calm = strike.lifted + READY if bounds else strike.recovered
+        if late := [call for call in refused if calm < call.start and call.end < end]:
+            yield f"in vain, after the fault:\n{history(late)}"
+
+
+def too_late(fault: Fault, strikes: list[Strike], traffic: Traffic) -> Iterator[str]:
+    """Yield the bounds in seconds that were broken."""
+    if traffic.slowest and traffic.longest > fault.deadline + LATE:
+        yield f"a caller waited for {traffic.longest:.2f} s:\n{history([traffic.slowest])}"
+    for strike, end in spans(strikes):
+        if fault.down:
+            yield from lies(traffic, strike.struck + READY, strike.lifting, 503)
+        elif not fault.kills_workers:  # a prober whose worker is killed has no answer
+            yield from lies(traffic, strike.began, strike.lifting, 200)
+        yield from lies(traffic, strike.lifted + READY, end, 200)
+    yield from lies(traffic, traffic.first_ready, strikes[0].began, 200)
+
+
+def spans(strikes: list[Strike]) -> Iterator[tuple[Strike, float]]:
+    """Yield each strike, and when the next one began."""
+    return zip(strikes, [*(strike.began for strike in strikes[1:]), inf], strict=True)
+
+
 def lost(calls: list[Call], after: set[Row]) -> list[str]:
-    """Say what was acknowledged and is not so, though nobody asked for anything else."""
+    """Return what was acknowledged and is not so in the tables, though no request undid it."""
     deletes = [call for call in calls if call.method == "DELETE"]
-    # But by one that found nothing to delete, and had not tried before.
+    # A deletion with 404 and a single attempt has found nothing, and so undone nothing.
     asked = {call.target for call in deletes if call.status != 404 or call.attempts > 1}
     kept = {
         row
@@ -150,13 +179,13 @@ def lost(calls: list[Call], after: set[Row]) -> list[str]:
 
 
 def doubled(after: list[Row]) -> list[str]:
-    """Say which keys have more than one row."""
+    """Return the keys that have more than one row."""
     copies = Counter(Key(row.table, row.name, row.department_id) for row in after)
     return [f"{number} rows: {key}" for key, number in copies.items() if number > 1]
 
 
 def lies(traffic: Traffic, start: float, end: float, truth: int) -> Iterator[str]:
-    """Say which answers of /ready, of those that came in this time, were not the truth."""
+    """Yield the answers of /ready that came in this time and were not the truth."""
     told = [probe for probe in traffic.probes if start < probe.time < end]
     if not told:
         yield "/ready said nothing"

@@ -1,7 +1,8 @@
-"""schemathesis against the running service, as /openapi.json describes it: `make fuzz`.
+"""`make fuzz` lets schemathesis draw requests from /openapi.json and hold the answers against it.
 
-Two rounds, without and with a token, on tables with legacy duplicates and rows that a merge
-retired. FUZZ_SECONDS bounds each; FUZZ_SEED draws the same again; arguments go to schemathesis.
+There are two rounds, without and with a token, on tables with legacy duplicates and rows that a
+merge retired. FUZZ_SECONDS bounds each round; FUZZ_SEED draws the same again; arguments go to
+schemathesis.
 """
 
 import os
@@ -17,11 +18,11 @@ from db.schema import apply_schema
 from tests.support import legacy
 from tests.support.service import serving, sql, temporary_data_dir
 
-# Where it finds schemathesis.toml, and that hooks.py.
+# schemathesis runs here, where it finds schemathesis.toml, which names hooks.py.
 FOLDER = Path(__file__).parent
 SCHEMATHESIS = FOLDER / ".venv" / "bin" / "schemathesis"
 
-# Seconds in which every operation has its hundred requests, most have several hundred.
+# In so many seconds every operation gets a hundred requests, and most get several hundred.
 SECONDS = "35"
 
 TOKEN = "a-token"
@@ -43,11 +44,11 @@ def main() -> int:
 
 
 def prepared(server: str, name: str) -> str:
-    """Make a database where what is drawn the most often meets duplicates and redirects."""
+    """Make a database in which the most frequent requests meet duplicates and redirects."""
     sql(server, f"CREATE DATABASE {name}")
     database = make_conninfo(server, dbname=name)
     apply_schema(database)
-    # The smallest ids, and then the names that the document has for examples.
+    # schemathesis often draws the smallest ids, and the names of the document's examples.
     sql(database, "INSERT INTO departments (name) SELECT 'Retired' FROM generate_series(1, 3)")
     legacy.fill(database, employees=500, departments=100)
     status, _, errors = legacy.run(database, "merge", "--apply", "--limit", "10")
@@ -61,7 +62,7 @@ def prepared(server: str, name: str) -> str:
 
 
 def fuzz(database: str, token: str, options: list[str]) -> bool:
-    """Tell whether every answer was as described, and nothing went wrong inside."""
+    """Return whether every answer was as described, and the log names no failure."""
     if token:
         options = [f"--header=Authorization: Bearer {token}", *options]
     with serving(DATABASE_URL=database, WORKERS="2", API_TOKEN=token) as service:

@@ -1,6 +1,6 @@
-"""Refusals that no schema can foresee, most of them because they depend on what is in the tables.
+"""Tells schemathesis which refusals no schema can foresee: most depend on what is in the tables.
 
-All of schemathesis' checks are on. It counts what is dropped here, and says how many.
+All of its checks are on. It counts what is dropped here, and says how many.
 """
 
 import schemathesis
@@ -23,28 +23,28 @@ def filter_failure(
     case: schemathesis.Case,
     response: schemathesis.Response,
 ) -> bool:
-    """Return False for what is no failure."""
+    """Return False where this is no failure."""
     path, status = case.operation.path, response.status_code
     if status == 431 and not isinstance(failure, UndefinedStatusCode | MissingHeaders):
-        # A refusal by size alone, of good and of bad data: the checks know it as neither.
+        # A request is refused here by its size alone, whether its data is good or bad.
         return False
     if status == 501 and b"This method is not known here." in response.content:
-        # A method that RFC 9110 does not have is not known here, and that is what 501 says.
+        # 501 is right for a method that RFC 9110 does not have.
         return False
     if isinstance(failure, RejectedPositiveData):
         texts = {**(case.path_parameters or {}), **(case.query or {})}
         if any(isinstance(value, float) for value in texts.values()):
-            # 7.0 is an integer in JSON, but no text of one: a URL has one way to write an id.
+            # In JSON 7.0 is an integer, but a URL has only one way to write an id.
             return False
         if case.method == "POST":
             missing = status == 422 and response.json()["errors"] == NO_SUCH_DEPARTMENT
-            return not missing and status != 412  # duplicates, and handling=strict
+            return not missing and status != 412  # the key has duplicates, and handling is strict
         if status == 422 and path == "/employees":
             # The answer to HEAD has no body that could tell which 422 it is.
             return bool(response.content) and response.json()["errors"] != NAME_ALONE
-        # What may be asked is in the question's file; no type says so.
+        # A question's file says which values it takes, and the document cannot.
         return not (path.startswith("/inspect/{name}") and status == 422)
     if isinstance(failure, EnsureResourceAvailability):
-        # A new employee is gone when the caller then deleted its department.
+        # A new employee may be gone because its department was deleted.
         return path != "/employees/{id}"
     return True

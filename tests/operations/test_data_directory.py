@@ -1,4 +1,4 @@
-"""The embedded server's directory: a copy, a stale note, odd places and names, other users'."""
+"""The server's directory may be a copy, stale, oddly placed or named, or another user's."""
 
 import os
 import shutil
@@ -35,18 +35,19 @@ NOBODY = 65534
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Path]:
-    """A data directory whose server does not run. Copy it: initdb takes longer."""
+    """A data directory whose server does not run. Tests copy it, for initdb takes longer."""
     with temporary_data_dir() as path:
         with embedded_server(path):
             pass
         with (path / "postgresql.conf").open("a") as file:
-            file.write("fsync = off\n")  # no test has the power fail, and each stop would wait
+            # The power does not fail in a test, and each stop would wait for the disk.
+            file.write("fsync = off\n")
         yield path
 
 
 @pytest.fixture
 def data_dir(made: Path) -> Iterator[Path]:
-    """A data directory of the test's own."""
+    """A data directory that no other test uses."""
     with temporary_data_dir() as path:
         copy(made, path)
         yield path
@@ -71,7 +72,7 @@ def starts(data_dir: Path) -> bool:
 
 
 def refused(data_dir: Path) -> str:
-    """Return what it says, in one line that begins with the variable."""
+    """Return the refusal, which must be one line that begins with the variable."""
     with pytest.raises(EmbeddedServerError) as error, embedded_server(data_dir):
         pass
     said = str(error.value)
@@ -82,7 +83,7 @@ def refused(data_dir: Path) -> str:
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[None]:
-    """A file system of its own in the folder, as it comes: all may write there."""
+    """Mount a file system at the folder. Without an option for it, all users may write there."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
     try:
         yield
@@ -92,7 +93,7 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
 
 @contextmanager
 def some_process() -> Iterator[int]:
-    """A process of the server's user that has nothing to do with it."""
+    """Start a process of the server's user that has nothing to do with the server; yield its id."""
     with subprocess.Popen(["sleep", "600"], cwd="/", **server_user()) as process:
         try:
             yield process.pid
@@ -100,7 +101,7 @@ def some_process() -> Iterator[int]:
             process.kill()
 
 
-# A copy, and the process id in it.
+# Copies of a directory, and the process id that is noted in them
 
 
 @pytest.mark.parametrize("name", ["copy", "copy" * 30])
@@ -144,7 +145,7 @@ def test_a_process_id_that_root_in_a_container_may_not_look_at(data_dir: Path) -
     with some_process() as process:
         (data_dir / PID_FILE).write_text(f"{process}\n{data_dir}\n")
         with serving(*without, sys.executable, "app.py", DATA_DIR=str(data_dir)) as service:
-            assert service.http.get("/ready").status_code == 200
+            service.await_ready()
 
 
 @pytest.mark.parametrize("note", [PID_FILE, f"{SOCKET}.lock"])
@@ -188,7 +189,7 @@ def test_what_stands_in_the_place_of_a_file_of_the_servers(data_dir: Path, name:
             assert f"{str(path)!r} is no plain file" in refused(data_dir)
             path.unlink()
     else:
-        path.write_text("left")  # PostgreSQL removes that by itself
+        path.write_text("left")  # PostgreSQL removes a stale socket by itself
         assert starts(data_dir)
 
 
@@ -202,7 +203,7 @@ def test_a_process_that_nobody_has_reaped(data_dir: Path) -> None:
 def test_a_server_that_someone_else_has_started_is_left_alone(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "ORPHANS_TIMEOUT", 1)  # seconds in which it is tried again
+    monkeypatch.setattr(embedded, "ORPHANS_TIMEOUT", 1)  # seconds in which the start tries again
     with tempfile.TemporaryDirectory() as sockets:
         Path(sockets).chmod(0o777)
         server = subprocess.Popen(
@@ -245,7 +246,7 @@ def test_a_server_of_another_directory_that_took_the_place_is_left_alone(
     assert postmaster(moved) is None
 
 
-# Where it is.
+# Where the directory is
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o777])
@@ -286,7 +287,7 @@ def test_what_others_may_have_left_there_is_not_ours(folder: Path) -> None:
 
 
 def test_a_parent_in_which_nothing_can_be_made(folder: Path) -> None:
-    """As that of a volume in a container whose own file system is read-only."""
+    """Such is the parent of a volume in a container whose own file system is read-only."""
     data_dir = folder / "data"
     data_dir.mkdir()
     if os.geteuid() == 0:
@@ -376,7 +377,7 @@ def test_a_disk_that_can_only_be_read(folder: Path, made: Path) -> None:
 
 
 def service_says(**settings: str) -> str:
-    """Return what the service says that does not start."""
+    """Return the error of a service that must not start."""
     done = subprocess.run(
         [sys.executable, "app.py"],
         cwd=ROOT,
@@ -404,7 +405,7 @@ def test_a_disk_without_room(folder: Path, made: Path) -> None:
         assert starts(folder / "data")
 
 
-# The rights and the owner of the directory.
+# The rights and the owner of the directory
 
 
 @as_root
@@ -429,7 +430,7 @@ def test_a_folder_above_it_that_another_user_has_closed(folder: Path) -> None:
 
 @as_root
 def test_a_plain_user(folder: Path, made: Path) -> None:
-    """The service as someone who is not root, with a directory of its own, and with others'."""
+    """A user who is not root may serve from a directory of its own, and not from another's."""
     nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     if subprocess.run([*nobody, sys.executable, "-c", ""], cwd=ROOT).returncode != 0:
         pytest.skip("the checkout is closed to other users")
@@ -476,7 +477,7 @@ def test_no_user_and_no_useradd(monkeypatch: pytest.MonkeyPatch, name: str) -> N
     assert str(error.value).isprintable()
 
 
-# What it is called.
+# What the directory is called
 
 
 ODD = [
@@ -515,7 +516,7 @@ def test_a_path_longer_than_postgresql_takes(folder: Path) -> None:
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder for temporary files, closed to others."""
+    """A folder for temporary files that is closed to other users."""
     with tempfile.TemporaryDirectory() as name:
         monkeypatch.setattr(tempfile, "tempdir", name)
         yield Path(name)
@@ -543,7 +544,7 @@ def test_a_long_path_and_no_place_for_a_short_one(
     assert "set TMPDIR to" in refused(data_dir)
 
 
-# What is in it.
+# What is in the directory
 
 
 def test_the_data_of_another_major_version(data_dir: Path) -> None:
@@ -560,7 +561,7 @@ def test_a_setting_that_cannot_be_is_told_at_once(data_dir: Path) -> None:
     with (data_dir / "postgresql.conf").open("a") as file:
         file.write("shared_buffers = many\n")
     assert "contains errors" in refused(data_dir)
-    # Of one attempt: what cannot change is not tried again.
+    # There was one attempt, for what cannot change is not tried again.
     assert (data_dir / "log").read_text().count("FATAL") == 1
 
 
@@ -572,7 +573,7 @@ def test_a_file_that_is_missing(data_dir: Path) -> None:
 def test_the_log_is_not_for_clients_to_fill(data_dir: Path) -> None:
     with serving(DATA_DIR=str(data_dir)) as service:
         log = data_dir / "log"
-        assert service.http.get("/ready").status_code == 200
+        service.await_ready()
         before = log.read_text()
         for body in ({"name": "x"}, {"name": "x"}, {}, {"name": "x" * 5000}, {"name": "\0"}):
             service.post("/departments", **body)
@@ -611,7 +612,7 @@ def test_a_log_that_is_a_link_is_neither_written_nor_told(folder: Path, data_dir
 
 
 def test_a_log_that_is_a_directory(data_dir: Path) -> None:
-    """As another server's logging collector has left it; or an earlier start, as log.old."""
+    """Another server's logging collector makes a directory log, which a start moves to log.old."""
     for name in ("log", "log.old"):
         (data_dir / name).unlink(missing_ok=True)
         (data_dir / name).mkdir()
@@ -640,7 +641,7 @@ def test_the_server_has_nothing_of_our_environment(data_dir: Path) -> None:
         told = Path(f"/proc/{server}/environ").read_bytes()
         names = {word.split(b"=")[0] for word in told.split(b"\0") if word}
     assert secret.encode() not in told
-    # Some are of pg_ctl's and of the shell that it starts.
+    # pg_ctl and the shell that it starts set some of these.
     assert {name for name in names if not name.startswith(b"PG")} <= {
         *(b"PATH", b"PWD", b"OLDPWD", b"SHLVL", b"_")
     }

@@ -1,4 +1,4 @@
-"""README, docs and the tests' own READMEs: links lead somewhere, and what they print is tested."""
+"""The links of README, docs and the tests' READMEs lead somewhere; what they print is tested."""
 
 import re
 
@@ -7,15 +7,15 @@ import pytest
 from tests.support.documents import DOCUMENTS, fenced, links, sections, target, turns
 from tests.support.service import ROOT
 
-# The test of what a section prints: its sessions, its code, its files.
+# For each section, the test of the sessions, the code and the files that it prints.
 TESTED_BY = {
     "README.md#a-session": "test_readme.py::test_the_session_answers_as_printed",
     "README.md#your-own-table": "test_readme.py::test_a_table_of_ones_own_takes_five_lines",
     "docs/own-table.md#your-own-table": "test_readme.py::test_a_table_of_ones_own_takes_five_lines",
     "docs/own-table.md#the-files": "test_readme.py::test_the_comment_lines_are_those_of_the_file",
     "docs/duplicates.md#the-session": "test_readme.py::test_the_road_goes_as_printed",
-    "docs/from-get-or-create.md#the-helper-today": "test_from_get_or_create.py::test_it_leaks",
-    "docs/from-get-or-create.md#the-ten-lines": "test_from_get_or_create.py::test_ten_lines_do_not",
+    "docs/from-get-or-create.md#the-helper-today": "test_from_get_or_create.py::test_helper_leaks",
+    "docs/from-get-or-create.md#the-ten-lines": "test_from_get_or_create.py::test_ten_lines_hold",
     "docs/inside.md#how-a-request-flows": "test_readme.py::test_the_sql_is_that_of_the_files",
     "docs/inside.md#the-lookup-and-why-it-is-written-so": "test_readme.py::test_the_lock_is_a_page",
     "docs/inside.md#looking-inside": "test_readme.py::test_a_question_answers_as_printed",
@@ -32,7 +32,7 @@ TESTED_BY = {
     "tests/bench/README.md#the-benchmark": "test_readme.py::test_the_benchmark_takes_these_words",
 }
 
-# What a command may make: each is run by CI, or, where it takes too long, by hand.
+# The targets that a document may print. CI runs each, or people do where it takes too long.
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""The life of the embedded server: started, found again, and stopped by who was last to need it."""
+"""The embedded server is started, found again, and stopped by the last process that needs it."""
 
 import contextlib
 import multiprocessing
@@ -33,8 +33,9 @@ def data_dir() -> Iterator[Path]:
     with temporary_data_dir() as path:
         yield path
         if postmaster(path) is not None:
+            # To enter and leave stops a server that a killed process has left running.
             with embedded_server(path):
-                pass  # the last one out stops what a killed process left running
+                pass
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -60,7 +61,7 @@ def test_the_server_stops_with_the_service_and_the_data_is_found_again(
     left = postmaster(data_dir)
     assert left is not None, "nobody was there to stop it"
 
-    # On the same port, so no worker may have outlived its parent.
+    # The workers of the killed service must end by themselves.
     until(lambda: not is_served(port))
     with serving(DATA_DIR=str(data_dir), WORKERS=workers) as service:
         assert postmaster(data_dir) == left
@@ -170,7 +171,7 @@ def test_a_worker_killed_with_9_is_replaced(data_dir: Path) -> None:
         service.http.get("/ready")
         children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
         before = children.read_text().split()
-        # The resource tracker of multiprocessing is a child too, and the first.
+        # The workers are the last children; the first is the resource tracker of multiprocessing.
         os.kill(int(before[-1]), signal.SIGKILL)
         until(lambda: before[-1] not in children.read_text().split())
         assert service.post("/departments", name="Research").status_code == 201
@@ -180,8 +181,9 @@ def test_a_worker_killed_with_9_is_replaced(data_dir: Path) -> None:
 
 @pytest.mark.parametrize("milliseconds", range(150, 850, 70))
 def test_a_signal_during_the_start_leaves_no_server(data_dir: Path, milliseconds: int) -> None:
+    # This runs initdb, which would take most of the time that the signals are spread over.
     with embedded_server(data_dir):
-        pass  # initdb, which takes longest, is done
+        pass
     process = subprocess.Popen(
         [sys.executable, "app.py"],
         cwd=ROOT,
@@ -190,7 +192,7 @@ def test_a_signal_during_the_start_leaves_no_server(data_dir: Path, milliseconds
         stderr=subprocess.DEVNULL,
     )
     with process:
-        # Not a wait for something: the point of the start that the signal hits is what varies.
+        # The time decides which point of the start the signal hits. It is no wait for something.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(milliseconds / 1000)
         process.terminate()
@@ -201,7 +203,7 @@ def test_a_signal_during_the_start_leaves_no_server(data_dir: Path, milliseconds
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_closed_terminal_stops_both(data_dir: Path, workers: str) -> None:
     with serving(DATA_DIR=str(data_dir), WORKERS=workers) as service:
-        assert service.http.get("/ready").status_code == 200
+        service.await_ready()
         assert service.stop(signal.SIGHUP) == 0
     assert postmaster(data_dir) is None
 
@@ -224,7 +226,7 @@ def test_a_server_with_no_connection_left_is_still_running(data_dir: Path) -> No
 
 def test_the_server_takes_as_many_connections_as_the_service_may_open(data_dir: Path) -> None:
     with serving(DATA_DIR=str(data_dir), WORKERS="2", POOL_SIZE="60") as service:
-        assert service.http.get("/ready").status_code == 200
+        service.await_ready()
         with embedded_server(data_dir) as url:
             ((most,),) = sql(url, "SELECT current_setting('max_connections')::int")
     assert most >= 120

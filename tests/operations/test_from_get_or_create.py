@@ -1,4 +1,4 @@
-"""docs/from-get-or-create.md: its helper leaks as it says, and the ten lines do not."""
+"""The helper of docs/from-get-or-create.md makes a second row, and the ten lines do not."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 (APP,) = blocks(section("docs/from-get-or-create.md#the-helper-today"), "python")
 TEN_LINES = blocks(section("docs/from-get-or-create.md#the-ten-lines"), "python")
 
-# While the helper has selected and not inserted yet, another creates something.
+# Between the helper's select and its insert, another application creates a row.
 LEAK = """
 from sqlalchemy import create_engine, event
 
@@ -40,7 +40,7 @@ answer = app.test_client().post("/hire", json={"department_id": 1, "name": "Ada"
 print(json.dumps([answer.status_code, levels]))
 """
 
-# Sixteen clients, one key.
+# Sixteen clients create one key at once.
 RACE = """
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -83,7 +83,7 @@ print(json.dumps([[row.id, row.name, created] for row, created in answers]))
 
 
 def run(script: str, database: str, tmp_path: Path, **settings: str) -> object:
-    """Run a script of ours with the framework, and return what it prints as JSON."""
+    """Run a script with the framework; return what it prints, which is JSON."""
     given = {name: str(value) for name, value in conninfo_to_dict(database).items()}
     name, user = given.pop("dbname"), given.pop("user")
     url = f"postgresql://{user}@/{name}?{urlencode(given)}"
@@ -92,7 +92,7 @@ def run(script: str, database: str, tmp_path: Path, **settings: str) -> object:
     done = subprocess.run(
         [PYTHON, file],
         cwd=tmp_path,
-        # The frameworks' own warnings are not ours.
+        # The frameworks have warnings of their own, so that those are ignored here.
         env={
             **environment(DATABASE_URL=url, **settings),
             "PYTHONWARNINGS": "ignore",
@@ -114,18 +114,18 @@ def employees(database: str, name: str) -> int:
 
 @pytest.fixture
 def staffed(database: str) -> str:
-    """A database with a department, whose id is 1."""
+    """A database with one department, whose id is 1."""
     sql(database, "INSERT INTO departments (name) VALUES ('Research')")
     return database
 
 
-def test_it_leaks(staffed: str, tmp_path: Path) -> None:
+def test_helper_leaks(staffed: str, tmp_path: Path) -> None:
     told = run(f"import json\n{APP}{LEAK}", staffed, tmp_path)
     assert told == [201, ["serializable", "read committed"]]
     assert employees(staffed, "Ada") == 2
 
 
-def test_ten_lines_do_not(staffed: str, tmp_path: Path) -> None:
+def test_ten_lines_hold(staffed: str, tmp_path: Path) -> None:
     assert TEN_LINES[0].count("\n") - TEN_LINES[0].index("def ") < 10
     with serving(DATABASE_URL=staffed) as service:
         told = run(APP + TEN_LINES[0] + RACE, staffed, tmp_path, ONEROW=service.url)
@@ -135,7 +135,7 @@ def test_ten_lines_do_not(staffed: str, tmp_path: Path) -> None:
     assert employees(staffed, "Ada") == 1
 
 
-def test_nor_do_they_in_django(staffed: str, tmp_path: Path) -> None:
+def test_ten_lines_hold_in_django(staffed: str, tmp_path: Path) -> None:
     with serving(DATABASE_URL=staffed) as service:
         told = run(TEN_LINES[1] + DJANGO, staffed, tmp_path, ONEROW=service.url)
     assert told == [[1, "Ada", True], [1, "Ada", False]]

@@ -1,4 +1,4 @@
-"""What /metrics says is what clients counted, whichever worker served and whichever is asked."""
+"""/metrics says what clients counted, whichever worker served them and whichever is asked."""
 
 import asyncio
 import os
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.alone
 REQUESTS = 10_000
 CLIENTS = 32
 
-# One name in so many requests is new: most clients ask for the same name at the same time.
+# So many requests ask for one name. Clients ask at the same time, so that they conflict.
 TIMES = 20
 
 
 def samples(service: Service) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """All samples, by name and labels."""
+    """Return the value of each sample, by its name and its labels."""
     text = service.http.get("/metrics").text
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -38,7 +38,7 @@ def samples(service: Service) -> dict[tuple[str, frozenset[tuple[str, str]]], fl
 
 
 def value(service: Service, name: str, **labels: str) -> float:
-    """The sum of the samples of this name that have these labels."""
+    """Return the sum of the samples of this name that have these labels."""
     return sum(
         number
         for (sample, found), number in samples(service).items()
@@ -95,7 +95,7 @@ def test_counts_are_what_clients_counted_over_ten_thousand_requests(database: st
         assert value(service, "onerow_pool_size") == 16
 
 
-# A client's words: what the parser takes for a method, and paths that are no route's.
+# A client may send any of these methods, which the parser knows, and paths that have no route.
 METHODS = (
     "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH"
     " UNLOCK BIND REBIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE"
@@ -110,10 +110,10 @@ def test_a_client_chooses_no_labels(database: str) -> None:
         found = [dict(labels) for name, labels in samples(service) if name.endswith("_count")]
         methods = {labels["method"] for labels in found if "method" in labels}
         assert methods <= {"GET", "HEAD", "POST", "DELETE", "other", ""}
-        # Four methods, and those that no route takes, on four kinds of path.
+        # The labels have four methods and "other", on four kinds of path.
         assert len(service.http.get("/metrics").content) < 100_000
         other = {"method": "other", "route": "/departments"}
-        # PUT, PATCH, OPTIONS and TRACE. The connection refuses what is no method of HTTP's.
+        # These are PUT, PATCH, OPTIONS and TRACE. The connection refuses methods that HTTP has not.
         assert value(service, "onerow_http_request_duration_seconds_count", **other) == 4
         refused = {"method": "", "route": "", "status": "501"}
         assert value(service, "onerow_http_request_duration_seconds_count", **refused) > 5
@@ -147,7 +147,7 @@ def test_a_worker_that_was_killed_leaves_its_counts_and_not_its_pool(database: s
 
 
 def test_requests_that_are_given_up_are_counted_and_told_to_the_log(database: str) -> None:
-    with serving(DATABASE_URL=database, RETRY_DEADLINE="0.4") as service:
+    with serving(DATABASE_URL=database) as service:
         service.sql("ALTER TABLE departments RENAME TO elsewhere")
         headers = {"X-Request-Id": "given-1"}
         answer = service.http.post("/departments", json={"name": "Ada"}, headers=headers)
@@ -180,12 +180,13 @@ def test_a_post_that_meets_a_defect_is_counted(database: str) -> None:
     with serving(DATABASE_URL=database) as service:
         assert value(service, "onerow_defects_total") == 0
         service.sql(
-            # A type that no answer has a form for.
+            # No answer has a form for this type.
             "ALTER TABLE departments ALTER created_at DROP DEFAULT,"
             " ALTER created_at TYPE inet USING '127.0.0.1'::inet,"
             " ALTER created_at SET DEFAULT '127.0.0.1'::inet"
         )
-        failed = httpx.post(f"{service.url}/departments", json={"name": "Ada"})  # then closed
+        # A client of its own, for the service closes the connection behind a 500.
+        failed = httpx.post(f"{service.url}/departments", json={"name": "Ada"})
         assert failed.status_code == 500
         assert value(service, "onerow_defects_total") == 1
         assert value(service, "onerow_transaction_attempts_count", method="POST") == 1
@@ -203,7 +204,8 @@ def test_waits_for_a_connection_in_vain_are_counted(database: str) -> None:
 
 def test_probes_are_not_given_up_and_the_log_has_a_line_for_each_change(database: str) -> None:
     with serving(DATABASE_URL=database) as service:
-        until(lambda: " begins" in service.log.read_text())  # it has looked for the first time
+        # The service's own first look at the database must be over.
+        until(lambda: " begins" in service.log.read_text())
         service.sql("ALTER TABLE departments RENAME TO elsewhere")
         assert [service.http.get("/ready").status_code for _ in range(3)] == [503] * 3
         service.sql("ALTER TABLE elsewhere RENAME TO departments")
@@ -223,7 +225,7 @@ def test_a_request_id_that_could_do_harm_is_replaced(shared_service: Service) ->
         assert re.fullmatch(r"[0-9a-f]{16}-[0-9a-f]+", answer.headers["x-request-id"])
 
 
-def test_routes_that_are_none_are_one_label(shared_service: Service) -> None:
+def test_paths_without_a_route_are_one_label(shared_service: Service) -> None:
     for path in ("/nope", "/departmentss", "/inspect/a/b/c"):
         shared_service.http.get(path)
     routes = {dict(labels).get("route") for _, labels in samples(shared_service)}

@@ -1,4 +1,4 @@
-"""What docs/operating.md prints works: the unit, the image, the roles, the way back."""
+"""The unit, the image, the roles and the way back work as docs/operating.md prints them."""
 
 import re
 import shlex
@@ -31,7 +31,7 @@ def test_it_is_installed_as_make_does() -> None:
         text=True,
         check=True,
     )
-    # That make is quiet, and looks for files that change, matters to those who sit before it.
+    # make adds options for a person at a terminal: it is quiet, and looks for files that change.
     more = r" --quiet| --disable-pip-version-check|^(RELOAD=1 )?exec "
     made = re.sub(more, "", make.stdout, flags=re.MULTILINE)
     steps = [line for line in made.splitlines() if not line.startswith("touch ")]
@@ -60,9 +60,9 @@ def test_the_unit_starts_the_service(database: str) -> None:
     python, *words = shlex.split(unit["Service"]["ExecStart"])
     assert python == f"{unit['Service']['WorkingDirectory']}/.venv/bin/python"
     settings = settings_of_the_unit()
-    # As it says; but the database is the test's, and so is the folder, and no other host is served.
+    # The settings are the document's, but for the test's database, folder and address.
     settings |= {"DATABASE_URL": database, "RESOURCES": str(ROOT / "sql"), "HOST": "127.0.0.1"}
-    most = float(settings["DRAIN_SECONDS"]) + 2 * 5 + 1  # RETRY_DEADLINE's default
+    most = float(settings["DRAIN_SECONDS"]) + 2 * 5 + 1  # 5 is RETRY_DEADLINE's default
     assert float(unit["Service"]["TimeoutStopSec"]) > most
     with serving(sys.executable, *words, **settings, PORT="0") as service:
         service.http.headers["Authorization"] = f"Bearer {settings['API_TOKEN']}"
@@ -163,7 +163,7 @@ def test_what_is_left_is_the_tables(database: str) -> None:
         sql(database, "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
         == []
     )
-    # The roles are those of all databases, and of other tests: they are given up, and not dropped.
+    # Other tests use the roles in their databases, so that this one cannot drop them.
     reassign, drop_owned, drop = roles.splitlines()
     assert drop == "DROP ROLE onerow_owner, onerow_service;"
     assert "TO postgres;" in reassign

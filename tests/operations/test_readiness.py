@@ -1,4 +1,4 @@
-"""What is wrong although the service serves: its log tells at the start, and /ready tells now."""
+"""The log at the start, and /ready, name what is wrong with a database that can be served."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_a_lookup_without_its_index_is_named_until_it_is_built(database: str) ->
         assert "departments_lookup" not in service.http.get("/ready").text
 
 
-def test_an_invalid_one_is_named_with_both_statements(database: str) -> None:
+def test_an_invalid_lookup_is_named_with_both_statements(database: str) -> None:
     sql(
         database,
         "UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = 'employees_lookup'::regclass",

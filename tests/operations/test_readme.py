@@ -1,4 +1,4 @@
-"""The sessions of README and docs, run in a real shell, answer as printed; SQL is the files'."""
+"""The sessions of README and docs answer as printed, in a real shell; their SQL is the files'."""
 
 import re
 import shutil
@@ -18,14 +18,14 @@ from tests.support.service import LIMIT, ROOT, environment, serving, sql
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="the session needs curl")
 
-# What differs from run to run.
+# These differ from run to run.
 VARYING = [
     (r"date: .*", "date: DATE"),
     (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME"),
-    (r"content-length: \d+", "content-length: N"),  # a time may end in zeros, which are left out
+    (r"content-length: \d+", "content-length: N"),  # zeros at the end of a time are left out
     (r"dur=[\d.]+", "dur=MS"),
     (r"x-request-id: .*", "x-request-id: ID"),
-    # Of a hundred creators it is not always the one that drew the first id who wins.
+    # Losers have drawn ids, too, so that the winner's may be any of a hundred.
     (r'"id":\d+,"department_id"', '"id":ID,"department_id"'),
 ]
 
@@ -37,7 +37,7 @@ def masked(text: str) -> str:
 
 
 def run(*command: object, given: str | None = None) -> str:
-    """Run a command of ours that must succeed, with this input, and return what it prints."""
+    """Run a command that must succeed, with this input; return what it prints."""
     done = subprocess.run(
         [str(word) for word in command],
         input=given,
@@ -52,7 +52,7 @@ def run(*command: object, given: str | None = None) -> str:
 
 
 def answers(commands: list[str], port: int) -> list[str]:
-    """Run commands that talk to a service, in one shell, and return what each of them prints."""
+    """Run commands that talk to a service, in one shell; return what each of them prints."""
     script = "".join(f"{command}\necho; echo END\n" for command in commands)
     done = subprocess.run(
         ["bash", "-e", "-o", "pipefail"],
@@ -104,7 +104,7 @@ def test_a_table_of_ones_own_takes_five_lines(server: str, tmp_path: Path) -> No
         " ('Grace@example.org', NULL), ('GRACE@example.org', NULL), ('joan@example.org', 'Joan')",
     )
     export, adopt, init, make, curl = lines
-    folder = tmp_path / "shop" / "onerow"  # which is not there yet
+    folder = tmp_path / "shop" / "onerow"  # adopt makes it
     script = f"{export}\n{adopt}\n{init}"
     for theirs, ours in (
         ("postgresql://user:password@host/database", f'"{database}"'),
@@ -128,7 +128,7 @@ def test_a_table_of_ones_own_takes_five_lines(server: str, tmp_path: Path) -> No
 
 
 def test_the_road_goes_as_printed(database: str) -> None:
-    # About the tables of the printed session, a hundred times smaller.
+    # The tables are like those of the printed session, and a hundred times smaller.
     sql(
         database,
         "INSERT INTO departments (name, created_at)"
@@ -149,7 +149,7 @@ def test_the_road_goes_as_printed(database: str) -> None:
         assert errors == ""
         said = iter(digits_masked(output).splitlines())
         for line in digits_masked(printed.replace("...\n", "")).splitlines():
-            assert line in said, line  # in this order
+            assert line in said, line  # consumes the iterator, so that the order counts, too
 
 
 def digits_masked(text: str) -> str:
@@ -170,7 +170,8 @@ def test_the_comment_lines_are_those_of_the_file() -> None:
 
 
 def test_the_lock_is_a_page(database: str) -> None:
-    sql(database, "ANALYZE")  # of a table that it knows to be empty PostgreSQL would read the whole
+    # The lookup must use the index even where PostgreSQL knows the table to be empty.
+    sql(database, "ANALYZE")
     (script,) = blocks(section("docs/inside.md#the-lookup-and-why-it-is-written-so"), "sql")
     psql = (BIN / "psql", "--no-psqlrc", "--quiet", "--csv", "--tuples-only")
     locked = run(*psql, database, given=script)

@@ -1,4 +1,4 @@
-"""A bad value stops the start, and the message names the variable."""
+"""A bad value stops the start, with a message that names the variable."""
 
 import subprocess
 import sys

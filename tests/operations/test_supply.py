@@ -1,4 +1,4 @@
-"""What is installed: each file of it known by its hash, and no known vulnerability unheard of."""
+"""Each file that is installed is known by its hash, and known vulnerabilities are named."""
 
 import re
 import subprocess
@@ -53,14 +53,14 @@ def name_of(requirement: str) -> str:
     return re.split(r"[\[<>=]", requirement)[0].lower()
 
 
-def test_there_is_a_reason_for_each() -> None:
+def test_there_is_a_reason_for_each_package() -> None:
     table = section("docs/inside.md#what-it-stands-on")
     rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", table, re.M)[1:]
     given = [name for row in rows for name in row.lower().split(", ")]
     assert sorted(given) == sorted({name_of(each) for wanted in WANTED.values() for each in wanted})
 
 
-# As pip-audit lists them.
+# Packages in the form in which pip-audit lists them.
 CLEAN: dict[str, Any] = {"name": "anyio", "version": "4.16.0", "vulns": []}
 UNKNOWN: dict[str, Any] = {"name": "h11", "skip_reason": "Dependency not found on PyPI"}
 VULNERABLE: dict[str, Any] = {

@@ -7,12 +7,12 @@ no answer fits. Lowe's memory of (calls taken, state) keeps it from trying twice
 hangs on it, and a history is linearizable if it is so for every object (Herlihy and Wing,
 "Linearizability", 1990), so each is searched alone.
 
-A call without an answer, or with 503, may have acted at any time from its start on, or never. What
-a client may be told whose connection to the database broke in COMMIT (200 for its own row, 404 for
-its own deletion) is rejected, unless `broken_commits` allows for it: each earlier attempt is then a
-call without an answer, which acted before the one that was answered, or never. A department is
-known from the answers that show its row, so a call that names one which no answer shows cannot be
-placed.
+A call without an answer, or with 503, may have acted at any time from its start on, or never. Where
+a connection to the database breaks in COMMIT, a client may be told 200 for its own row, or 404 for
+its own deletion. The checker rejects that, unless `broken_commits` allows for it: then each earlier
+attempt is a call without an answer, which acted before the one that was answered, or never. The
+name of a department is known from the answers that show its row, so a call about a department that
+no answer shows cannot be placed.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,16 +22,16 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """A row of either table, as far as the calls can tell."""
+    """A row of either table, with the columns that an answer shows."""
 
     table: str
     id: int
     name: str
-    department_id: int = 0  # of an employee
+    department_id: int = 0  # 0 for a department
 
 
 class Key(NamedTuple):
-    """What a POST asks for."""
+    """The key that a POST asks for."""
 
     table: str
     name: str
@@ -56,13 +56,13 @@ class Call:
     client: int
     method: str
     target: Key | tuple[str, int] | None
-    start: float  # seconds, of one clock
+    start: float  # seconds, of one clock for all calls
     end: float = inf
-    status: int | None = None  # None: no answer
-    rows: tuple[Row, ...] = ()  # what came back, in its order
-    copies: int = 1  # the Duplicates header
+    status: int | None = None  # None where no answer came
+    rows: tuple[Row, ...] = ()  # the rows of the answer, in its order
+    copies: int = 1  # what the header Duplicates says
     attempts: int = 1
-    strict: bool = False  # Prefer: handling=strict
+    strict: bool = False  # whether it was sent with Prefer: handling=strict
 
     @property
     def answered(self) -> bool:
@@ -70,11 +70,11 @@ class Call:
 
     @property
     def begun(self) -> bool:
-        """Whether it may have done anything: not if it was refused before its first attempt."""
+        """Whether it may have done anything. It has not if it was refused before an attempt."""
         return self.status != 503 or self.attempts > 0
 
 
-# What tells nothing of what was done: no answer, and those of a proxy that has none either.
+# These statuses say nothing of what was done; 502 and 504 are a proxy's that had no answer either.
 UNKNOWN = (None, 502, 503, 504)
 
 
@@ -98,7 +98,8 @@ def check(
 ) -> None:
     """Raise NotLinearizable, with the history, unless some order explains it.
 
-    `broken_commits`: from when to when connections may have broken while they committed.
+    `broken_commits` has the times, each from and to, in which connections may have broken while
+    they committed.
     """
     begun = [call for call in calls if call.begun]
     for name, part in _objects(begun, set(before)).items():
@@ -110,7 +111,7 @@ def check(
 
 
 def history(calls: Iterable[Call], before: Iterable[Row] = ()) -> str:
-    """The calls in order of their start, a line each, times in milliseconds from the first."""
+    """Return a line for each call, by their start; times are milliseconds from the first one's."""
     calls = sorted(calls, key=lambda call: call.start)
     lines = [f"  before: {_text([row])}" for row in sorted(before)]
     zero = calls[0].start if calls else 0
@@ -142,7 +143,7 @@ def _text(rows: Iterable[Row | Key | str]) -> str:
 
 
 def _objects(calls: list[Call], before: set[Row]) -> dict[str, Object]:
-    """Split by department name; the final look at the tables is a call on each object."""
+    """Split the calls by department name; the final look at the tables is a call on each object."""
     seen = before | {row for call in calls for row in call.rows}
     departments = {row.id: row.name for row in seen if row.table == "departments"}
     owner = {("departments", id_): name for id_, name in departments.items()}
@@ -157,7 +158,7 @@ def _objects(calls: list[Call], before: set[Row]) -> dict[str, Object]:
         objects[owner[row.table, row.id]].before.add(row)
     for call in calls:
         if not call.answered and call.method in ("GET", "LIST"):
-            continue  # it says nothing
+            continue  # a read without an answer says nothing
         touched = _touched(call, departments, owner, objects)
         if foreign := [row for row in call.rows if owner[row.table, row.id] not in touched]:
             raise NotLinearizable(f"not asked for: {_text(foreign)}\n{history([call])}")
@@ -190,7 +191,7 @@ def _touched(
 
 def _explained(part: Object, broken_commits: Sequence[tuple[float, float]]) -> bool:
     calls: list[Call] = []
-    spent: list[int] = []  # for each, the calls after which it acts no more, as bits
+    spent: list[int] = []  # for each call, as bits, the calls after which it can act no more
     for call in sorted(part.calls, key=lambda call: call.start):
         broken = any(call.start < end and call.end > start for start, end in broken_commits)
         earlier = _earlier_attempts(call) if broken else []
@@ -206,7 +207,7 @@ def _explained(part: Object, broken_commits: Sequence[tuple[float, float]]) -> b
         taken, state = stack.pop()
         if taken & must == must:
             return True
-        # Whoever started before the first of the outstanding calls ended may be next.
+        # Any call that started before the first of the outstanding calls ended may be next.
         first_end = min(end for i, end in enumerate(ends) if not taken >> i & 1)
         for i, call in enumerate(calls):
             if call.start > first_end:
@@ -215,7 +216,7 @@ def _explained(part: Object, broken_commits: Sequence[tuple[float, float]]) -> b
                 continue
             for after in step(call, state, fresh):
                 if after == state and not call.answered:
-                    continue  # as good as never
+                    continue  # the same as if it had never acted
                 node = (taken | 1 << i, after)
                 if node not in visited:
                     visited.add(node)
@@ -229,7 +230,7 @@ def _earlier_attempts(call: Call) -> list[Call]:
 
 
 def _unaccounted(part: Object) -> dict[Key, set[int]]:
-    """For each key the ids that were seen, though no answered call is known to have made them."""
+    """Return for each key the ids in the answers that no answered call is known to have made."""
     made = {row for call in part.calls if call.status == 201 for row in call.rows} | part.before
     found: dict[Key, set[int]] = {}
     for call in part.calls:
@@ -240,7 +241,7 @@ def _unaccounted(part: Object) -> dict[Key, set[int]]:
 
 
 def step(call: Call, state: State, fresh: dict[Key, set[int]]) -> Iterator[State]:
-    """The states in which the call, acting now, may leave the model, if its answer fits at all."""
+    """Yield each state in which the call, acting now, may leave the model, if its answer fits."""
     target = call.target
     if call.method == "POST":
         assert isinstance(target, Key)
@@ -281,7 +282,7 @@ def _post(call: Call, key: Key, state: State, fresh: dict[Key, set[int]]) -> Ite
         if same or orphan:
             yield state
             return
-        unseen = min((row.id for row in state), default=0)  # nobody ever saw this row
+        unseen = min((row.id for row in state), default=0)  # no answer shows this row, or its id
         for id_ in (*fresh.get(key, ()), min(unseen, 0) - 1):
             yield state | {Row(key.table, id_, key.name, key.department_id)}
     elif orphan:

@@ -1,9 +1,9 @@
-"""Hypothesis' settings: how many examples, by what runs them."""
+"""Hypothesis' settings, as profiles for the tests and for `make stress`."""
 
 from hypothesis import HealthCheck, settings
 
-# No deadline: how long an example takes says nothing here. "stress" ends by time, and Hypothesis
-# remembers all that a search has drawn: after so many, tests/proof/stress.py begins a new one.
+# There is no deadline, for the time of an example says nothing here. Hypothesis remembers all that
+# a search has drawn, so that tests/proof/stress.py, which ends by time, begins a new one after 500.
 for name, examples in {"tests": 50, "stress": 500}.items():
     settings.register_profile(
         name,

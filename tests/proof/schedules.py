@@ -1,4 +1,4 @@
-"""The steps of concurrent requests, run one at a time on real connections in a chosen order."""
+"""Runs the steps of concurrent requests one at a time, on real connections, in a chosen order."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable
@@ -11,8 +11,8 @@ from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel
 from db.queries import QUERIES
 from tests.support.service import LIMIT
 
-# What isolationtester asks, too: is the first session waiting for a lock of one of the others,
-# or, at SERIALIZABLE, for a safe snapshot?
+# isolationtester asks this, too: does the first session wait for a lock of one of the others, or,
+# at SERIALIZABLE, for a safe snapshot?
 BLOCKED = b"SELECT pg_isolation_test_session_is_blocked($1, $2::int[])"
 
 STEPS = ("select", "insert", "commit")
@@ -20,9 +20,9 @@ STEPS = ("select", "insert", "commit")
 AGE = b"interval '50 milliseconds'"
 
 
-@cache  # a worker of tests.proof.variants asks twice, the second time for what it has replaced
+@cache  # tests.proof.variants puts the result into QUERIES, and a second call would not find AGE
 def ageless(query: str) -> bytes:
-    """The SQL file without its limit to the transaction's age, as long as a test may take."""
+    """Return the SQL of a file, with a limit to the transaction's age that no test reaches."""
     text = QUERIES[query]
     assert (AGE in text) == query.endswith("insert")
     return text.replace(AGE, b"interval '1 day'")
@@ -30,24 +30,24 @@ def ageless(query: str) -> bytes:
 
 @dataclass
 class Session:
-    """One request: select the key; insert it if it was not found; commit."""
+    """One request, which selects the key, inserts it if it was not found, and commits."""
 
     name: str
     connection: AsyncConnection
     key: tuple[str | int, ...]
-    found: int | None = None  # the id that it would answer
-    failed: str = ""  # "step SQLSTATE", or "insert none": it made no row, and has to begin again
+    found: int | None = None  # the id that the request would answer
+    failed: str = ""  # "step SQLSTATE", or "insert none" where the insert made no row
     blocked: list[str] = field(default_factory=list)  # the steps that had to wait
     committed: bool = False
     running: "asyncio.Task[None] | None" = None
 
     async def step(self, name: str) -> None:
-        """Run one step; after a failure the rest of the transaction is skipped."""
+        """Run one step, unless one before it has failed."""
         if self.failed:
             return
         try:
             if name == "select":
-                # psycopg sends BEGIN ISOLATION LEVEL ... first. The snapshot is this statement's.
+                # psycopg sends BEGIN first. The select takes the snapshot.
                 await self._run("select")
             elif name == "insert" and self.found is None:
                 await self._run("insert")
@@ -91,7 +91,8 @@ async def run(
         session.running = asyncio.create_task(_after(session.running, session.step(step)))
         if not waiting and await _blocks(session, pids, monitor):
             session.blocked.append(step)
-        for other in sessions.values():  # what this step let go on, goes on before the next
+        # Where this step has ended another one's wait, that one must end before the next step.
+        for other in sessions.values():
             if other.running is not None and not other.running.done():
                 await _blocks(other, pids, monitor)
     for session in sessions.values():

@@ -13,21 +13,21 @@ from tests.proof.variants import SOUND, STALLING, VARIANTS
 from tests.proof.workloads import BLIND, KINDS, History, Runner, Workload, workloads
 from tests.support.service import serving
 
-# A variant must be caught within so many workloads. Most take under fifty; "isolation set once"
-# took 43 to 1,390 in forty searches, 400 in the mean, because it needs a first attempt that fails
-# beside a second one. At that rate 6,000 miss it once in a million searches.
+# A variant must be caught within so many workloads. Most are within fifty. "isolation set once"
+# needs a first attempt that fails beside a second one: it took 43 to 1,390 workloads in forty
+# searches, 400 in the mean. At that rate 6,000 miss it once in a million searches.
 EXAMPLES = 6000
 
-# Interleavings do not replay, so Hypothesis, which shrinks what fails every time, cannot shrink
-# these. A smaller workload is run this many times before it counts as one that does not fail.
+# Hypothesis can shrink only what fails every time, and interleavings do not come again. So a
+# smaller workload is run this many times before it counts as one that does not fail.
 TIMES = 8
 
 # How many runs the shrinking may take in all.
 SHRINKING = 40
 
 
-# The negative controls: every variant that a workload can catch, and the service itself beside one
-# that does not look first.
+# The negative controls are every variant that a workload can catch, and the service itself beside
+# a writer that does not look first.
 CONTROLS = [*(name for name in VARIANTS if name not in (*SOUND, *STALLING)), "blind insert"]
 
 
@@ -36,7 +36,7 @@ class Broken(AssertionError):
 
 
 def verify(runner: Runner, workload: Workload) -> None:
-    """Run the workload once and raise Broken, with the history, unless all promises held."""
+    """Run the workload once; raise Broken, with the history, unless all promises held."""
     if report := broken(runner, workload):
         raise Broken(report)
 
@@ -52,7 +52,7 @@ def wrong(happened: History) -> str:
     if happened.gained:
         what = f"{', '.join(map(str, happened.gained))} gained a second row:"
     elif not all(call.answered for call in happened.calls):
-        # The checker allows it, and would allow a service that never serves.
+        # The checker allows this, for else a service would have to answer during an outage.
         what = "not every call was answered:"
     else:
         try:
@@ -77,7 +77,7 @@ def running(variant: str, database: str, kind: type[Runner] = Runner) -> Iterato
 
 @dataclass
 class Catch:
-    """A workload that was seen to fail, and after how many it was found; 0 if none was."""
+    """A workload that was seen to fail, and after how many it was found, which is 0 if none was."""
 
     found_after: int = 0
     workload: Workload | None = None
@@ -85,7 +85,7 @@ class Catch:
 
 
 def catch(control: str, database: str, *, times: int = TIMES, shrinking: int = SHRINKING) -> Catch:
-    """Look for a workload that breaks one of CONTROLS, and for a smaller one that does so too."""
+    """Return a workload that breaks this one of CONTROLS, made as small as it can be."""
     blind = control == "blind insert"
     with running("none" if blind else control, database) as runner:
         caught = _search(runner, BLIND if blind else KINDS)
@@ -113,7 +113,7 @@ def _search(runner: Runner, kinds: tuple[str, ...]) -> Catch:
 
 
 def _shrink(runner: Runner, caught: Catch, times: int, runs: int) -> None:
-    """Leave out clients, then calls, then legacy rows, as long as it still fails."""
+    """Leave out clients, then calls, then legacy rows, as long as the workload still fails."""
     assert caught.workload is not None
     untried = caught.workload.smaller()
     while runs > 0 and (smaller := next(untried, None)) is not None:

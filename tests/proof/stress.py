@@ -1,4 +1,4 @@
-"""`make stress`: the proof with a large budget, a progress line and a table at the end.
+"""`make stress` runs the proof with a large budget, a progress line and a table at the end.
 
 STRESS_SECONDS (default 120) is the time for the service itself; the broken variants take as long as
 they take to catch. With DATABASE_URL everything happens in a schema of its own, dropped at the end.
@@ -33,7 +33,7 @@ settings.load_profile("stress")
 
 @contextmanager
 def server() -> Iterator[str]:
-    """DATABASE_URL, or an embedded server of the run's own."""
+    """Yield DATABASE_URL, or the URL of an embedded server of the run's own."""
     if url := os.environ.get("DATABASE_URL"):
         yield url
     else:
@@ -43,7 +43,7 @@ def server() -> Iterator[str]:
 
 @contextmanager
 def own_schema(url: str) -> Iterator[str]:
-    """A schema made from schema.sql, and a URL whose search path it is; dropped at the end."""
+    """Make a schema from schema.sql; yield a URL whose search path it is; drop it at the end."""
     there = sql(
         url,
         "SELECT name FROM unnest(ARRAY['departments', 'employees']) AS name"
@@ -57,7 +57,7 @@ def own_schema(url: str) -> Iterator[str]:
         )
     schema = f"onerow_stress_{os.getpid()}"
     with psycopg.connect(url) as connection:
-        info = connection.info  # with what PG* variables said: the service is not given them
+        info = connection.info  # has what PG* variables say, which the service is not given
         options = f"{info.options} -c search_path={schema}".strip()
         own = make_conninfo(
             url,
@@ -81,7 +81,7 @@ def own_schema(url: str) -> Iterator[str]:
 
 
 class Progress:
-    """Counts, on one line of the terminal."""
+    """The counts so far, on one line of the terminal."""
 
     def __init__(self, title: str, runner: Runner, seconds: float) -> None:
         self.title, self.runner, self.seconds = title, runner, seconds
@@ -111,7 +111,7 @@ class Progress:
 
 
 def stress(title: str, runner: Runner, seconds: float) -> Progress:
-    """Run workloads until the time is over; the first that breaks the promise ends the run."""
+    """Run workloads until the time is over, or until one breaks the promise."""
     progress = Progress(title, runner, seconds)
     while not progress.over:
         number = random.getrandbits(64)
@@ -167,4 +167,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit(130)  # as a shell has it
+        sys.exit(130)  # a shell's status for what Ctrl-C has ended

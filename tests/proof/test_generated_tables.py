@@ -1,4 +1,4 @@
-"""Drawn tables, what adopt writes for them, and drawn workloads on what the service makes of it."""
+"""Tables are drawn, adopted and served, and drawn workloads on them make one row for a key."""
 
 import asyncio
 import re
@@ -27,36 +27,36 @@ from tests.support.adopting import adopt
 from tests.support.folders import quoted
 from tests.support.service import LIMIT, serving, sql
 
-# A start of the service takes as long as all workloads on a table, so that one serves several.
+# A start of the service takes as long as all workloads on a table, so that one serves four.
 TABLES = 4
 
-# How often so many tables are drawn. Hypothesis draws the simplest first, which is four times the
-# same, so that three make nine different tables, and two for each control five.
+# How often four tables are drawn. Hypothesis draws the simplest first, which is four times the same
+# table, so that three times make nine different tables, and two for each control make five.
 EXAMPLES = 3
 CONTROLS = 2
 
-# Workloads on each table: 32 drawn tables that were served from a wrong folder were caught within
-# nine.
+# So many workloads run on each table. Of 32 tables served from a wrong folder, each was caught
+# within nine.
 WORKLOADS = 10
 
-# A control must be caught within so many, in which it is even if it takes twenty times as long.
+# A control must be caught within so many workloads, which is twenty times as many as it took.
 TRIES = 200
 
-# What the checker calls each of the rows: it knows of departments, which have a name and an id.
+# The checker takes all rows for departments, of which it knows an id and a name.
 TABLE = "departments"
 
 
 @dataclass
 class Seen:
-    """A call, and what came back as JSON: what integer each id is, the end tells."""
+    """A call, and the JSON of its answer; the checker's integers for ids are known at the end."""
 
-    call: Call  # whose target, where it is an id, is in `id_`
+    call: Call  # its target is in `id_` where it is an id
     rows: list[dict[str, Any]]
     id_: Any = None
 
 
 class Runner:
-    """Runs workloads on one table, each on an empty one."""
+    """Runs workloads on a table, which is emptied before each."""
 
     def __init__(self, url: str, database: str) -> None:
         self.loop = asyncio.Runner()
@@ -65,7 +65,7 @@ class Runner:
             httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False, verify=False)
             for _ in range(MOST_CLIENTS)
         ]
-        self.ids = 0  # that requests have brought
+        self.ids = 0  # how many ids requests have brought
 
     def close(self) -> None:
         for http in self.https:
@@ -74,7 +74,7 @@ class Runner:
         self.connection.close()
 
     def broken(self, name: str, table: Table, workload: Workload) -> str:
-        """Run it once and return what was wrong, or "" if nothing was."""
+        """Run the workload once; return what was wrong, or "" if nothing was."""
         what = wrong(self.run(name, table, workload))
         return what and f"{what}\nin\n{workload}\non\n{table.create()}\n{table}"
 
@@ -83,7 +83,7 @@ class Runner:
         for key, copies in enumerate(workload.before):
             for copy in range(copies):
                 self._insert(table, key, copy)
-            if table.soft:  # which is no copy
+            if table.soft:  # adds a deleted row, which is no copy
                 self._insert(table, key, copies, ", deleted_at", ", now()")
         before = self._rows(table)
         seen = self.loop.run(self._clients(name, table, workload, before))
@@ -101,7 +101,7 @@ class Runner:
         for each in seen:
             target = (TABLE, ids[str(each.id_)]) if each.id_ is not None else each.call.target
             calls.append(replace(each.call, target=target, rows=known(each.rows)))
-            for row in each.rows:  # each time as it was created
+            for row in each.rows:  # is the same in every answer, for nobody changes it
                 assert shown.setdefault(str(row["id"]), row) == row
         end = Call(-1, "TABLE", None, start, perf_counter(), 200, known(after))
         return History([*known(before)], [*calls, end], [*known(after)])
@@ -122,7 +122,7 @@ class Runner:
         return table.body(key, number, self.ids)
 
     def _rows(self, table: Table) -> list[dict[str, Any]]:
-        """The rows that count, by their columns' texts."""
+        """Return the rows inside the condition, their columns as texts."""
         names = [part.name for part in table.parts]
         texts = ", ".join(f"{quoted(each)}::text" for each in (table.id_name, *names))
         where = " WHERE deleted_at IS NULL" if table.soft else ""
@@ -132,7 +132,7 @@ class Runner:
         return [dict(zip(["id", *names], row, strict=True)) for row in found]
 
     def _ids(self, table: Table, rows: list[dict[str, Any]]) -> dict[str, int]:
-        """An integer for each id, in the order in which PostgreSQL has them."""
+        """Return an integer for each id, in PostgreSQL's order of the ids."""
         found = self.connection.execute(
             f"SELECT given, dense_rank() OVER (ORDER BY given::{table.id_cast})"
             " FROM unnest($1::text[]) AS given".encode(),
@@ -172,7 +172,7 @@ class Runner:
                 part.name: spellings[step.spelling % len(spellings)]
                 for part, spellings in zip(table.parts, table.keys[step.key], strict=True)
             }
-            if None in asked.values():  # a query has no NULL
+            if None in asked.values():  # a query string cannot say NULL
                 return None
             answer = await http.get(f"/{name}", params=asked)
         else:
@@ -202,7 +202,7 @@ class Runner:
 def served(
     drawn: Sequence[Table], database: str, change: Callable[[Path], None] = lambda _: None
 ) -> Iterator[Runner]:
-    """Make the tables, write their folders, change these, and serve them with two workers."""
+    """Make the tables, write their folders, change those, and serve them with two workers."""
     with TemporaryDirectory() as folder:
         for number, table in enumerate(drawn):
             sql(database, f"CREATE SCHEMA {quoted(table.schema)}")
@@ -226,17 +226,18 @@ def several(least_parts: int = 1) -> st.SearchStrategy[tuple[Table, ...]]:
 
 
 def each_workload(runner: Runner, name: str, table: Table, number: int, examples: int) -> None:
-    """Draw workloads on a table; raise Broken at the first that is."""
+    """Draw workloads on a table; raise Broken at the first that breaks the promise."""
     report = ""
 
-    # A seed of its own, or each table would get the same ones.
+    # The seed differs from table to table, or each would get the same workloads.
     @seed(number)
     @settings(max_examples=examples, database=None, phases=[Phase.generate])
     @given(workload=workloads(len(table.keys)))
     def run(workload: Workload) -> None:
         nonlocal report
         report = report or runner.broken(name, table, workload)
-        if report:  # and when Hypothesis asks again, for the same overlaps would not come again
+        # Hypothesis runs it again, and expects the same end, but the same overlaps need not come.
+        if report:
             raise Broken(report)
 
     run()
@@ -265,7 +266,7 @@ def does_not_look_first(folder: Path) -> None:
 
 
 def leaves_a_part_out(folder: Path) -> None:
-    """Look up by all parts of the key but the first."""
+    """Change the lookup to all parts of the key but the first."""
     select = folder / "select.sql"
     text, hashes = re.subn(
         r"WHERE hash_record_extended.*?(?=\n      AND)",

@@ -1,4 +1,4 @@
-"""The checker, on histories written by hand: the good are accepted, the bad are not."""
+"""The checker accepts good histories and rejects bad ones, all of them written by hand."""
 
 from math import inf
 
@@ -147,7 +147,7 @@ BAD = {
     ),
 }  # fmt: skip
 
-# What broken commits explain, and nothing else does.
+# Only broken commits explain these.
 GOOD_IF_BROKEN = {
     "200 for its own row": ([post(0, 1, 200, ADA, attempts=2), table(D, ADA)], [D]),
     "200 for its own row, and that of the only other creator": (

@@ -1,7 +1,7 @@
-"""Every way in which two requests can interleave, and many of those of three to five.
+"""Two requests in every interleaving, and three to five in many, make one row at SERIALIZABLE.
 
-A request selects its key (which takes the snapshot of its transaction), inserts it if it was not
-there, and commits. BEGIN is not a step: until the first statement it does nothing that another
+A request selects its key, which takes the snapshot of its transaction, inserts it if it was not
+there, and commits. BEGIN is no step, for until the first statement it does nothing that another
 session could see.
 """
 
@@ -17,11 +17,12 @@ from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel
 from tests.proof.schedules import STEPS, Session, connect, run
 from tests.support.service import sql
 
-# For each interleaving of s(elect), i(nsert) and c(ommit) of sessions 1 and 2: how many rows the
-# key has in the end, and who failed, at which step, with which SQLSTATE; "none" if the insert made
-# no row, for it saw one at READ COMMITTED that the select had not seen; "waits" if that step was
-# blocked before. First without a constraint, then with UNIQUE (department_id, name), each at
-# READ COMMITTED, REPEATABLE READ and SERIALIZABLE.
+# Each line is an interleaving of s(elect), i(nsert) and c(ommit) of sessions 1 and 2. A column says
+# how many rows the key has in the end, and which session failed, at which step, by which SQLSTATE.
+# "none" means that the insert made no row, for at READ COMMITTED it saw one that the select had not
+# seen; "waits" means that the step was blocked before. The first three columns are without a
+# constraint, the others with UNIQUE (department_id, name); each three are READ COMMITTED,
+# REPEATABLE READ and SERIALIZABLE.
 OUTCOMES = """
 s1 i1 c1 s2 i2 c2| 1        | 1| 1         | 1               | 1               | 1
 s1 i1 s2 c1 i2 c2| 1 i2 none| 2| 1 i2 40001| 1 i2 none       | 1 i2 23505      | 1 i2 40001
@@ -67,7 +68,7 @@ MOST_SESSIONS = 5
 
 
 class Bench:
-    """A table, and a connection for each session at each level."""
+    """A database, and a connection for each session at each level."""
 
     def __init__(self, database: str, runner: asyncio.Runner) -> None:
         self.database = database
@@ -84,7 +85,7 @@ class Bench:
     def run(
         self, schedule: list[tuple[str, str]], level: IsolationLevel, keys: dict[str, str]
     ) -> dict[str, Session]:
-        """Run the schedule on an empty table; `keys` has the employee's name of each session."""
+        """Run the schedule on an empty table; `keys` has the name that each session creates."""
         sql(self.database, "TRUNCATE employees RESTART IDENTITY")
         sessions = {
             name: Session(name, connection, (1, key))
@@ -147,9 +148,9 @@ Requests = tuple[dict[str, str], list[tuple[str, str]]]
 
 @st.composite
 def requests(draw: st.DrawFn) -> Requests:
-    """Three to five sessions, each with one of two keys, and an order of all their steps."""
+    """Draw three to five sessions, each with one of two keys, and an order of all their steps."""
     count = draw(st.integers(3, MOST_SESSIONS))
-    # Two names of one letter each: on an empty table their index entries often share a page.
+    # Names of one letter often share a page of the index, for the table is empty.
     pair = draw(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("abcdefgh")))
     keys = {str(number): draw(st.sampled_from(pair)) for number in range(1, count + 1)}
     order = draw(st.permutations([name for name in keys for _ in STEPS]))
@@ -158,7 +159,7 @@ def requests(draw: st.DrawFn) -> Requests:
 
 
 def broken(bench: Bench, level: IsolationLevel, drawn: Requests) -> str:
-    """Run it; return what of the promise did not hold, "" if all did."""
+    """Run the schedule; return what of the promise did not hold, or "" if all of it did."""
     keys, schedule = drawn
     sessions = bench.run(schedule, level, keys)
     rows = dict(bench.rows())
@@ -187,6 +188,6 @@ def test_three_to_five_requests_at_serializable(bench: Bench, drawn: Requests) -
 @pytest.mark.parametrize("level", LEVELS[:2], ids=lambda level: level.name)
 def test_weaker_levels_are_caught(bench: Bench, level: IsolationLevel) -> None:
     keys, schedule = find(requests(), lambda drawn: broken(bench, level, drawn) != "")
-    # Three sessions at the least, of which two make the duplicate.
+    # The smallest schedule has three sessions, for no less are drawn; two make the duplicate.
     assert len(keys) == 3
     assert broken(bench, level, (keys, schedule)).endswith("has 2 rows")

@@ -1,4 +1,4 @@
-"""One client after the other: the API against a model in memory."""
+"""The API answers clients that come one after the other as a model in memory does."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ def service(new_database: Callable[[], str]) -> Iterator[Service]:
 class Row:
     id: int
     name: str
-    department_id: int | None = None  # of an employee
+    department_id: int | None = None  # None for a department
 
     def key(self) -> dict[str, Any]:
         fields = {"name": self.name, "department_id": self.department_id}
@@ -41,12 +41,12 @@ class Row:
 
 
 NAMES = st.sampled_from(["Ada", "ada", "Ada ", "é", "e\u0301", "漢", "' OR 1=1 --", "%", "a" * 255])
-COUNTS = st.integers(0, 20)  # picks a row; counted through those that are there
+COUNTS = st.integers(0, 20)  # picks a row, by counting round through those that are there
 TABLES = st.sampled_from(["departments", "employees"])
 
 
 class Machine(RuleBasedStateMachine):
-    """The model is the rows of both tables, as a client knows them from the answers."""
+    """Holds the rows of both tables, as a client knows them from the answers, for a model."""
 
     service: Service
     connection: psycopg.Connection
@@ -58,7 +58,7 @@ class Machine(RuleBasedStateMachine):
         self.connection.execute("TRUNCATE departments, employees RESTART IDENTITY")
 
     def pick(self, table: str, count: int) -> int:
-        """The id of a row, or, if there is none, of one that was."""
+        """Return the id of a row, or, if there is none, of one that was deleted."""
         rows = self.rows[table]
         return rows[count % len(rows)].id if rows else self.retired[table]
 

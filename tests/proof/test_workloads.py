@@ -1,4 +1,4 @@
-"""Generated concurrent workloads: the service passes them, and every broken variant is caught."""
+"""The service passes generated concurrent workloads, and every broken variant is caught by one."""
 
 from collections.abc import Callable, Iterator
 
@@ -30,7 +30,7 @@ def test_broken_variants_are_caught(
 ) -> None:
     caught = catch(variant, database)
     assert caught.workload is not None, f"not caught in {EXAMPLES} workloads"
-    # Only one of them is meant to fail so: in the others it would be a mistake in the variant.
+    # Only this variant is meant to fail so. In the others it would be a mistake of the variant.
     assert caught.report.startswith("not every call was answered") == (variant == "no retry")
     assert "-> 500" not in caught.report
     record_property(f"{variant}: caught after {caught.found_after} workloads", caught.report)

@@ -1,4 +1,4 @@
-"""Workloads that are drawn before anything runs, and the histories they leave."""
+"""Workloads, which are drawn before anything runs, and the histories that they leave."""
 
 import asyncio
 import json
@@ -23,21 +23,20 @@ MOST_CLIENTS = 8
 class Operation(NamedTuple):
     """What a client does next.
 
-    Which row it means, it can only say when it runs, since ids are not known before: `row` counts
-    through those that were known to anyone by then.
+    Ids are not known before it runs, so that `row` counts through those that are known by then.
     """
 
     kind: str
     name: int = 0
     row: int = 0
-    strict: bool = False  # of a create; a list of employees leaves its filter by name out
+    strict: bool = False  # with it, a list of employees leaves out its filter by name
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Rows that are there before, and what each client does, one thing after the other."""
+    """How many rows there are before, and what each client does, one thing after the other."""
 
-    departments: tuple[int, ...]  # how many rows each of DEPARTMENTS has before
+    departments: tuple[int, ...]  # how many rows each name of DEPARTMENTS has before
     employees: tuple[tuple[int, int, int], ...]  # department, name, how many rows
     clients: tuple[tuple[Operation, ...], ...]
 
@@ -50,7 +49,7 @@ class Workload:
         return "\n".join(lines)
 
     def smaller(self) -> "Iterator[Workload]":
-        """The workloads with one thing less: a client, a call, some rows before."""
+        """Yield the workloads with one thing less: a client, a call or some rows before."""
         if len(self.clients) > 1:
             for i in range(len(self.clients)):
                 yield replace(self, clients=self.clients[:i] + self.clients[i + 1 :])
@@ -94,15 +93,15 @@ KINDS = (
     "delete department",
 )
 
-# The same with another application beside the service, which inserts without looking.
+# In these workloads another application inserts beside the service, without looking.
 BLIND = (*KINDS, *["blind insert"] * 3)
 
 
 @st.composite
 def workloads(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> Workload:
-    """Some legacy rows, then two to MOST_CLIENTS clients with one to five operations each.
+    """Draw some legacy rows, and two to MOST_CLIENTS clients with one to five operations each.
 
-    Few names, so that clients meet; and often nothing but creating, because that is where they
+    The names are few, so that clients meet. Often they only create, because that is where they
     conflict, also on different keys that share a page of the index.
     """
     names = st.integers(0, draw(st.integers(0, len(NAMES) - 1)))
@@ -133,7 +132,7 @@ def workloads(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> Workload:
 
 @dataclass
 class History:
-    """What happened: rows before, the calls, rows after."""
+    """The rows before, the calls, and the rows after."""
 
     before: list[Row]
     calls: list[Call]
@@ -141,7 +140,7 @@ class History:
 
     @property
     def gained(self) -> list[Key]:
-        """The keys that have more rows than one, and more than before."""
+        """Return the keys that have more than one row, and more than before."""
         before, after = _copies(self.before), _copies(self.after)
         return [key for key, n in after.items() if n > max(1, before.get(key, 0))]
 
@@ -155,7 +154,7 @@ def _copies(rows: Iterable[Row]) -> dict[Key, int]:
 
 
 class Runner:
-    """Runs workloads against a service, each on empty tables."""
+    """Runs workloads against a service, whose tables are emptied before each."""
 
     def __init__(self, url: str, database: str) -> None:
         self.loop = asyncio.Runner()
@@ -235,7 +234,7 @@ class Runner:
     def _blind_insert(
         self, number: int, operation: Operation, known: dict[str, list[int]]
     ) -> Call | None:
-        """Another application: an INSERT at READ COMMITTED that does not look first."""
+        """Insert at READ COMMITTED without looking first, as another application would."""
         key = Key("employees", NAMES[operation.name], _pick(known["departments"], operation.row))
         start = perf_counter()
         with psycopg.connect(self.database, autocommit=True) as connection:
@@ -251,14 +250,14 @@ class Runner:
 
 
 def _pick(ids: list[int], row: int) -> int:
-    """One of the known ids, or, where none is known, one that is not there."""
+    """Return one of the known ids, or, where none is known, one that is not there."""
     return ids[row % len(ids)] if ids else 404
 
 
 async def perform(
     http: httpx.AsyncClient, number: int, operation: Operation, known: dict[str, list[int]]
 ) -> Call:
-    """Do it, and write down when it began and ended and what came back."""
+    """Carry out the operation; return its call, with its begin, its end and its answer."""
     kind, name, row, strict = operation
     verb, _, what = kind.partition(" ")
     table = what.rstrip("s") + "s"

@@ -1,4 +1,4 @@
-"""The command `python -m db adopt`, run in the tests' own process."""
+"""Runs the command `python -m db adopt` in the tests' own process."""
 
 import argparse
 from contextlib import redirect_stdout
@@ -14,7 +14,7 @@ from db.way_out.change import Refused
 
 
 def adopt(database: str, folder: Path, *words: str, engine: str | None = None) -> tuple[int, str]:
-    """Run the command in this process: its exit status, and what it says."""
+    """Run the command in this process; return its exit status, and what it says."""
     parser = argparse.ArgumentParser()
     db.adopt.command.add_arguments(parser)
     settings = Settings(engine=engine)  # type: ignore[arg-type]

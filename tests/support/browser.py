@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
-# No sandbox, which root cannot have and a container may not allow, and nothing that asks the
+# There is no sandbox, for root cannot have one and a container may not allow it. Nothing asks the
 # network for anything but the pages.
 ARGUMENTS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -18,7 +18,7 @@ ARGUMENTS = (
 
 @contextmanager
 def chromium(*more: str) -> Iterator[Browser]:
-    """A headless Chromium of our own, with these arguments besides, closed at the end."""
+    """Start a headless Chromium with these arguments besides; close it at the end."""
     assert CHROMIUM is not None
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

@@ -1,4 +1,4 @@
-"""README and the other documents, taken apart: sections, commands with their answers, links."""
+"""Takes README and the other documents apart into sections, commands with answers, and links."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def fenced(text: str) -> list[tuple[str, str]]:
-    """Return the fenced blocks of a text, each with its language, which may be ""."""
+    """Return the fenced blocks of a text, each with its language, or "" if it names none."""
     return _FENCED.findall(text)
 
 
@@ -26,13 +26,13 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def sections(text: str) -> dict[str, str]:
-    """Return what is below each heading and above the next, by the anchor that a link to it has."""
-    # A comment in a block is no heading.
+    """Return the text below each heading, up to the next, by the heading's anchor."""
+    # A # at the start of a line in a block begins a comment and no heading.
     masked = _FENCED.sub(lambda block: re.sub("^#", "\0", block[0], flags=re.MULTILINE), text)
     _, *parts = re.split(r"^#{1,6} (.*)\n", masked, flags=re.MULTILINE)
     found: dict[str, str] = {}
     for heading, body in zip(parts[::2], parts[1::2], strict=True):
-        # As GitHub makes it: without punctuation, and a - for each blank.
+        # GitHub makes anchors so: without punctuation, and with a - for each blank.
         anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
         assert anchor not in found, f"two headings have the anchor {anchor}"
         found[anchor] = body.replace("\0", "#")

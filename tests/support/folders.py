@@ -1,4 +1,4 @@
-"""Folders of resources as a person would write them, for tables of the tests' own."""
+"""Writes folders of resources, as a person would, for tables of the tests' own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Part:
 
     name: str
     type: str
-    expression: str = "{}"  # as the key has it, of the column or the parameter
-    notes: str = ""  # of the header, as ", or NULL"
-    default: str = ""  # SQL, for NULL
+    expression: str = "{}"  # what the key has in the place of the column or the parameter
+    notes: str = ""  # what the header says behind the type, such as ", or NULL"
+    default: str = ""  # the SQL of the value that is stored for NULL
 
     def header(self, number: int, notes: str = "") -> str:
         return f"-- ${number} {quoted(self.name)} {self.type}{self.notes}{notes}\n"
@@ -50,7 +50,7 @@ def write(
     where: str = "TRUE",
     referred: Sequence[str] = (),
 ) -> None:
-    """Write the folder of a resource; `id_` is the id's column, which is answered as id."""
+    """Write the folder of a resource. The column `id_` is answered under the name id."""
     folder = root / name
     folder.mkdir(parents=True)
     table = table or quoted(name)

@@ -1,4 +1,4 @@
-"""HAProxy before several instances, as docs/operating.md has it, but for shorter checks."""
+"""Starts HAProxy before several instances, as docs/operating.md has it but for shorter checks."""
 
 import csv
 import shutil
@@ -14,7 +14,7 @@ from tests.support.service import LIMIT, until
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 
-# Seconds, RETRY_DEADLINE's default and two.
+# Seconds: two more than RETRY_DEADLINE's default.
 TIMEOUT_SERVER = 7
 
 CONFIGURATION = """
@@ -37,18 +37,18 @@ listen onerow
 
 @dataclass
 class HAProxy:
-    """A running one."""
+    """A running HAProxy."""
 
     port: int
     folder: Path
     pid: int = 0
 
     def up(self) -> int:
-        """How many of the servers pass their checks."""
+        """Return how many of the servers pass their checks."""
         return sum(server["status"] == "UP" for server in self._servers())
 
     def requests(self) -> list[int]:
-        """How many each of the servers was sent."""
+        """Return how many requests each of the servers was sent."""
         return [int(server["stot"]) for server in self._servers()]
 
     def _servers(self) -> list[dict[str, str]]:
@@ -62,7 +62,7 @@ class HAProxy:
 
 @contextmanager
 def balancing(addresses: list[str]) -> Iterator[HAProxy]:
-    """Start HAProxy on a free port before these; end it, by its process id."""
+    """Start HAProxy on a free port before these addresses; end it at the end."""
     assert HAPROXY is not None
     with TemporaryDirectory(prefix="onerow-haproxy-") as name:
         folder = Path(name)
@@ -85,6 +85,6 @@ def balancing(addresses: list[str]) -> Iterator[HAProxy]:
 
 
 def free_port() -> int:
-    """A port that nobody has now."""
+    """Return a port on which nobody listens now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])

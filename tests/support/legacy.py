@@ -1,4 +1,4 @@
-"""Databases full of duplicates, and the commands that clean them."""
+"""Fills databases with duplicates, and runs the commands that clean them."""
 
 import subprocess
 import sys
@@ -15,13 +15,13 @@ from db.resources import RESOURCES, Resource
 from db.way_out import duplicates, enforce, guard
 from tests.support.service import ROOT, environment, sql
 
-# Of the rows, a fifth are surplus; departments as well as employees, and employees whose
-# departments are two rows of one name, so that merging those makes more.
+# The share of surplus rows among the departments, and among the employees. More employees become
+# duplicates when their departments, which are two rows of one name, are merged.
 SURPLUS = 0.2
 
 
 def fill(database: str, employees: int, departments: int = 500) -> None:
-    """Fill a database's tables, as a get_or_create helper without a constraint would have."""
+    """Fill the tables as a get_or_create helper without a constraint would have."""
     names = round(departments * (1 - SURPLUS))
     keys = round(employees * (1 - SURPLUS))
     sql(
@@ -49,7 +49,7 @@ def fill(database: str, employees: int, departments: int = 500) -> None:
 def start(
     database: str, *words: str, stderr: int = subprocess.PIPE, **settings: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start `python -m db` with these words, and wait for its end; after a failure, end it."""
+    """Start `python -m db` with these words; wait for its end, or end it if the block fails."""
     with subprocess.Popen(
         [sys.executable, "-m", "db", *words],
         cwd=ROOT,
@@ -66,7 +66,7 @@ def start(
 
 
 def run(database: str, *words: str, **settings: str) -> tuple[int, str, str]:
-    """Run `python -m db` with these words: its exit status, output and error output."""
+    """Run `python -m db` with these words; return its exit status, output and error output."""
     with start(database, *words, stderr=subprocess.PIPE, **settings) as process:
         output, errors = process.communicate()
     assert "Traceback" not in errors, errors
@@ -74,14 +74,14 @@ def run(database: str, *words: str, **settings: str) -> tuple[int, str, str]:
 
 
 def duplicated(database: str, resource: str) -> int:
-    """How many rows are surplus."""
+    """Return how many rows are surplus."""
     key = {"departments": "name", "employees": "department_id, name"}[resource]
     rows = sql(database, f"SELECT count(*) - count(DISTINCT ({key})) FROM {resource}")
     return int(rows[0][0])
 
 
 def everything(database: str) -> list[tuple[object, ...]]:
-    """All rows of both tables."""
+    """Return all rows of both tables."""
     departments = sql(database, "SELECT id, name, NULL, created_at FROM departments ORDER BY id")
     return departments + sql(
         database, "SELECT id, name, department_id, created_at FROM employees ORDER BY id"
@@ -96,6 +96,7 @@ def teach(monkeypatch: pytest.MonkeyPatch) -> None:
         taught = file.text.replace("employees", "badges").replace("department_id", "holder")
         monkeypatch.setitem(files, f"badges.holder/{name}", File(file.path, taught))
         monkeypatch.setitem(QUERIES, f"employees/badges.holder/{name}", taught.encode())
-    resources = {**RESOURCES, "employees": Resource("employees", files)}  # which looks anew
+    # A new Resource, for the old one keeps what it has found in its files before.
+    resources = {**RESOURCES, "employees": Resource("employees", files)}
     for module in (duplicates, enforce, guard, db.way_out.merge, db.way_out.moves):
         monkeypatch.setattr(module, "RESOURCES", resources, raising=False)

@@ -1,4 +1,4 @@
-"""nginx before the service, as one usually sets it up: HTTP/1.1 to it, and connections kept."""
+"""Starts nginx before the service as usual, with HTTP/1.1 and connections that are kept."""
 
 import shutil
 import socket
@@ -45,7 +45,7 @@ http {{
 
 @contextmanager
 def proxying(upstream: int) -> Iterator[int]:
-    """Start nginx before this port, on a free one, which is returned; end it, by its process id."""
+    """Start nginx before this port, on a free one, which is yielded; end it at the end."""
     assert NGINX is not None
     with TemporaryDirectory(prefix="onerow-nginx-") as name:
         port = free_port()
@@ -62,6 +62,6 @@ def proxying(upstream: int) -> Iterator[int]:
 
 
 def is_listening(port: int) -> bool:
-    """Whether someone accepts connections there."""
+    """Return whether someone accepts connections at this port."""
     with socket.socket() as attempt:
         return attempt.connect_ex(("127.0.0.1", port)) == 0

@@ -1,9 +1,9 @@
-"""Serializable transactions that pass by, more of them than PostgreSQL remembers."""
+"""Runs more serializable transactions than PostgreSQL remembers."""
 
 from db.way_out import change
 from tests.support.service import sql
 
-# Looks that find nothing: what the service's POST for a key leaves behind, without its row.
+# Each transaction looks a key up and finds nothing, which leaves a predicate lock behind.
 PROCEDURE = """
 CREATE OR REPLACE PROCEDURE others(number integer) LANGUAGE plpgsql AS $$
 BEGIN
@@ -18,13 +18,13 @@ $$
 
 
 def make_others(database: str) -> None:
-    """Make a procedure that commits one transaction after another, some 100,000 a second."""
+    """Make the procedure, which commits some 100,000 transactions a second."""
     sql(database, "CREATE TABLE IF NOT EXISTS bystanders (id integer PRIMARY KEY)")
     sql(database, PROCEDURE)
 
 
 def remembered(database: str) -> int:
-    """How many serializable transactions the server has room for, as doctor says."""
+    """Return how many serializable transactions the server has room for, as doctor says."""
     with change.connect(database, "test") as connection:
         (server,) = change.ask(connection, "way_out/doctor/server")
     return int(server["serializable"])

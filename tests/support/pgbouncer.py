@@ -1,4 +1,4 @@
-"""pgbouncer, as docs/machines.md configures it, before a test's server."""
+"""Starts pgbouncer, as docs/machines.md configures it, before a test's server."""
 
 import os
 import re
@@ -21,19 +21,19 @@ PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/bin:/
 
 @dataclass
 class PgBouncer:
-    """One that runs, or would if nobody had stopped it."""
+    """A pgbouncer, which runs unless a test has stopped it."""
 
     url: str
     _command: list[str | Path]
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        # It refuses to be root, as PostgreSQL does.
+        # pgbouncer refuses to be root, as PostgreSQL does.
         self._process = subprocess.Popen(self._command, **server_user())
         until(self._listens)
 
     def stop(self) -> None:
-        """End it at once, with all connections."""
+        """End pgbouncer at once, with all its connections."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(LIMIT)
@@ -48,7 +48,7 @@ class PgBouncer:
 
 @contextmanager
 def pooling(database: str, address: str = "127.0.0.1", **settings: str) -> Iterator[PgBouncer]:
-    """Start it before the server of this URL; `settings` add to those of docs/machines.md."""
+    """Start pgbouncer before the server of this URL, with settings besides the document's."""
     assert PGBOUNCER is not None
     with psycopg.connect(database) as connection:
         given = connection.info
@@ -59,7 +59,7 @@ def pooling(database: str, address: str = "127.0.0.1", **settings: str) -> Itera
         server = " ".join("{}='{}'".format(k, str(v).replace("'", "''")) for k, v in words.items())
     port = free_port()
     (ini,) = blocks(section("docs/machines.md#a-pooler-in-between"), "ini")
-    # It trusts whoever comes: for the server, all are the role of this URL.
+    # Any client may connect, and for the server is the role of this URL.
     ini = re.sub(r"^onerow = .*", lambda _: f"* = {server}", ini, flags=re.MULTILINE)
     ini = re.sub(r"^auth_.*\n", "", ini, flags=re.MULTILINE)
     ini = ini.replace("listen_port = 6432", f"listen_port = {port}")

@@ -1,4 +1,4 @@
-"""What the tests of transactions say about a pool of connections."""
+"""Assertions about a pool of connections."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,12 +10,12 @@ from db.connection import Connection, Row
 from db.pool import Pool
 from tests.support.service import LIMIT
 
-# The deadline of a transaction that is expected to end well.
+# The deadline, in seconds, of a transaction that is expected to end well.
 SECONDS = 20.0
 
 
 async def nothing_left_behind(pool: Pool) -> None:
-    """Every connection is back in the pool, and none of them is in a transaction."""
+    """Assert that every connection is back in the pool, and none of them is in a transaction."""
     taken = [await pool.take(LIMIT) for _ in range(pool.size)]
     for connection in taken:
         assert connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE

@@ -1,4 +1,4 @@
-"""A client that hides nothing: one connection, no retries, and whatever goes wrong is raised."""
+"""A client with one connection and no retries, which raises whatever goes wrong."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from tests.support.service import LIMIT, Service
 
 
 class Answer(NamedTuple):
-    """What came back; the names of headers in lower case."""
+    """An answer; the names of its headers are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -21,7 +21,7 @@ class Answer(NamedTuple):
 
 
 def request(method: str, path: str, body: object = None) -> bytes:
-    """The bytes of a request."""
+    """Return the bytes of a request."""
     content = b"" if body is None else json.dumps(body).encode()
     return (
         f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -30,7 +30,7 @@ def request(method: str, path: str, body: object = None) -> bytes:
 
 
 class Caller:
-    """One client of a port: keeps its connection as long as the answers let it."""
+    """A client of a port, which keeps its connection as long as the answers let it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -49,7 +49,7 @@ class Caller:
                 await writer.wait_closed()
 
     async def call(self, method: str, path: str, body: object = None) -> Answer:
-        """Send a request and return its answer; OSError or EOFError if none came."""
+        """Send a request; return its answer. Raises OSError or EOFError if none came."""
         await self.connect()
         assert self._streams is not None
         reader, writer = self._streams
@@ -78,7 +78,7 @@ PAGE_SIZE = 10**6
 
 
 def fill(service: Service) -> None:
-    """Make PAGE that large."""
+    """Insert rows that make the answer to PAGE as large as PAGE_SIZE."""
     service.sql(
         "INSERT INTO departments (name)"
         " SELECT repeat('𝄞', 250) || n FROM generate_series(1, 1000) AS n"

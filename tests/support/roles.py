@@ -1,4 +1,4 @@
-"""The roles of sql/roles.sql, and those that a test makes."""
+"""Makes the roles of sql/roles.sql, and roles for tests."""
 
 import subprocess
 from secrets import token_hex
@@ -15,7 +15,7 @@ OWNER = "onerow_owner"
 
 
 def make_roles(database: str, script: str | None = None) -> None:
-    """Run the script that `python -m db roles` writes, here for the sample."""
+    """Run the script that `python -m db roles` writes for the sample."""
     subprocess.run(
         [BIN / "psql", "--no-psqlrc", "--quiet", database],
         input=script or roles(),
@@ -29,22 +29,22 @@ def make_roles(database: str, script: str | None = None) -> None:
 
 
 def make_role(server: str, name: str) -> None:
-    """Make a role that may log in; one whose name begins with onerow_test_ is gone at the end."""
+    """Make a role that may log in. If its name begins with onerow_test_, the run drops it."""
     sql(server, f"CREATE ROLE {name} LOGIN")
     _let_in(server, name)
 
 
 def make_superuser(database: str, name: str, secret: str) -> str:
-    """Make one whose password begins with the secret, and return the database's URL for it."""
-    password = f"{secret}-{token_hex(8)}"  # nobody else is to be let in
+    """Make a superuser whose password begins with the secret; return the database's URL for it."""
+    password = f"{secret}-{token_hex(8)}"  # nobody else can guess it
     sql(database, f"CREATE ROLE {name} LOGIN SUPERUSER PASSWORD '{password}'")
     return make_conninfo(database, user=name, password=password)
 
 
 def _let_in(server: str, role: str) -> None:
-    """Give it the password of the tests' own role, where the server may ask for one."""
+    """Give the role the password of the tests' own, for the server may ask for one."""
     if password := conninfo_to_dict(server).get("password"):
-        # Without parameters, which these statements cannot have.
+        # The password is a literal, for this statement cannot have parameters.
         sql(server, f"ALTER ROLE {role} PASSWORD {Literal(str(password)).as_string()}")
 
 

@@ -1,4 +1,4 @@
-"""The real service, `python app.py`, in a process of its own, on a free port."""
+"""Runs the real service, `python app.py`, in a process of its own, on a free port."""
 
 import os
 import re
@@ -20,18 +20,28 @@ import psycopg
 
 ROOT = Path(__file__).parent.parent.parent
 
-# Seconds for what takes milliseconds, or one or two with initdb: reached, it is a failure.
+# A wait of so many seconds is a failure. What is waited for takes milliseconds, or with initdb one
+# or two seconds, on a machine that is not busy.
 LIMIT = 60.0
 
-# The variables that a developer's shell may have set.
+# The service's variables, which a developer's shell may have set.
 OURS = re.compile(
     "DATABASE_URL|DATA_DIR|HOST|PORT|WORKERS|POOL_.*|RETRY_.*|PIPELINE|POOLER|ENGINE|MAX_BODY|DRAIN_.*"
     "|RESOURCES|RELOAD|ALLOW_.*|ALLOWED_.*|API_.*|LOG_.*|PROMETHEUS_.*|PG.*"
 )
 
+# A pool logs these where it gets a connection back that is still in a transaction, or broken. Where
+# the test has not done that, the service has, and the pool would hide it.
+LEFT_OPEN = re.compile("(rolling back|closing) returned connection")
+BROKEN = re.compile("discarding (closed|broken) connection")
+
+# The service closes a connection whose user's deadline has passed, as on a busy machine, and logs
+# one of these.
+GIVEN_UP = re.compile("given up: |not ready: ")
+
 
 def until(condition: Callable[[], bool]) -> None:
-    """Return when the condition holds; fail if it does not within LIMIT."""
+    """Return when the condition holds. Raises AssertionError if it does not within LIMIT."""
     deadline = monotonic() + LIMIT
     while not condition():
         assert monotonic() < deadline, f"still not so after {LIMIT} s"
@@ -40,9 +50,9 @@ def until(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def temporary_data_dir() -> Iterator[Path]:
-    """A path for a data directory of the embedded server, gone with its folder at the end.
+    """Yield a path for a data directory of the embedded server; delete its folder at the end.
 
-    Not pytest's tmp_path, which is closed to others: root's server runs as someone else.
+    pytest's tmp_path would not do: it is closed to others, and root's server runs as someone else.
     """
     folder = Path(tempfile.mkdtemp(prefix="onerow-tests-"))
     try:
@@ -52,19 +62,20 @@ def temporary_data_dir() -> Iterator[Path]:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """The environment with these settings and no others of the service's."""
+    """Return the environment with these settings and no others of the service's."""
     kept = {name: value for name, value in os.environ.items() if not OURS.fullmatch(name)}
     return {**kept, "PYTHONWARNINGS": "error", **settings}
 
 
 @dataclass
 class Service:
-    """A running service."""
+    """A running service, and what a test asks of it."""
 
     process: subprocess.Popen[str]
-    line: str  # what it printed when it began to serve
-    log: Path  # its stderr
+    line: str  # the line that it printed when it began to serve
+    log: Path  # the file that has its error output
     database: str
+    connections_break: bool = False  # True where the test breaks connections to the database
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,20 +86,30 @@ class Service:
         self.http = httpx.Client(base_url=self.url, timeout=LIMIT, trust_env=False)
 
     def complaints(self) -> list[str]:
-        """The lines of the log but for a worker's begin and end, and the version of the server."""
+        """Return the log, but for the lines about a worker's begin and end and the version."""
         expected = (" INFO onerow: worker ", " WARNING onerow: PostgreSQL ")
         lines = self.log.read_text().splitlines()
         return [line for line in lines if not any(each in line for each in expected)]
+
+    def repaired(self) -> list[str]:
+        """Return the lines of the log about connections that its pools had to repair."""
+        log = self.log.read_text()
+        patterns = [LEFT_OPEN] if GIVEN_UP.search(log) else [LEFT_OPEN, BROKEN]
+        return [line for line in log.splitlines() if any(each.search(line) for each in patterns)]
+
+    def await_ready(self) -> None:
+        """Wait until /ready says so. On a busy machine its own second may not be enough."""
+        until(lambda: self.http.get("/ready").status_code == 200)
 
     def post(self, path: str, **body: Any) -> httpx.Response:
         return self.http.post(path, json=body)
 
     def sql(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Run a statement of the test's own, beside the service."""
+        """Run a statement beside the service; return its rows."""
         return sql(self.database, query, *parameters)
 
     def sessions_in_transaction(self) -> int:
-        """How many of the service's connections are in a transaction, at work or idle."""
+        """Return how many of the service's connections are in a transaction, at work or idle."""
         rows = self.sql(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'onerow'"
             " AND datname = current_database() AND xact_start IS NOT NULL"
@@ -101,10 +122,10 @@ class Service:
 
 
 def sql(database: str, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-    """Run one statement in a transaction of its own and return its rows."""
+    """Run one statement in a transaction of its own; return its rows."""
     with psycopg.connect(database, autocommit=True) as connection:
         cursor = connection.execute(query, parameters)
-        # Not cursor.description, which SELECT FROM, without columns, has none of either.
+        # cursor.description would not do: SELECT FROM, which has no columns, leaves it None.
         assert cursor.pgresult is not None
         answered = cursor.pgresult.status == psycopg.pq.ExecStatus.TUPLES_OK
         return cursor.fetchall() if answered else []
@@ -112,7 +133,10 @@ def sql(database: str, query: str, *parameters: object) -> list[tuple[Any, ...]]
 
 @contextmanager
 def serving(*command: str, **settings: str) -> Iterator[Service]:
-    """Start the service and wait until it serves; end it, by its process id, if it still runs."""
+    """Start the service and wait until it serves; end it at the end if it still runs.
+
+    Its pools must not have repaired any connection, unless the test has broken some.
+    """
     with tempfile.NamedTemporaryFile("w", prefix="onerow-", suffix=".log") as log:
         process = subprocess.Popen(
             command or [sys.executable, "app.py"],
@@ -137,6 +161,9 @@ def serving(*command: str, **settings: str) -> Iterator[Service]:
                     except subprocess.TimeoutExpired:
                         process.kill()
                         raise
+        if not service.connections_break:
+            repaired = service.repaired()
+            assert repaired == [], repaired
 
 
 def workers(service: Service) -> list[psutil.Process]:
@@ -145,13 +172,13 @@ def workers(service: Service) -> list[psutil.Process]:
 
 
 def both_serve(service: Service) -> bool:
-    """Whether both workers have their connections to the database, and so all their code, too."""
+    """Return whether both workers have all their connections, and so have loaded all code, too."""
     sessions = "SELECT FROM pg_stat_activity WHERE datname = current_database()"
     return len(service.sql(sessions + " AND application_name = 'onerow'")) == 2 * 8
 
 
 def postmaster(data_dir: Path) -> int | None:
-    """The process id of the server that runs on the folder."""
+    """Return the process id of the server that runs on the folder, or None."""
     try:
         process = int((data_dir / "postmaster.pid").read_text().split()[0])
         os.kill(process, 0)
@@ -161,6 +188,6 @@ def postmaster(data_dir: Path) -> int | None:
 
 
 def connection_to(service: Service) -> httpx.AsyncClient:
-    """Make a client of its own, for one of several that ask at once."""
-    # Loading the system's certificates would take longer than the requests.
+    """Return a new client, for one of several that ask at once."""
+    # To load the system's certificates would take longer than the requests.
     return httpx.AsyncClient(base_url=service.url, timeout=LIMIT, trust_env=False, verify=False)

@@ -1,7 +1,7 @@
-"""Functions and operators that one who may CREATE in the tables' schema puts beside PostgreSQL's.
+"""Functions and operators that another role has made beside PostgreSQL's, in the tables' schema.
 
-PostgreSQL takes, of all on the search_path, the one whose arguments' types fit best. So there is
-one here for each name that the SQL files use and for each combination of types; it raises an error.
+PostgreSQL takes the one on the search_path whose argument types fit best. So there is a shadow here
+for each name that the SQL files use and each combination of types, and it raises an error.
 """
 
 import re
@@ -12,7 +12,8 @@ import psycopg
 import psycopg.sql
 from psycopg.conninfo import make_conninfo
 
-# Of the files' columns, parameters and literals, of PostgreSQL's own catalogs, and of any.
+# The types of the files' columns, parameters and literals, those of PostgreSQL's catalogs, and the
+# types that fit any.
 TYPES = [
     *("boolean", "name", "smallint", "integer", "bigint", "numeric"),
     *("text", "varchar", "oid", "regclass", "date", "timestamp", "timestamptz", "pg_lsn"),
@@ -74,12 +75,12 @@ END $do$
 
 
 def unshadowed(database: str) -> str:
-    """Return the URL for what the test itself asks."""
+    """Return a URL for the test's own statements, which see no shadows."""
     return make_conninfo(database, options="-c search_path=pg_catalog,pg_temp")
 
 
 def cast_shadows(database: str, files: list[Path], others: Sequence[str] = ()) -> None:
-    """Make them, for the functions in these files, and for types that others have made, too."""
+    """Make shadows of the functions in these files, for TYPES and for types of others."""
     text = "\n".join(file.read_text() for file in files)
     words = set(re.findall(r"([a-z_]+)\(", text))
     with psycopg.connect(unshadowed(database), cursor_factory=psycopg.ClientCursor) as connection:
@@ -96,7 +97,7 @@ def cast_shadows(database: str, files: list[Path], others: Sequence[str] = ()) -
         connection.execute(CREATE, {**made_of, "names": names})
 
 
-# What stands before PostgreSQL's own only where its schema does not come first on the search_path.
+# These hide PostgreSQL's own only where another schema comes before pg_catalog on the search_path.
 BEFORE = """
 CREATE DOMAIN public.text AS pg_catalog.text CHECK (pg_catalog.length(value) < 0);
 CREATE DOMAIN public._text AS pg_catalog._text CHECK (value IS NULL);
@@ -111,7 +112,7 @@ CREATE VIEW public.pg_extension AS SELECT 1 / 0 AS oid
 
 
 def come_before(database: str) -> None:
-    """Let what is in public come before PostgreSQL's own, and put types and tables there, too."""
+    """Put public before pg_catalog on the search_path, and BEFORE into public."""
     with psycopg.connect(unshadowed(database), autocommit=True) as connection:
         for statement in BEFORE.split(";"):
             connection.execute(statement.encode())
@@ -121,6 +122,6 @@ def come_before(database: str) -> None:
 
 
 def chosen(tree: str, shadows: set[int]) -> set[int]:
-    """Return which of the shadows PostgreSQL has chosen, by what debug_print_parse tells."""
+    """Return which shadows are in the parse trees that debug_print_parse has told."""
     oids = re.findall(r":(?:funcid|opno|opfuncid|aggfnoid|winfnoid|eqop|sortop) (\d+)", tree)
     return shadows & {int(oid) for oid in oids}

@@ -1,4 +1,4 @@
-"""A creator that stalls between its select and its insert, while others are served."""
+"""Lets a creator stall between its select and its insert, while others are served."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +15,8 @@ from tests.support.others import make_others
 from tests.support.others import others as pass_by
 from tests.support.service import LIMIT, Service, serving, sql, until
 
-# A session that waits in a transaction for what its client does not send. No other waits so long.
+# Counts the sessions that wait, in a transaction, for their client. Only a stalled one waits for
+# so long.
 WAITING = """
 SELECT count(*)
 FROM pg_stat_activity
@@ -27,13 +28,13 @@ WHERE datname = current_database()
 
 
 def has_looked(database: str) -> bool:
-    """Whether a creator has looked, so that it has its snapshot, and stalls."""
+    """Return whether a creator stalls that has looked, so that it has its snapshot."""
     return sql(database, WAITING) != [(0,)]
 
 
 @dataclass
 class Stage:
-    """An instance of the service behind a network that can stall, and one that is not."""
+    """Two instances of the service, of which the slow one is behind a network that can stall."""
 
     database: str
     slow: Service
@@ -45,7 +46,7 @@ class Stage:
     def race(self, name: str, others: int) -> tuple[list[httpx.Response], int]:
         """Let the slow one stall on a new department, the fast one make it, and others pass.
 
-        Return the answers of both, and how many rows there are.
+        Returns the answers of both, and how many rows the department has.
         """
         stalled = self._proxy.stall(name)
         slow = self._thread.submit(self.slow.post, "/departments", name=name)
@@ -61,14 +62,17 @@ class Stage:
 
 @contextmanager
 def stage(database: str, *command: str, url: str = "", **settings: str) -> Iterator[Stage]:
-    """Start both; `url` leads there by way of a pooler, and the rest are those of serving()."""
+    """Start both instances.
+
+    `url` leads to the database by way of a pooler; the rest are the arguments of serving().
+    """
     make_others(database)
     proxy = Proxy(url or database, Random())
     with ExitStack() as stack:
         start = stack.enter_context(event_loop())
         start(proxy.listen()).result(LIMIT)
         stack.callback(lambda: start(proxy.close()).result(LIMIT))
-        # A stalled request waits for as long as the others take to pass.
+        # The stalled request must outlast the others, however long they take.
         settings = {"RETRY_DEADLINE": "60", "POOL_SIZE": "2", **settings}
         slow, fast = (
             stack.enter_context(serving(*command, DATABASE_URL=each, **settings))

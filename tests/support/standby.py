@@ -1,4 +1,4 @@
-"""A standby of a test's server, and the URL of both."""
+"""Makes a standby of a test's server, and the URL of both."""
 
 import os
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def standby_of(primary: str) -> Iterator[str]:
         run(as_user, "pg_basebackup", "--dbname", primary, "--pgdata", data_dir,
             "--write-recovery-conf", "--checkpoint=fast", "--no-sync")  # fmt: skip
         for lock in data_dir.glob(".s.PGSQL.*.lock"):
-            lock.unlink()  # of the primary's socket, which is in its data directory
+            lock.unlink()  # the copy has the lock of the primary's socket
         with embedded_server(data_dir) as url:
             yield url
 

@@ -1,4 +1,4 @@
-"""openapi-spec-validator, which `make fuzz` installs apart from the tests."""
+"""The path of openapi-spec-validator, which `make fuzz` installs apart from the tests."""
 
 from tests.support.service import ROOT
 

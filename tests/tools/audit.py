@@ -1,7 +1,7 @@
 """The known vulnerabilities of pinned requirements: `python tests/tools/audit.py FILE...`.
 
-Exit 1 for a vulnerability, and 0 where the data cannot be reached, which it says: pip-audit has one
-exit status for both, and of packages that it knows nothing of it says that nothing was found.
+The exit status is 1 for a vulnerability, and 0, with a message, where the data cannot be reached.
+pip-audit itself has one exit status for both, and calls packages clean of which it knows nothing.
 """
 
 import json
@@ -43,7 +43,7 @@ def found(packages: list[dict[str, Any]]) -> list[str]:
 
 
 def summary(packages: list[dict[str, Any]]) -> str:
-    """Return how many packages it had data on."""
+    """Return the line that says on how many packages pip-audit had data."""
     audited = sum("vulns" in package for package in packages)
     if audited == 0:
         return "Not audited: the data on vulnerabilities cannot be reached from here."

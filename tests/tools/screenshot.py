@@ -1,6 +1,6 @@
-"""The picture of the traffic in docs/inside.md: `python -m tests.tools.screenshot`.
+"""Takes the picture of the traffic in docs/inside.md: `python -m tests.tools.screenshot`.
 
-It takes as long as the picture is wide, some five minutes: what it shows has happened.
+It takes some five minutes, which is the time that the picture shows.
 """
 
 import math
@@ -23,14 +23,14 @@ CLIENTS = 8
 
 
 def traffic(service: Service, stopped: Event) -> None:
-    """Clients in step: mostly keys that exist, some new, and now and then one new for all."""
+    """Send requests of clients in step: mostly keys that exist, some new, some new for all."""
     draw = random.Random(1)
     started = monotonic()
     new = 0
     with ThreadPoolExecutor(CLIENTS) as clients:
         while not stopped.is_set():
             elapsed = monotonic() - started
-            # Two waves, so that neither picture is flat nor both are of one shape.
+            # The share and the pace swing at different lengths, so that the two curves differ.
             share_new = 0.15 + 0.1 * math.sin(elapsed / 25)
             pace = 25 + 15 * math.sin(elapsed / 40)  # turns a second
             draws = [draw.random() < share_new for _ in range(CLIENTS)]
@@ -58,7 +58,7 @@ def main() -> None:
             task = background.submit(traffic, service, stopped)
             try:
                 stopped.wait(WINDOW)
-                # As low as can be: the picture ends where the page does.
+                # The window is a pixel high, so that the picture ends where the page does.
                 page = browser.new_page(viewport={"width": 900, "height": 1}, device_scale_factor=2)
                 page.goto(f"{service.url}/inspect/traffic")
                 page.screenshot(path=FILE, full_page=True)

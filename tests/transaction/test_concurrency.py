@@ -1,4 +1,4 @@
-"""Many clients, two workers, real sockets: one row and one id for each key, and one 201."""
+"""Many clients of two workers get one row, one id and one 201 for each key."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ TIMES = 4
 
 
 async def post_all(service: Service, department: int, names: Iterable[str], clients: int) -> None:
-    """Post the names, in order, from clients that each take the next one; check all answers."""
+    """Post the names, in order, from clients that each take the next one; assert all answers."""
     queue = iter(names)
     statuses: Counter[int] = Counter()
     created: Counter[str] = Counter()

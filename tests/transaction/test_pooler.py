@@ -1,4 +1,4 @@
-"""The service behind pgbouncer in transaction mode, with fewer sessions than it has connections."""
+"""The service works behind pgbouncer, whose sessions are fewer than the service's connections."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.support.service import Service, serving, sql, until
 
 pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
 
-# Refuses an insert whose transaction is not what the service needs.
+# The trigger refuses an insert whose transaction is not set up as the service needs it.
 ASSERT_SETTINGS = """
 CREATE FUNCTION assert_settings() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -33,7 +33,7 @@ CREATE TRIGGER assert_settings BEFORE INSERT ON departments
 FOR EACH ROW EXECUTE FUNCTION assert_settings()
 """
 
-# Sessions, of any client, that are at work in a transaction of the test's database.
+# Finds the sessions of the test's database that wait for a lock.
 WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database()"
 WAITING += " AND wait_event_type = 'Lock'"
 
@@ -51,7 +51,7 @@ def service(
     settings = {"DATABASE_URL": pgbouncer.url, "POOLER": "1", "PIPELINE": request.param}
     with serving(**settings, WORKERS="2") as service:
         service.database = database
-        until(lambda: service.http.get("/ready").status_code == 200)
+        service.await_ready()
         yield service
 
 
@@ -65,7 +65,7 @@ def test_each_key_gets_one_row_and_each_transaction_its_settings(
     assert any(call.attempts > 1 for call in traffic.calls), "no conflict: nothing is shown"
     verdict = traffic.verdict("behind pgbouncer", database, 0)
     assert (verdict.lost, verdict.doubled) == (0, 0)
-    # The other requests: their sessions are those of whoever was there before.
+    # The other kinds of request get sessions that other clients have used before.
     id_ = service.post("/departments", name="of its own").json()["id"]
     assert service.http.get(f"/departments/{id_}").json()["created_at"].endswith("Z")
     assert service.http.get("/departments?limit=1").json()["next"]
@@ -88,15 +88,15 @@ def test_sessions_and_poolers_may_end(
         answer = thread.submit(service.post, "/departments", name="while it was gone")
         pgbouncer.start()
         assert answer.result().status_code == 201
-    until(lambda: service.http.get("/ready").status_code == 200)
+    service.await_ready()
 
 
-def test_no_statement_works_on_for_who_has_been_answered(
+def test_no_statement_goes_on_when_its_client_has_an_answer(
     pgbouncer: PgBouncer, database: str
 ) -> None:
     settings = {"DATABASE_URL": pgbouncer.url, "POOLER": "1", "RETRY_DEADLINE": "0.5"}
     with serving(**settings) as service, psycopg.connect(database) as blocker:
-        until(lambda: service.http.get("/ready").status_code == 200)
+        service.await_ready()
         blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
         assert service.post("/departments", name="Ada").status_code == 503
         assert service.http.get("/departments/1").status_code == 503

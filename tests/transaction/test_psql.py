@@ -1,4 +1,4 @@
-"""psql runs the files as they stand, and `make psql` is where one types that."""
+"""psql runs the SQL files as they stand, and `make psql` opens one where that can be typed."""
 
 import re
 import subprocess
@@ -16,19 +16,19 @@ from tests.support.service import LIMIT, ROOT, environment, sql, temporary_data_
 
 FILES = [path.relative_to(ROOT) for path in sorted((ROOT / "sql").rglob("*.sql"))]
 
-# Values that any file can be run with, by the parameter's name or else its type.
+# Any file can be run with these values, which go by the parameter's name or else its type.
 VALUES = {
     "resource": "employees",
-    "oid": "1259",  # pg_class
+    "oid": "1259",  # that of pg_class
     "bigint": "1",
     "boolean": "true",
-    "text": "1",  # as of an id of any type
+    "text": "1",  # also fits an id of another type
     "text[]": "{}",
     "bigint[]": "{1}",
     "jsonb": "{}",
 }
 
-# What must be done before, where a file of this name needs something.
+# A file of this name can be run only after these statements.
 GUARD = r"""\i sql/{0}/guard_locks.sql
 \i sql/{0}/guard.sql
 """
@@ -65,7 +65,8 @@ def test_psql_runs_the_file(file: Path, filled: str) -> None:
     before = BEFORE.get(file.stem, "") if file.parent.name in ("departments", "employees") else ""
     before = before.format(file.parent.name)
     if file.stem == "roles":
-        before = roles().splitlines(keepends=True)[0]  # which `python -m db roles` writes first
+        # `python -m db roles` puts this line before the file.
+        before = roles().splitlines(keepends=True)[0]
     script = f"{before}{bind}\\i {file}\n"
     if not re.search(r"^(CREATE|DROP)\b.* CONCURRENTLY", text, re.MULTILINE):
         script = f"BEGIN;\n{script}ROLLBACK;\n"
@@ -79,7 +80,7 @@ def test_psql_runs_the_file(file: Path, filled: str) -> None:
         timeout=LIMIT,
     )
     if file.stem == "statements":
-        assert "must be loaded via" in done.stderr  # and so it is in psql, too
+        assert "must be loaded via" in done.stderr  # the extension needs a setting of the server
     else:
         assert done.stderr == ""
         assert done.returncode == 0
@@ -134,7 +135,7 @@ def test_others_do_not_see_the_password(filled: str) -> None:
     assert done.stdout.count("hunter2") == 1
 
 
-# Only a terminal makes Ctrl-C a signal, to all programs in it.
+# Only a terminal turns Ctrl-C into a signal, which all programs in it get.
 IN_A_TERMINAL = "import pty, sys; pty.spawn([sys.executable, '-m', 'db', 'psql'])"
 
 

@@ -1,4 +1,4 @@
-"""Functions and operators that others made beside PostgreSQL's are never chosen by our SQL."""
+"""Our SQL never chooses functions and operators that others made beside PostgreSQL's own."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -22,8 +22,8 @@ from tests.support.shadows import cast_shadows, chosen, come_before, unshadowed
 
 FILES = sorted([*(ROOT / "sql").rglob("*.sql"), ROOT / "schema.sql"])
 
-# Columns as others have them, which our parameters' types do not fit exactly: the type of the ids,
-# of name and of created_at.
+# The types of the ids, of name and of created_at in tables of others, to which the types of our
+# parameters do not fit exactly.
 OTHER_TYPES = {
     "the schema's types": (),
     "integer": ("integer", "varchar(300)", "timestamp"),
@@ -57,7 +57,7 @@ UNION ALL
 SELECT oid::bigint FROM pg_operator WHERE oprnamespace = 'public'::regnamespace
 """
 
-# What was made with one of them: an index, a default, a trigger's condition.
+# Finds an index, a default or a trigger's condition that was made with a shadow.
 MADE_WITH_ONE = """
 SELECT pg_describe_object(classid, objid, objsubid)
 FROM pg_depend
@@ -76,13 +76,14 @@ def shadowed(request: pytest.FixtureRequest, new_database: Callable[[], str]) ->
         id_, name, at = types
         for statement in MAKE_OTHERS.format(id=id_, name=name, at=at).split(";"):
             sql(database, statement)
-        apply_schema(database)  # the lookups' indexes, whose expressions do not change with a type
+        # Makes the lookups' indexes, which ALTER TYPE cannot change.
+        apply_schema(database)
     cast_shadows(database, FILES, [type_ for type_ in types if "others." in type_])
     return database
 
 
 class Watched:
-    """A session as the commands have it, whose server tells what it has chosen."""
+    """A session like those of the commands, in which the server tells what it has chosen."""
 
     def __init__(self, database: str) -> None:
         self.told: list[str] = []
@@ -98,7 +99,7 @@ class Watched:
         )
 
     def chosen(self) -> set[int]:
-        """Return which shadows were, and forget what was told."""
+        """Return the shadows that were chosen since the last call."""
         told, self.told = "\n".join(self.told), []
         return chosen(told, self.shadows)
 
@@ -110,18 +111,18 @@ def watched(shadowed: str) -> Iterator[Watched]:
         yield watched
 
 
-# What has more than one statement is looked at by tests of its own.
+# Scripts, which have several statements, have tests of their own below.
 STATEMENTS = [file for file in FILES if file not in SCRIPTS]
 
 
 @pytest.mark.parametrize("file", STATEMENTS, ids=lambda file: str(file.relative_to(ROOT)))
-def test_no_file_chooses_one(file: Path, watched: Watched) -> None:
+def test_no_file_chooses_a_shadow(file: Path, watched: Watched) -> None:
     prepared = watched.connection.pgconn.prepare(b"", file.read_bytes())
     assert prepared.error_message == b""
     assert watched.chosen() == set()
 
 
-def test_the_test_would_see_one(watched: Watched) -> None:
+def test_the_test_would_see_a_shadow(watched: Watched) -> None:
     for statement in (
         b"SELECT FROM departments WHERE hash_record_extended(ROW(name), 0) = 0::bigint",
         b"SELECT FROM pg_trigger WHERE tgfoid = 'now()'::regprocedure",
@@ -131,7 +132,7 @@ def test_the_test_would_see_one(watched: Watched) -> None:
         assert watched.chosen() != set(), statement
 
 
-def test_the_guard_and_the_indexes_do_not_either(watched: Watched) -> None:
+def test_the_guard_and_the_indexes_choose_no_shadow(watched: Watched) -> None:
     with watched.connection.transaction(force_rollback=True):
         execute = watched.connection.execute
         for resource in ("departments", "employees"):
@@ -139,7 +140,7 @@ def test_the_guard_and_the_indexes_do_not_either(watched: Watched) -> None:
             for file in GUARD_ON:
                 execute(QUERIES[f"{resource}/{file}"])
         execute((ROOT / "schema.sql").read_bytes())
-        # Both the guard's ways: to let a row in, and to refuse one.
+        # The guard runs twice, for it lets the first row in and refuses the second.
         for table, columns in (("departments", "name"), ("employees", "department_id, name")):
             values = "'Ada'" if table == "departments" else "(SELECT id FROM departments), 'Ada'"
             insert = f"INSERT INTO {table} ({columns}) VALUES ({values})".encode()
@@ -157,16 +158,16 @@ def test_the_guard_and_the_indexes_do_not_either(watched: Watched) -> None:
         assert made == []
 
 
-def test_the_script_of_the_roles_does_not_either(shadowed: str, tmp_path: Path) -> None:
+def test_the_script_of_the_roles_chooses_no_shadow(shadowed: str, tmp_path: Path) -> None:
     run_roles(shadowed, tmp_path)
 
 
-def test_the_script_of_the_roles_where_they_come_before(preceded: str, tmp_path: Path) -> None:
+def test_the_script_of_the_roles_where_shadows_come_first(preceded: str, tmp_path: Path) -> None:
     run_roles(preceded, tmp_path)
 
 
 def run_roles(database: str, tmp_path: Path) -> None:
-    # It has the server say less; here it must say more.
+    # The script lowers what the server tells, which must be everything here.
     script = tmp_path / "roles.sql"
     text = roles()
     assert "SET client_min_messages = warning;\n" in text
@@ -185,9 +186,9 @@ def run_roles(database: str, tmp_path: Path) -> None:
     assert chosen(done.stderr, shadows) == set()
 
 
-# Of numeric ids the service's answers make strings, and of citext doctor says that it will not do.
+# "numeric" is left out: its ids would be strings in the answers, and doctor refuses its citext.
 @pytest.mark.parametrize("shadowed", sorted({*OTHER_TYPES} - {"numeric"}), indirect=True)
-def test_service_and_commands_run_among_them(shadowed: str) -> None:
+def test_service_and_commands_run_among_shadows(shadowed: str) -> None:
     with serving(DATABASE_URL=shadowed) as service:
         created = service.post("/departments", name="Research")
         assert created.status_code == 201
@@ -215,7 +216,7 @@ def preceded(new_database: Callable[[], str]) -> str:
     return database
 
 
-# What runs in a session whose search_path is not set yet.
+# These files run in a session whose search_path is not set yet.
 FIRST: dict[str, list[object]] = {
     "search_path": [TABLES, ["pg_stat_statements"]],
     "session": [],
@@ -225,7 +226,7 @@ FIRST: dict[str, list[object]] = {
 
 
 @pytest.mark.parametrize("file", FIRST)
-def test_what_runs_first_takes_none_that_comes_before(file: str, preceded: str) -> None:
+def test_a_session_begins_without_shadows_that_come_first(file: str, preceded: str) -> None:
     shadows = {oid for (oid,) in sql(unshadowed(preceded), SHADOWS)}
     told: list[str] = []
     options = "-c debug_print_parse=on -c client_min_messages=log"
@@ -240,7 +241,7 @@ def test_what_runs_first_takes_none_that_comes_before(file: str, preceded: str) 
     assert chosen("\n".join(told), shadows) == set()
 
 
-def test_a_schema_is_made_among_them(preceded: str) -> None:
+def test_a_schema_is_made_among_shadows(preceded: str) -> None:
     calm = unshadowed(preceded)
     made = "SELECT pg_get_indexdef('public.departments_lookup'::regclass)"
     before = sql(calm, made)
@@ -254,11 +255,11 @@ def test_a_schema_is_made_among_them(preceded: str) -> None:
 
 
 @pytest.mark.parametrize("pooler", ["0", "1"])
-def test_service_and_commands_run_where_they_come_before(pooler: str, preceded: str) -> None:
+def test_service_and_commands_run_where_shadows_come_first(pooler: str, preceded: str) -> None:
     with serving(DATABASE_URL=preceded, POOLER=pooler) as service:
         created = service.post("/departments", name=f"Research {pooler}")
         assert created.status_code == 201
-        assert service.http.get("/ready").status_code == 200
+        service.await_ready()
         assert service.http.get(f"/departments/{created.json()['id']}").json() == created.json()
         assert service.http.get("/inspect/sizes").status_code == 200
     for words in (["merge", "--apply"], ["guard", "on"], ["guard", "off"], ["duplicates"]):

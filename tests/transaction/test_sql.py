@@ -1,4 +1,4 @@
-"""The SQL files: one statement each, taken by PostgreSQL as it stands; the lookup locks a page."""
+"""PostgreSQL takes each SQL file as it stands; it has one statement; the lookup locks a page."""
 
 import re
 from collections.abc import Callable
@@ -45,11 +45,12 @@ def test_postgresql_prepares_the_file_as_it_stands(path: Path, schema: str) -> N
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_file_keeps_to_the_house_style(path: Path) -> None:
-    text = re.sub(r"\$\$.*\$\$", "", path.read_text(), flags=re.DOTALL)  # a function's body
+    # A function's body may have semicolons.
+    text = re.sub(r"\$\$.*\$\$", "", path.read_text(), flags=re.DOTALL)
     assert text.startswith("-- ")
     assert text.endswith(";\n")
     assert text.count(";\n") == 1
-    if path.name not in ("remove.sql", "restore.sql"):  # whatever columns the table has
+    if path.name not in ("remove.sql", "restore.sql"):  # these take whatever columns there are
         assert not re.search(r"(SELECT|RETURNING|,|\.)\s*\*", text)
 
 
@@ -79,7 +80,7 @@ def test_the_table_merged_is_that_of_the_schema() -> None:
 
 KEYS: dict[str, list[object]] = {"departments": ["no such name"], "employees": [1, "no such name"]}
 
-# State of the table: rows, and whether ANALYZE has seen them.
+# The states of a table: how many rows it has, and whether ANALYZE has seen them.
 STATES = [(rows, analyzed) for rows in (0, 10, 100_000) for analyzed in (False, True)]
 
 
@@ -125,7 +126,7 @@ async def predicate_locks(
     return await cursor.fetchall()
 
 
-# Files that go by an id, and what they are given.
+# The files that find rows by an id, and the parameters that they are given.
 BY_ID: dict[str, list[object]] = {
     **{f"{resource}/{file}": [7] for resource in KEYS for file in ("get", "delete")},
     "departments/list": [7, 20, None],
@@ -162,7 +163,7 @@ def test_an_index_serves_what_goes_by_an_id(type_: str, database: str) -> None:
 
 
 def test_a_hash_collision_is_not_a_duplicate(database: str) -> None:
-    # Here all keys collide: the lookup's hash function is one that always returns 0.
+    # All keys collide here, for the lookup's hash function is replaced by one that returns 0.
     sql(database, "CREATE SCHEMA fake")
     sql(
         database,

@@ -1,4 +1,4 @@
-"""A creator that stalls makes no second row, however much PostgreSQL has forgotten by then."""
+"""A creator that stalls makes no second row, even when PostgreSQL has forgotten the conflict."""
 
 import sys
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ from tests.support.pgbouncer import PGBOUNCER, pooling
 from tests.support.service import LIMIT, sql, until
 from tests.support.stalls import Stage, stage
 
-# Of PostgreSQL's records, and beyond: well below, and so many that it forgets.
+# How many transactions pass meanwhile, as a share of those that PostgreSQL remembers.
 SHARES = (0, 0.5, 1.5)
 
-# Who begins first, for the one that stalls may be either.
+# Either creator may begin first.
 ORDERS = {"the slow one first": "sf", "the fast one first": "fs"}
 
 
 def schedule(database: str, order: str, others: int, insert: bytes) -> str:
-    """The slow creator stalls until the fast one is through and others have passed.
+    """Let the slow creator stall until the fast one is through and others have passed.
 
     Return what became of the slow one: "created", "none" or an SQLSTATE.
     """
@@ -60,15 +60,15 @@ def test_postgresql_forgets_the_conflict_and_the_insert_knows(order: str, databa
         pytest.skip("this server does not forget")
     assert sql(database, "SELECT count(*) FROM departments") == [(2,)]
     sql(database, "TRUNCATE departments CASCADE")
-    # As it is: the fast one may be too late itself on a machine that is busy.
+    # One creator alone tries the age: on a busy machine the fast one might be too late, too.
     with psycopg.connect(database, cursor_factory=RawCursor) as late:
         late.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
-        late.execute("SELECT pg_sleep(0.06)")  # the age itself, and no wait for anything
+        late.execute("SELECT pg_sleep(0.06)")  # makes the transaction as old as that
         assert late.execute(QUERIES["departments/insert"], ["Ada"]).fetchone() is None
 
 
 def test_an_insert_that_waited_for_a_lock_is_late(database: str) -> None:
-    # It is the server's clock that tells, once the lock is there, and not the client's.
+    # The insert reads the server's clock, and does so when it has the lock.
     select, insert = QUERIES["departments/select"], QUERIES["departments/insert"]
     url = make_conninfo(database, options="-c enable_seqscan=off")
     with (

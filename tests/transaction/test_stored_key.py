@@ -1,4 +1,4 @@
-"""Where the table would store another key than it was sent, or no row, it stays as it is."""
+"""A POST for which the table would store another key, or no row, changes nothing and is 422."""
 
 from collections.abc import Iterator
 
@@ -31,7 +31,7 @@ def trigger(database: str, table: str, body: str, when: str = "BEFORE INSERT") -
 
 
 def pointers(service: Service, path: str, **body: object) -> list[str]:
-    """Send it twice, and return what the errors of both answers point at."""
+    """Send the body twice; return what the errors, the same in both answers, point at."""
     answers = [service.post(path, **body) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [422, 422], answers[0].text
     errors = answers[0].json()["errors"]
@@ -52,7 +52,7 @@ def test_a_trigger_that_changes_the_key(command: str, service: Service) -> None:
     assert count(service, "departments") == 1
     assert service.post("/departments", name="ada").status_code == 201
     assert service.post("/departments", name="ada").status_code == 200
-    # Now the constraint may find the row before its key is compared.
+    # With the constraint, PostgreSQL refuses the row before its key is compared.
     (pointer,) = pointers(service, "/departments", name="Ada")
     assert pointer == ("#" if command == "enforce" else "#/name")
     assert count(service, "departments") == 2
@@ -151,7 +151,7 @@ STATEMENT = (
 def test_a_trigger_for_each_statement_fires_where_no_row_is_made(
     service: Service, request: pytest.FixtureRequest
 ) -> None:
-    """As docs and doctor say: with PIPELINE=0 the insert is sent for new keys alone."""
+    """With PIPELINE=0 it fires for new keys alone, as docs and doctor say."""
     pipeline = "pipeline" in request.node.callspec.id
     service.sql(
         "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"

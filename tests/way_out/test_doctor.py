@@ -1,4 +1,4 @@
-"""The doctor: each condition made true on a database, and the lines that it gets."""
+"""Doctor has a line for each condition, which the tests bring about on a database."""
 
 import subprocess
 import sys
@@ -50,7 +50,7 @@ LOOKUP = {
 
 
 def command(database: str, **settings: str) -> tuple[int, list[str], str]:
-    """Run `python -m db doctor`: its exit status, lines and stderr."""
+    """Run `python -m db doctor`; return its exit status, lines and error output."""
     done = subprocess.run(
         [sys.executable, "-m", "db", "doctor"],
         cwd=ROOT,
@@ -63,7 +63,7 @@ def command(database: str, **settings: str) -> tuple[int, list[str], str]:
 
 
 def checks(database: str, **settings: Any) -> list[Check]:
-    """The same in this process, which is faster."""
+    """Return doctor's checks, made in this process, which is faster than the command."""
     return list(doctor.checks(database, Settings(**settings)))
 
 
@@ -77,7 +77,7 @@ def about(subject: str, found: list[Check]) -> Check:
 
 
 def paste(database: str, check: Check) -> None:
-    """Give psql what the line says after its first colon."""
+    """Run in psql the statements that a line says after its first colon."""
     _, _, statements = check.detail.partition(": ")
     psql: list[str | Path] = [
         BIN / "psql",
@@ -94,7 +94,7 @@ def as_role(database: str, role: str = ROLE) -> str:
 
 
 def allowed(database: str) -> int:
-    """How many connections the server has for those who are not superusers."""
+    """Return how many connections the server has for roles that are no superusers."""
     query = (
         "SELECT current_setting('max_connections')::int"
         " - current_setting('superuser_reserved_connections')::int"
@@ -111,7 +111,7 @@ def roles(server: str) -> None:
 
 @pytest.fixture
 def patient(database: str) -> str:
-    """A database where all is well for ROLE, guard included; this URL is its owner's."""
+    """The owner's URL of a database in which all is well for ROLE, with the guard on."""
     sql(database, f"GRANT SELECT, INSERT, DELETE ON departments, employees TO {ROLE}")
     sql(database, f"GRANT SELECT ON merged TO {ROLE}")
     with change.connect(database, "guard") as connection:
@@ -124,7 +124,7 @@ def unguard(database: str) -> None:
         guard(connection, "off")
 
 
-# the whole
+# The command as a whole
 
 
 def test_all_is_well(patient: str) -> None:
@@ -190,7 +190,7 @@ def test_a_url_that_leads_nowhere(elsewhere: dict[str, str], database: str) -> N
     assert "Traceback" not in stderr
 
 
-# server
+# The server
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_url_that_leads_nowhere(elsewhere: dict[str, str], database: str) -> N
     ],
 )
 def test_versions(version: int, level: str, tells: str) -> None:
-    # A row of the server's, since there is only one server here.
+    # The server's row is made up, since there is only one server here.
     check = doctor._version({"version_num": version, "version": "0.0 (Here)"})
     assert (check.level, check.subject) == (level, "server")
     assert check.detail.startswith("PostgreSQL 0.0 (Here)")
@@ -217,7 +217,7 @@ def test_versions(version: int, level: str, tells: str) -> None:
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[str]:
-    """A server whose settings a test may change, and change back."""
+    """The URL of a server whose settings a test may change, and change back."""
     with temporary_data_dir() as data_dir, embedded_server(data_dir) as url:
         apply_schema(url)
         yield url
@@ -266,7 +266,7 @@ def test_synchronous_commit(value: str, level: str, patient: str) -> None:
 def test_who_else_may_create_beside_the_tables(patient: str) -> None:
     nobody = ("ok", "schemas", "nobody else may create there")
     assert about("schemas", checks(as_role(patient))) == nobody
-    # The owner of one of our tables may do more with it than that; the owner of another may not.
+    # The owner of a served table can do worse than create beside it; the owner of another cannot.
     sql(patient, "GRANT CREATE ON SCHEMA public TO pg_read_all_data")
     sql(patient, "ALTER TABLE employees OWNER TO pg_read_all_data")
     assert about("schemas", checks(as_role(patient))) == nobody
@@ -301,11 +301,11 @@ def test_a_standby_alone_and_as_one_of_several_hosts(own_server: str, standby: s
     assert (status, stderr) == (1, "")
     assert [line for line in lines if line.startswith("FAIL")] == [f"FAIL   writes: {failure}"]
 
-    # The service passes over the standby.
+    # Of several hosts the service takes one that can be written to.
     assert about("writes", checks(hosts(standby, own_server))).level == "ok"
 
 
-# tables
+# Tables
 
 
 @pytest.mark.parametrize("table", ["departments", "employees", "merged"])
@@ -371,8 +371,8 @@ def test_row_security_fails_only_where_it_is_active(patient: str) -> None:
     sql(patient, "CREATE POLICY few ON departments USING (id > 9)")
     found = checks(as_role(patient))
     assert about("departments", found) == ("FAIL", "departments", failure)
-    assert "DROP" not in about("departments lookup", found).detail  # a good index
-    assert about("departments", checks(patient)).level == "advice"  # its owner sees all
+    assert "DROP" not in about("departments lookup", found).detail, "the index is good"
+    assert about("departments", checks(patient)).level == "advice", "the owner sees all rows"
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,7 @@ def test_key_columns_that_may_be_null(patient: str) -> None:
     assert troubles(as_role(patient)) == []
 
 
-# lookups
+# Lookups
 
 
 @pytest.mark.parametrize("resource", ["departments", "employees"])
@@ -457,7 +457,7 @@ def test_a_lookup_whose_index_is_another_one(patient: str) -> None:
 def test_a_lookup_whose_index_is_invalid(patient: str) -> None:
     sql(patient, "DROP INDEX employees_lookup")
     with psycopg.connect(patient) as writer:
-        # A writer that the build gives up waiting for.
+        # The build gives up waiting for this writer, and leaves an invalid index.
         writer.execute("LOCK TABLE departments, employees IN ROW EXCLUSIVE MODE")
         impatient = make_conninfo(patient, options="-c lock_timeout=50")
         with pytest.raises(psycopg.errors.LockNotAvailable):
@@ -483,14 +483,14 @@ def test_a_lookup_on_few_and_many_rows(rows: int, analyzed: bool, database: str)
     for resource in ("departments", "employees"):
         level, _, detail = about(f"{resource} lookup", found)
         assert level == "ok"
-        assert detail.endswith(f"Index Scan of {resource}_lookup")  # a bitmap's, or not
+        assert detail.endswith(f"Index Scan of {resource}_lookup")  # may be a Bitmap Index Scan
 
 
-# keys
+# Keys
 
 
 def key_check(database: str) -> Check:
-    """The line about the key of employees, when the one of departments is all right."""
+    """Return the check of employees' key; that of departments must be all right."""
     found = checks(as_role(database))
     assert about("departments key", found).level == "ok"
     return about("employees key", found)
@@ -616,7 +616,7 @@ def test_a_foreign_key_of_someone_elses(resource: str, patient: str) -> None:
     assert troubles(as_role(patient)) == [("advice", f"{resource} references", detail)]
 
 
-# role, connections, predicate locks
+# The role, connections and predicate locks
 
 
 @pytest.mark.parametrize(
@@ -664,8 +664,8 @@ def test_more_connections_than_the_role_or_the_database_has(limited: str, patien
 
 
 def test_how_many_serializable_transactions_the_server_remembers(own_server: str) -> None:
-    # Each of the others is kept while an older one goes on, by its predicate lock; of those that
-    # are forgotten one dummy keeps the locks, and that has no process.
+    # While an older transaction goes on, PostgreSQL keeps the predicate lock of each one that it
+    # remembers. It gives the locks of those that it forgets to a dummy transaction.
     make_others(own_server)
     most = remembered(own_server)
     detail = about("serializable transactions", checks(own_server)).detail
@@ -684,7 +684,7 @@ def test_how_many_serializable_transactions_the_server_remembers(own_server: str
 
 @pytest.mark.parametrize(("room", "level"), [(320, "advice"), (1000, "ok")])
 def test_a_server_that_remembers_few(room: int, level: str) -> None:
-    # A row of the server's, as with the versions.
+    # The server's row is made up, as with the versions.
     check = doctor._serializable({"serializable": room})
     assert (check.level, f"enough for {room * 20:,} a second" in check.detail) == (
         level,
@@ -696,7 +696,7 @@ def test_a_server_that_remembers_few(room: int, level: str) -> None:
 def test_predicate_locks_that_run_out(own_server: str) -> None:
     sql(own_server, "CREATE TABLE many (id integer PRIMARY KEY)")
     sql(own_server, "INSERT INTO many SELECT generate_series(1, 36000)")
-    # So that PostgreSQL keeps a lock for each row instead of one for the table.
+    # With these limits PostgreSQL keeps a lock for each row instead of one for the table.
     limits = configured(own_server, max_pred_locks_per_relation=99999, max_pred_locks_per_page=999)
     by_index = "-c default_transaction_isolation=serializable -c enable_seqscan=off"
     by_index += " -c enable_bitmapscan=off -c enable_indexonlyscan=off"
@@ -710,7 +710,7 @@ def test_predicate_locks_that_run_out(own_server: str) -> None:
         assert detail.endswith(" of 70,400 in use: raise max_pred_locks_per_transaction")
 
 
-# triggers
+# Triggers
 
 
 @pytest.mark.parametrize("resource", ["departments", "employees"])

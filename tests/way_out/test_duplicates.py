@@ -1,4 +1,4 @@
-"""The report of duplicates: complete, in three formats, in bounded memory."""
+"""The report of duplicates is complete, has three formats, and needs little memory."""
 
 import csv
 import io
@@ -81,17 +81,18 @@ def test_a_reader_that_leaves_is_no_error(database: str) -> None:
 
 def test_a_million_duplicates_take_no_more_memory_than_a_few(few: str) -> None:
     before = peak(few)
-    sql(few, "DROP INDEX departments_lookup")  # would take most of the test's time to build
+    # The index would take most of the test's time.
+    sql(few, "DROP INDEX departments_lookup")
     sql(
         few,
         "INSERT INTO departments (name) SELECT 'n ' || n / 2 FROM generate_series(1, 1000000) n",
     )
-    # What grows with the list would take over 100 MB.
+    # A report that kept the list in memory would take over 100 MB.
     assert peak(few) < before + 30_000_000
 
 
 def peak(database: str) -> int:
-    """The most bytes that `duplicates --format json` had in memory."""
+    """Return the most bytes that `duplicates --format json` had in memory."""
     code = (
         "import resource, runpy, sys\n"
         "sys.argv = ['db', 'duplicates', '--format', 'json']\n"

@@ -1,4 +1,4 @@
-"""Enforce: the unique constraint at the end of the road, whatever an earlier run left behind."""
+"""Enforce adds the unique constraint, whatever an earlier run left behind."""
 
 import signal
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def enforce(database: str) -> str:
 
 
 def constraints(database: str) -> list[tuple[object, ...]]:
-    """The unique constraints, and whether each one's index is valid."""
+    """Return the unique constraints, and whether each one's index is valid."""
     return sql(
         database,
         "SELECT conname::text, pg_get_constraintdef(pg_constraint.oid), indisvalid"
@@ -64,7 +64,7 @@ def test_it_refuses_while_there_are_duplicates_and_names_them(database: str) -> 
     status, _, errors = legacy.run(database, "enforce")
     assert status == 1
     assert '{"name": "Ada", "department_id": 1}' in errors
-    # The other resource does not wait for this one, whose guard stays on.
+    # The departments get their constraint all the same. The employees' guard stays on.
     assert constraints(database) == CONSTRAINTS[:1]
     assert "employees: the guard is on." in legacy.run(database, "guard", "status")[1]
 
@@ -150,7 +150,7 @@ def started(database: str) -> bool:
     return sql(database, query + " AND datname = current_database()") != []
 
 
-# In the order of the road: each run gets further than the one before.
+# The moments come in this order, so that each run gets further than the one before.
 MOMENTS: dict[str, Callable[[str], bool]] = {
     "it has connected": started,
     "the first index is there": lambda database: index(database, "departments_key") != [],
@@ -189,7 +189,8 @@ def test_the_service_answers_as_before(database: str) -> None:
         again = service.post("/departments", name="Sales")
         assert (first.status_code, again.status_code) == (201, 200)
 
-        # A creator that the serializable ones do not see: they get 23505, and find its row.
+        # PostgreSQL knows of no conflict with a creator that is not serializable. The service gets
+        # 23505 for its row, and finds it.
         with psycopg.connect(database) as other, ThreadPoolExecutor(1) as pool:
             other.execute("INSERT INTO employees (department_id, name) VALUES (1, 'Ada')")
             answer = pool.submit(service.post, "/employees", name="Ada", department_id=1)

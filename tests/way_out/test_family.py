@@ -1,4 +1,4 @@
-"""Tables with children, partitions and other kinds: refused untouched, or served as any other."""
+"""Tables with children, partitions and other kinds are refused untouched, or served."""
 
 import asyncio
 from collections import Counter
@@ -30,7 +30,7 @@ from tests.support.service import Service, serving, sql
 RENAMED = "ALTER TABLE employees RENAME TO staff;"
 COLUMNS = "id bigint, department_id bigint, name text, created_at timestamptz"
 
-# What may be done to a database, and what is said of it.
+# Statements that make employees such a table, and what the commands say of it.
 FAMILIES = {
     "a child": (
         "CREATE TABLE contractors (rate integer) INHERITS (employees);"
@@ -88,7 +88,7 @@ FAMILIES = {
 
 @pytest.fixture(scope="module")
 def duplicated(new_database: Callable[[], str]) -> Callable[[], str]:
-    """Makes a database with duplicates and the tables' foreign key."""
+    """Return a function that makes a database with duplicates in both tables."""
 
     def create() -> str:
         database = new_database()
@@ -100,7 +100,7 @@ def duplicated(new_database: Callable[[], str]) -> Callable[[], str]:
 
 
 def state(database: str) -> list[tuple[object, ...]]:
-    """What there is in a database: relations, triggers, functions, and how many rows."""
+    """Return the relations, triggers and functions of a database, and how many rows it has."""
     rows = sql(
         database,
         "SELECT relname::text, relkind::text FROM pg_class"
@@ -196,14 +196,15 @@ def test_a_child_that_comes_while_it_runs_loses_nothing(
 ) -> None:
     database = duplicated()
     sql(database, FAMILIES["a child"][0])
-    monkeypatch.setattr(db.way_out.merge, "_check_tables", lambda *_: None)  # it was not there then
+    # merge looks for children when it begins, which was before this one came.
+    monkeypatch.setattr(db.way_out.merge, "_check_tables", lambda *_: None)
     tally = asyncio.run(db.way_out.merge.merge(database, None))
     assert [note.split(":")[0] for note in tally.notes] == ["employees 1 stays as it is"]
     assert sql(database, "SELECT name, rate FROM contractors") == [("Ada", 90)]
     assert sql(database, "SELECT FROM merged WHERE resource = 'employees'") == []
 
 
-# Tables that refer to one of ours.
+# Partitioned tables and children that refer to a served table
 
 
 def test_partitions_that_refer_are_repointed_and_back(
@@ -211,7 +212,7 @@ def test_partitions_that_refer_are_repointed_and_back(
 ) -> None:
     database = duplicated()
     teach(monkeypatch)
-    # By the column itself, so that a row that is repointed goes to another partition.
+    # The partitions go by the column that is repointed, so that its row goes to another one.
     sql(
         database,
         "CREATE TABLE badges (id bigint, holder bigint REFERENCES employees ON DELETE CASCADE)"
@@ -259,7 +260,7 @@ def test_children_that_refer_without_a_foreign_key_stop_it(
     assert state(database) == before
 
 
-# What doctor says.
+# What doctor says of such tables
 
 
 def checks(database: str) -> list[Check]:
@@ -315,7 +316,7 @@ def test_a_child_is_read_by_the_lookup_and_needs_its_index(database: str) -> Non
     assert len(details(database, "employees lookup", "ok")) == 1
 
 
-# Partitioned tables are served as any other.
+# The service on partitioned tables
 
 PARTITIONS = 3
 PARTITIONED = """
@@ -347,7 +348,7 @@ $$;
 
 @pytest.fixture
 def partitioned(database: str) -> str:
-    """A database whose tables have partitions; init builds the indexes as for any other."""
+    """The URL of a database whose tables have partitions, with the indexes that init builds."""
     with change.connect(database, "test") as connection:
         connection.execute(PARTITIONED.encode())
     apply_schema(database)
@@ -410,7 +411,7 @@ def test_an_index_that_a_partition_lacks(partitioned: str) -> None:
     sql(partitioned, "DROP INDEX employees_lookup")
     (failure,) = details(partitioned, "employees lookup", "FAIL")
     build = failure.partition(": ")[2]
-    assert "CONCURRENTLY" not in build  # a partitioned table has no such thing
+    assert "CONCURRENTLY" not in build, "PostgreSQL cannot do that for a partitioned table"
     sql(partitioned, build)
     assert details(partitioned, "employees lookup", "FAIL") == []
 

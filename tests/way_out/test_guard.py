@@ -1,4 +1,4 @@
-"""The guard: no writer, at any isolation level, makes a second row for a key."""
+"""With the guard on, no writer makes a second row for a key, at any isolation level."""
 
 import asyncio
 import re
@@ -34,7 +34,7 @@ LEVELS = (
 NAMES = ("Ada", "Grace", "Alan")
 ADA = "INSERT INTO employees (department_id, name) VALUES (1, 'Ada')"
 
-# What a writer that was too late may be told.
+# A writer that comes too late may get any of these SQLSTATEs.
 REFUSALS = {"23505", "40001", "40P01"}
 
 
@@ -45,7 +45,7 @@ def guard(database: str, action: str) -> None:
 
 @pytest.fixture
 def guarded(database: str) -> str:
-    """A database with department 1 and the guard on."""
+    """The URL of a database with department 1 and the guard on."""
     sql(database, "INSERT INTO departments (name) VALUES ('Research')")
     guard(database, "on")
     return database
@@ -58,12 +58,12 @@ def copies(database: str) -> Counter[tuple[int, str]]:
     )
 
 
-# Schedules: every order of the steps of two writers, and orders of more that Hypothesis draws.
+# Schedules: two writers take their steps in every order, and more writers in drawn orders
 
 
 @dataclass
 class Writer(Session):
-    """A transaction of someone who knows nothing of the guard: one statement a step."""
+    """A transaction that knows nothing of the guard, with one statement a step."""
 
     async def step(self, name: str) -> None:
         if self.failed:
@@ -80,7 +80,7 @@ class Writer(Session):
 
 
 class Writing(NamedTuple):
-    """What a writer does, at which level."""
+    """The isolation level and the statements of a writer."""
 
     level: IsolationLevel
     statements: tuple[str, ...]
@@ -92,18 +92,18 @@ class Writing(NamedTuple):
 
 
 class Stage:
-    """Connections, and tables that are filled anew for each schedule."""
+    """The writers' connections, and a table that is filled anew for each schedule."""
 
     def __init__(self, database: str) -> None:
         self.loop = asyncio.Runner()
         self.database = database
-        # No writer is left in a transaction; if one were, this would fail, not wait.
+        # Where a writer is left in a transaction, which must not be, this fails instead of waiting.
         self.admin = psycopg.connect(database, autocommit=True, options="-c lock_timeout=10s")
         self.monitor = self._connect()
         self.connections = [self._connect() for _ in range(4)]
 
     def _connect(self) -> AsyncConnection:
-        # A deadlock is one of the outcomes, and need not take a second to be seen.
+        # Deadlocks are among the outcomes, and PostgreSQL looks for one only after this time.
         options = "-c deadlock_timeout=20ms -c enable_seqscan=off"
         return self.loop.run(
             AsyncConnection.connect(self.database, options=options, cursor_factory=AsyncRawCursor)
@@ -140,7 +140,7 @@ class Stage:
         return list(sessions.values())
 
     def gained(self, legacy: tuple[int, ...]) -> list[str]:
-        """The names that have more rows than before, and more than one."""
+        """Return the names that have more rows than before, and more than one."""
         now = copies(self.database)
         before = dict(zip(NAMES, legacy, strict=True))
         return [name for name in NAMES if now[1, name] > max(1, before[name])]
@@ -191,7 +191,7 @@ writings = st.builds(
 
 @st.composite
 def schedules(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Writing], list[int]]:
-    """Legacy rows, two to four writers, and whose turn it is."""
+    """Draw legacy rows, two to four writers, and an order of their steps."""
     legacy = draw(st.tuples(*[st.integers(0, 3)] * len(NAMES)))
     writers = draw(st.lists(writings, min_size=2, max_size=4))
     turns = [i for i, writing in enumerate(writers) for _ in writing.steps]
@@ -199,7 +199,7 @@ def schedules(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Writing], list[int
 
 
 def test_no_generated_schedule_of_writers_makes_a_second_row(stage: Stage) -> None:
-    @settings(max_examples=10 * settings().max_examples)  # one takes a few milliseconds
+    @settings(max_examples=10 * settings().max_examples)  # each takes only a few milliseconds
     @given(schedule=schedules())
     def property_(schedule: tuple[tuple[int, ...], list[Writing], list[int]]) -> None:
         sessions = stage.run(*schedule)
@@ -230,11 +230,11 @@ def test_the_schedules_catch_a_guard_that(broken: str, stage: Stage) -> None:
         property_()
 
 
-# The real service beside a writer that does not look first: CONTROLS' "blind insert", guarded.
+# The real service, guarded, beside the writer of CONTROLS' "blind insert"
 
 
 class GuardedRunner(Runner):
-    """Legacy rows come from before the guard; a blind insert that it refuses did nothing."""
+    """Inserts legacy rows past the guard; a blind insert that the guard refuses is no call."""
 
     def _insert(self, into: str, values: list[object], copies: int) -> None:
         table = into.split()[0]
@@ -267,7 +267,7 @@ def test_the_service_and_blind_writers_are_linearizable_together(
     verify(runner, workload)
 
 
-# What it answers, and to whom.
+# What the guard refuses, and what it lets pass
 
 
 def test_the_refusal_is_that_of_a_unique_constraint_with_a_hint(guarded: str) -> None:
@@ -316,7 +316,7 @@ def test_it_refuses(write: str, database: str) -> None:
         ADA.replace("Ada", "ada"),
     ],
 )
-def test_it_lets_be(write: str, database: str) -> None:
+def test_it_lets_other_writes_pass(write: str, database: str) -> None:
     sql(database, "INSERT INTO departments (name) VALUES ('Research')")
     for name in ("Ada", "Ada", "Ada", "Alan", "Grace"):
         sql(database, ADA.replace("Ada", name))
@@ -336,7 +336,7 @@ def test_it_refuses_copy_and_replicated_rows(guarded: str) -> None:
             connection.execute(ADA.encode())
 
 
-def test_a_role_that_may_only_insert_is_refused_and_let_be_too(guarded: str) -> None:
+def test_a_role_that_may_only_insert_is_guarded_too(guarded: str) -> None:
     make_role(guarded, "onerow_test_clerk")
     sql(guarded, "GRANT INSERT ON employees TO onerow_test_clerk")
     clerk = as_role(guarded, "onerow_test_clerk")
@@ -352,7 +352,7 @@ def test_a_transaction_older_than_the_guard_must_begin_again(
     sql(database, "INSERT INTO departments (name) VALUES ('Research')")
     with psycopg.connect(database) as connection:
         connection.set_isolation_level(level)
-        connection.execute("SELECT")  # its snapshot, older than the row below
+        connection.execute("SELECT")  # takes a snapshot that is older than the row below
         sql(database, ADA)
         guard(database, "on")
         with pytest.raises(psycopg.errors.SerializationFailure):
@@ -389,7 +389,7 @@ def test_on_waits_for_writers_in_short_tries_and_tells_who_they_are(
     guard(database, "on")
 
 
-# What could get past it.
+# Ways in which a row might get past the guard
 
 
 def test_a_temporary_table_does_not_hide_the_rows(guarded: str) -> None:
@@ -437,7 +437,7 @@ def test_a_guard_that_was_away_is_a_new_one(
 
 
 def test_a_restore_without_triggers_leaves_it_at_work(guarded: str) -> None:
-    # What pg_restore --data-only --disable-triggers does.
+    # pg_restore --data-only --disable-triggers sends these two.
     sql(guarded, "ALTER TABLE employees DISABLE TRIGGER ALL")
     sql(guarded, "ALTER TABLE employees ENABLE TRIGGER ALL")
     assert "employees: the guard is incomplete" in legacy.run(guarded, "guard", "status")[1]
@@ -474,7 +474,7 @@ def test_its_locks_survive_a_crash_as_a_prepared_transaction_does(guarded: str) 
 
 def test_it_stands_beside_its_table_whoever_turns_it_on(database: str) -> None:
     ((role,),) = sql(database, "SELECT current_user")
-    sql(database, f'CREATE SCHEMA "{role}"')  # first in its search_path
+    sql(database, f'CREATE SCHEMA "{role}"')  # comes first in the role's search_path
     guard(database, "on")
     objects = "SELECT pronamespace::regnamespace::text FROM pg_proc WHERE proname ~ 'guard'"
     assert sql(database, objects) == [("public",)] * 2

@@ -1,4 +1,4 @@
-"""Merge and its undo: one row a key stays, what pointed at the others points at it."""
+"""Merge leaves one row for a key and repoints what pointed at the others; undo takes it back."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ def insert(database: str, departments: list[str], employees: list[tuple[int, str
 
 
 def rows(database: str) -> list[tuple[object, ...]]:
-    """The departments' ids and names, and the employees' ids, departments and names."""
+    """Return the departments' ids and names, and the employees' ids, departments and names."""
     return sql(database, "SELECT id, name FROM departments ORDER BY id") + sql(
         database, "SELECT id, department_id, name FROM employees ORDER BY id"
     )
@@ -191,7 +191,7 @@ def test_undo_brings_everything_back(database: str) -> None:
 def test_undo_says_what_it_cannot_bring_back(database: str) -> None:
     insert(database, SALES, STAFF)
     merge(database, "--apply")
-    sql(database, "DELETE FROM employees WHERE id = 2")  # pointed at department 3 before
+    sql(database, "DELETE FROM employees WHERE id = 2")  # it was in department 3 before the merge
     sql(database, "INSERT INTO employees (id, department_id, name) VALUES (4, 2, 'New')")
     status, output, errors = legacy.run(database, "merge", "--undo")
     assert status == 1, output + errors
@@ -290,14 +290,14 @@ def test_the_progress_bar_tells_rate_and_time_left(database: str) -> None:
         try:
             while part := os.read(terminal, 4096):
                 shown += part
-        except OSError:  # how Linux tells that the other end is closed
+        except OSError:  # Linux tells so that the other end is closed
             pass
     os.close(terminal)
     assert process.returncode == 0
     assert re.search(rb"employees: 100%.*\[\d\d:\d\d<\d\d:\d\d, +[\d.]+ keys/s\]", shown), shown
 
 
-# What the service answers then.
+# What the service answers after a merge
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ def test_without_the_table_merged_it_is_not_ready_and_says_what_to_do(service: S
     assert (response.status_code, "db init" in response.text) == (503, True)
 
 
-# What might have been lost.
+# Rows that a merge could lose
 
 
 KEEP = "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$"
@@ -501,10 +501,10 @@ def test_a_large_department_is_merged_under_traffic_to_it(database: str, guard: 
 def test_with_writers_locked_out_nothing_conflicts(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A writer that commits into the department each time the merge has begun: only a merge that
-    # began with all others shut out gets to its end.
+    # A writer commits into the department each time the merge has begun, so that only a merge that
+    # begins with all writers shut out gets to its end.
     insert(database, ["Sales", "Sales"], [(2, "Ada")])
-    legacy.run(database, "guard", "on")  # without it all are shut out from the beginning
+    legacy.run(database, "guard", "on")  # without the guard, merge shuts out writers from the start
     merge_keys = db.way_out.merge.merge_keys
     stages: list[str] = []
 

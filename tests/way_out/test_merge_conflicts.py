@@ -1,4 +1,4 @@
-"""Merge beside writers, when PostgreSQL has forgotten which transactions read what it writes."""
+"""Merge is right beside writers even when PostgreSQL has forgotten who read what merge writes."""
 
 import asyncio
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def service(database: str) -> Iterator[Service]:
 
 
 def waiting(database: str, application: str) -> int:
-    """How many sessions of this name wait for someone's lock."""
+    """Return how many sessions of this name wait for a lock."""
     query = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = %s AND wait_event_type = 'Lock'"
@@ -39,11 +39,11 @@ def waiting(database: str, application: str) -> int:
 
 @contextmanager
 def held_merge(service: Service, row: str) -> Iterator[ThreadPoolExecutor]:
-    """A merge that has begun, and waits for a row that it will change, until the block ends."""
+    """Begin a merge, and let it wait, until the block ends, for a row that it will change."""
     with ThreadPoolExecutor() as threads:
         with psycopg.connect(service.database) as holder:
             holder.execute(f"SELECT FROM {row} FOR UPDATE".encode())
-            # One key: that employees share one would be mended by what comes after it.
+            # The limit is one key, for the next one's merge could mend what goes wrong with this.
             work = db.way_out.merge.merge(service.database, 1, seconds=LIMIT)
             merging = threads.submit(asyncio.run, work)
             until(lambda: waiting(service.database, "onerow merge") > 0)
@@ -52,7 +52,7 @@ def held_merge(service: Service, row: str) -> Iterator[ThreadPoolExecutor]:
 
 
 def answered(service: Service, *requests: "Future[httpx.Response]") -> bool:
-    """Wait until each request is answered, or waits for the merge; tell whether all are."""
+    """Wait until each request is answered or waits for the merge; return whether none waits."""
     left = list(requests)
 
     def settled() -> bool:
@@ -96,7 +96,8 @@ def test_the_row_to_keep_is_deleted_and_another_one_found(service: Service, reso
             forget(database)
     found = finding.result()
     assert (deletion.result().status_code, found.status_code in (200, 201)) == (204, True)
-    if deleted:  # before it was found, so that it is another row, and that one must still be there
+    # The row was deleted before the POST, which then found another row. That one must be there.
+    if deleted:
         ((kept,),) = sql(database, f"SELECT id FROM {resource}")
         assert kept == found.json()["id"]
 
@@ -121,5 +122,6 @@ def test_the_row_to_keep_is_changed_by_a_writer_that_is_not_serializable(
         first = writing.done()
     assert writing.result() == 1
     rows = sql(database, "SELECT id FROM employees WHERE name = 'Ada'")
-    # After the merge it changes the one row that is left; before, the other one stays what it is.
+    # A writer that came first changed row 1, and row 2 stays. One that waited for the merge changed
+    # the only row that is left.
     assert rows == ([(2,)] if first else [])

@@ -1,4 +1,4 @@
-"""The way out for tables of one's own: other ids, keys, names to quote, another schema."""
+"""The way out works for tables with other ids and keys, quoted names, and in another schema."""
 
 import json
 import re
@@ -47,7 +47,7 @@ ADOPTED = {
     "customers": ("customers", "--key", "lower(email)", "--where", "deleted_at IS NULL"),
 }
 
-# Rows that share a key with another one; the readings' once their devices are one.
+# How many rows share a key with another one. Readings do so once their devices are merged.
 SURPLUS = {"devices": 2, "readings": 1, "customers": 1}
 
 CONTENT = """
@@ -59,7 +59,7 @@ ORDER BY 1, 2
 
 
 def make_shop(database: str) -> str:
-    """Make tables with duplicates in a database, in the place of the sample's."""
+    """Make tables with duplicates in the place of the sample's; return the database's URL."""
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(b"DROP TABLE departments, employees, merged")
         connection.execute(TABLES.encode())
@@ -68,13 +68,13 @@ def make_shop(database: str) -> str:
 
 @pytest.fixture
 def shop(database: str) -> str:
-    """A database with duplicates in tables of its own."""
+    """The URL of a database with duplicates in the tables of TABLES."""
     return make_shop(database)
 
 
 @pytest.fixture(scope="module")
 def adopted(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of what adopt writes for them."""
+    """The folder that adopt writes for the tables of TABLES."""
     database = make_shop(new_database())
     path = tmp_path_factory.mktemp("resources")
     for words in ADOPTED.values():
@@ -85,7 +85,7 @@ def adopted(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def folder(adopted: Path, tmp_path: Path) -> Path:
-    """The same, for a test to change."""
+    """A copy of the adopted folder, which a test may change."""
     return Path(shutil.copytree(adopted, tmp_path / "resources"))
 
 
@@ -94,7 +94,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def command(shop: str, folder: Path) -> Command:
-    """Runs a command on them."""
+    """A function that runs a command on the shop and the folder."""
 
     def run(*words: str) -> tuple[int, str, str]:
         return legacy.run(shop, *words, RESOURCES=str(folder))
@@ -103,14 +103,14 @@ def command(shop: str, folder: Path) -> Command:
 
 
 def well(answer: tuple[int, str, str]) -> str:
-    """Return what a command said, which must have ended well."""
+    """Return the output of a command that must have ended well."""
     status, output, errors = answer
     assert (status, errors) == (0, ""), output + errors
     return output
 
 
 def indexes(database: str) -> dict[str, tuple[str, bool]]:
-    """The definition of each index of ours, and whether it is valid."""
+    """Return the definition of each index of ours, and whether it is valid."""
     rows = sql(
         database,
         "SELECT relname::text, pg_get_indexdef(indexrelid), indisvalid FROM pg_index"
@@ -154,7 +154,7 @@ def test_from_adopt_to_the_constraint(shop: str, command: Command) -> None:
 
     well(command("merge", "--apply"))
     well(command("enforce"))
-    well(command("enforce"))  # and again, where all is there
+    well(command("enforce"))  # ends well where nothing is left to do
     assert all(valid for _, valid in indexes(shop).values())
     assert {f"{name}_key" for name in ADOPTED} < {*indexes(shop)}
     assert "FAIL" not in well(command("doctor"))
@@ -187,10 +187,13 @@ def test_an_unknown_resource_is_refused_with_those_that_there_are(command: Comma
         assert all(name in errors for name in ADOPTED)
 
 
-def test_one_that_cannot_go_on_does_not_hold_up_the_others(shop: str, command: Command) -> None:
+def test_a_resource_that_cannot_go_on_does_not_hold_up_the_others(
+    shop: str, command: Command
+) -> None:
     well(command("init"))
     well(command("guard", "on", "devices"))
-    # No files for this one: merge refuses customers. Then a kind of table without a guard.
+    # merge refuses the customers, for it has no files for this foreign key. Below, they become a
+    # kind of table for which there is no guard.
     sql(shop, "CREATE TABLE orders (customer bigint REFERENCES customers)")
     status, output, errors = command("merge", "--apply")
     assert status == 1
@@ -322,7 +325,7 @@ def test_doctor_holds_headers_against_what_postgresql_says(
 ) -> None:
     well(command("init"))
     name, said, other, level, told = HEADERS[wrong]
-    # A column is in all the headers that must agree, and so is a parameter.
+    # Columns and parameters are changed in all files, for their headers must agree.
     for file in (folder / "devices").glob("*.sql"):
         if wrong != "SQL" or file.name == name:
             file.write_text(file.read_text().replace(said, other))
@@ -335,7 +338,7 @@ def test_doctor_holds_headers_against_what_postgresql_says(
 
 @dataclass
 class Adopted:
-    """A database and the folder of what is adopted in it."""
+    """A database, and the folder of the resources that are adopted in it."""
 
     database: str
     folder: Path
@@ -353,7 +356,7 @@ class Adopted:
 
 @pytest.fixture
 def tables(database: str, tmp_path: Path) -> Adopted:
-    """A database without the sample's tables, in which nothing is adopted yet."""
+    """A database without the sample's tables, and a folder without resources."""
     sql(database, "DROP TABLE departments, employees")
     return Adopted(database, tmp_path / "resources")
 
@@ -497,7 +500,7 @@ def test_doctor_fails_where_a_delete_changes_keys_and_nothing_refuses(
     assert told() == set()
     well(tables.command("guard", "off"))
 
-    # What changes no key: nothing is there to say.
+    # ON DELETE CASCADE changes no key, so that doctor has nothing to say.
     sql(tables.database, "ALTER TABLE emp DROP CONSTRAINT IF EXISTS emp_key")
     sql(tables.database, "DROP INDEX IF EXISTS emp_key")
     assert told() == expected
@@ -506,7 +509,7 @@ def test_doctor_fails_where_a_delete_changes_keys_and_nothing_refuses(
     assert told() == set()
 
 
-# init
+# The command init
 
 
 def test_init_replaces_an_index_that_is_another_or_invalid(
@@ -579,7 +582,7 @@ def test_a_table_merged_of_somebody_elses_is_left_alone(shop: str, command: Comm
         line.startswith("FAIL") and refusal in line for line in command("doctor")[1].splitlines()
     )
 
-    # What the refusal says to do.
+    # The refusal says to do this.
     with psycopg.connect(shop, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA ours")
         connection.execute("SET search_path = ours")

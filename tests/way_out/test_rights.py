@@ -1,4 +1,4 @@
-"""The roles of sql/roles.sql: what each must be able to do, and that it can do no more."""
+"""The roles of sql/roles.sql can do what they must, and no more."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +19,13 @@ from tests.support.service import Service, serving, sql, temporary_data_dir, unt
 
 @pytest.fixture
 def granted(database: str) -> str:
-    """A database whose tables are the owner's; this URL is the superuser's."""
+    """The superuser's URL of a database whose tables belong to the role onerow_owner."""
     make_roles(database)
     return database
 
 
 def command(database: str, *words: str) -> str:
-    """Run `python -m db` as the owner and return what it says; it must end well."""
+    """Run `python -m db` as the owner, which must end well; return its output."""
     status, output, errors = legacy.run(as_role(database, OWNER), *words)
     assert (status, errors) == (0, ""), output + errors
     return output
@@ -61,8 +61,8 @@ def test_a_guard_from_before_the_roles_becomes_the_owners(database: str) -> None
     command(database, "guard", "off")
 
 
-def test_who_makes_the_roles_need_not_be_a_superuser() -> None:
-    # A server of its own, which does not have the roles yet.
+def test_the_maker_of_the_roles_need_not_be_a_superuser() -> None:
+    # Only a new server does not have the roles yet.
     with temporary_data_dir() as data_dir, embedded_server(data_dir) as url:
         sql(url, "CREATE ROLE managing LOGIN CREATEROLE")
         sql(url, "CREATE DATABASE managed OWNER managing")
@@ -84,12 +84,12 @@ def test_the_tables_may_be_in_another_schema(database: str) -> None:
         assert service.post("/departments", name="Research").status_code == 201
 
 
-# The service's
+# The rights of the service
 
 
 def use(service: Service, new: str) -> None:
-    """Do all that the service does; `new` is a name that no row has yet."""
-    assert service.http.get("/ready").status_code == 200
+    """Send a request of every kind; `new` is a name that no row has yet."""
+    service.await_ready()
     created = service.post("/departments", name=new)
     assert created.status_code == 201
     assert service.post("/departments", name=new).json() == created.json()
@@ -104,7 +104,7 @@ def use(service: Service, new: str) -> None:
     for question in questions():
         values = {parameter.name: "1" for parameter in question.parameters}
         asked = service.http.get(f"/inspect/{question.name}.json", params=values)
-        # 501 for want of an extension
+        # Without its extension this question is 501.
         assert asked.status_code == (501 if question.name == "statements" else 200)
     assert service.http.delete(hired.headers["location"]).status_code == 204
     assert service.http.delete(created.headers["location"]).status_code == 204
@@ -171,7 +171,7 @@ def test_of_others_the_pages_show_who_they_are_and_not_what_they_say(granted: st
 
 @pytest.fixture(scope="module")
 def guarded(new_database: Callable[[], str]) -> str:
-    """A database with the guard on, and a table of someone else's."""
+    """The URL of a database with the guard on, and a table of another application."""
     database = new_database()
     make_roles(database)
     command(database, "guard", "on")
@@ -246,7 +246,7 @@ NOT_THE_SERVICE = [
 
 
 @pytest.mark.parametrize("statement", NEITHER)
-def test_what_neither_may_do(statement: str, session: psycopg.Connection) -> None:
+def test_what_neither_role_may_do(statement: str, session: psycopg.Connection) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         session.execute(statement.encode())
 

@@ -1,4 +1,4 @@
-"""The road from duplicates to a constraint, under traffic: no request fails, nothing is lost."""
+"""The road from duplicates to a constraint, under traffic, fails no request and loses nothing."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from tests.support.service import LIMIT, Service, serving, sql, until
 ROWS = 100_000
 CLIENTS = 8
 
-# What each kind of request may be answered.
+# The statuses that each kind of request may get.
 EXPECTED = {
     "create department": {200, 201},
     "create employee": {200, 201},
@@ -30,11 +30,11 @@ EXPECTED = {
 
 @dataclass
 class Traffic:
-    """Clients of every kind, at work until stopped, and what they were told."""
+    """Clients that send requests of every kind until stopped, and the answers that they got."""
 
     service: Service
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
-    acknowledged: dict[int, str] = field(default_factory=dict)  # an employee's id and name
+    acknowledged: dict[int, str] = field(default_factory=dict)  # employees' names, by id
     deleted: set[int] = field(default_factory=set)
     stopped: bool = False
 
@@ -70,7 +70,7 @@ class Traffic:
 
     async def _turn(self, http: httpx.AsyncClient, draw: random.Random, new: str) -> None:
         kind = draw.choice([*EXPECTED, "create employee", "create employee"])
-        department = draw.randrange(1, 501)  # many of them are merged by and by
+        department = draw.randrange(1, 501)  # the commands merge many of them meanwhile
         employee = draw.randrange(1, ROWS + 1)
         old = draw.random() < 0.5
         if kind == "create department":
@@ -88,7 +88,8 @@ class Traffic:
         elif kind == "list":
             answer = await http.get(f"/employees?department_id={department}&limit=10")
         else:
-            self.deleted.add(employee)  # before: another client may ask for it meanwhile
+            # Noted before the answer, for another client may meet the deletion earlier.
+            self.deleted.add(employee)
             answer = await http.delete(f"/employees/{employee}")
         self.answers[kind, answer.status_code] += 1
 
@@ -116,7 +117,7 @@ def test_the_road_under_traffic(database: str) -> None:
 
 
 def road(database: str, surplus: int, traffic: Traffic) -> None:
-    """All commands, merge and enforce killed at some moments."""
+    """Run all commands, and kill merge and enforce at some moments."""
     assert legacy.run(database, "doctor")[0] == 0
     status, output, _ = legacy.run(database, "duplicates", "--format", "json")
     assert status == 1
@@ -151,10 +152,10 @@ def merged(database: str) -> int:
 
 
 def check_answers(traffic: Traffic) -> None:
-    """Every answer was one that the request may get, and each kind was asked."""
+    """Assert that each kind was asked, and got only statuses that it may get."""
     for (kind, status), number in traffic.answers.items():
         if kind == "get" and status == 404 and number <= len(traffic.deleted):
-            continue  # of a row, or the one kept for it, that a client has deleted
+            continue  # a client had deleted the row, or the one that was kept for it
         assert status in EXPECTED[kind], f"{number} times {status} to {kind}"
     assert {kind for kind, _ in traffic.answers} == set(EXPECTED)
     assert traffic.answers["get", 200] > 0
@@ -162,7 +163,7 @@ def check_answers(traffic: Traffic) -> None:
 
 
 def check_rows(database: str, before: dict[str, set[int]], traffic: Traffic) -> None:
-    """Every row that was there or acknowledged is there, or in merged, or was deleted."""
+    """Assert that every row that was there or acknowledged is there, in merged, or was deleted."""
     for resource, ids in before.items():
         away = sql(database, "SELECT id::bigint FROM merged WHERE resource = %s", resource)
         here = rows(database, resource) | {id_ for (id_,) in away}
@@ -178,7 +179,7 @@ def check_rows(database: str, before: dict[str, set[int]], traffic: Traffic) -> 
 
 
 def check_redirects(service: Service) -> None:
-    """A merged id leads to a row of the same name, unless that was deleted later."""
+    """Assert that a merged id leads to a row of the same name, unless it was deleted later."""
     for resource in ("departments", "employees"):
         sample = sql(
             service.database,

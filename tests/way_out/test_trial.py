@@ -1,4 +1,4 @@
-"""Doctor's trial: tables that store another key than they are sent, and the lines that they get."""
+"""Doctor's trial finds tables that store another key than they are sent, and says which."""
 
 import psycopg
 import pytest
@@ -29,7 +29,7 @@ NONE = "no row is stored: a trigger, a rule or a policy keeps it away"
 
 ALL = "a plain name, blanks around it, capitals, accents, 255 characters"
 
-# What is done to departments, which names show it, and what is said of them.
+# For each fault a trigger on departments, the names that show it, and what doctor says of them.
 BREAKS = {
     "trims": (BEFORE.format("NEW.name := trim(NEW.name); RETURN NEW;"), "blanks around it", STORED),
     "trims the end": (
@@ -98,7 +98,7 @@ def test_a_table_that_stores_another_key(change: str, database: str) -> None:
 
 
 @pytest.mark.parametrize("department", [True, False], ids=["there", "to be made"])
-def test_an_employee_who_comes_to_another_department(department: bool, database: str) -> None:
+def test_an_employee_that_comes_to_another_department(department: bool, database: str) -> None:
     if department:
         sql(database, "INSERT INTO departments (name) VALUES ('Research')")
     before = content(database)
@@ -196,7 +196,7 @@ def test_a_number_that_is_rounded(type_: str, database: str) -> None:
 
 
 @pytest.mark.parametrize("type_", ["text", "varchar", "varchar(300)", 'text COLLATE "C"'])
-def test_a_type_that_holds_it(type_: str, database: str) -> None:
+def test_a_type_that_holds_every_key(type_: str, database: str) -> None:
     sql(database, f"ALTER TABLE departments ALTER name TYPE {type_}")
     assert [check.level for check in said(database)] == ["ok"]
 
@@ -211,11 +211,11 @@ def test_a_collation_by_which_the_lookup_finds_nothing(database: str) -> None:
     except psycopg.errors.FeatureNotSupported:
         pytest.skip("this server is built without ICU, and has no such collation")
     sql(database, "ALTER TABLE departments ALTER name TYPE text COLLATE careless")
-    # The index hashes by the column's collation, and what it is asked for has the database's.
+    # The column's values are hashed by its own collation, and a parameter by the database's.
     assert said(database) == [("FAIL", "departments trial", f"{ALL}: {STORED}")]
 
 
-def test_what_fails_already_is_not_tried(database: str) -> None:
+def test_a_table_that_fails_already_is_not_tried(database: str) -> None:
     sql(database, "ALTER TABLE employees SET UNLOGGED")
     assert said(database) == said(database, "employees") == []
 

@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-# One round trip whether the row is there or not, and no id used up where it is. No row comes back
-# where another creator was first and committed meanwhile: this statement's snapshot is older.
+# The statement takes one round trip whether the row is there or not, and uses up no id where it is.
+# It returns no row where another creator was first and committed meanwhile, for its own snapshot is
+# older.
 GET_OR_CREATE = """
 WITH found AS (
     SELECT id, department_id, name, created_at
@@ -63,7 +64,7 @@ async def connect() -> Session:
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
-    # The last one back is the first one out: it is the one the processor's caches know.
+    # The queue gives out the session that came back last, which the processor's caches know.
     sessions: asyncio.LifoQueue[Session] = asyncio.LifoQueue()
     for _number in range(CONNECTIONS):
         sessions.put_nowait(await connect())

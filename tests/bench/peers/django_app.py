@@ -31,7 +31,7 @@ settings.configure(
             "HOST": given["host"],
             "PORT": given["port"],
             "CONN_MAX_AGE": None,  # each thread keeps its connection
-            # Statements prepared by the server at their first use.
+            # The server prepares statements at their first use.
             "OPTIONS": {"server_side_binding": True, "prepare_threshold": 0},
         }
     },
@@ -43,7 +43,7 @@ class Employee(models.Model):
     id = models.BigAutoField(primary_key=True)
     department_id = models.BigIntegerField()
     name = models.TextField()
-    # The database's own default, which Django gets back with the INSERT.
+    # The default is the database's, and Django gets it back with the INSERT.
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -70,7 +70,7 @@ def create(request: HttpRequest) -> JsonResponse:
         },
         status=201 if created else 200,
     )
-    # As CommonMiddleware does; else gunicorn would send the body in chunks.
+    # CommonMiddleware sets this, too. Without it gunicorn would send the body in chunks.
     response.headers["Content-Length"] = str(len(response.content))
     return response
 

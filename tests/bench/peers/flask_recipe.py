@@ -22,9 +22,9 @@ class Base(DeclarativeBase):
 
 db = SQLAlchemy(
     model_class=Base,
-    # Else each commit would be followed by another SELECT of the row.
+    # With the default, another SELECT of the row would follow each commit.
     session_options={"expire_on_commit": False},
-    # A connection for each of the worker's threads.
+    # Each of the worker's threads gets a connection.
     engine_options={"pool_size": 16, "max_overflow": 0},
 )
 app = Flask(__name__)

@@ -1,4 +1,4 @@
-"""`make cluster`: several hosts, a primary and its standby, under traffic; and what each costs."""
+"""`make cluster` tries several hosts, a primary and its standby, and measures them."""
 
 import argparse
 import random
@@ -20,7 +20,7 @@ from tests.support.service import sql
 
 
 class Extent(NamedTuple):
-    """How much of it there is."""
+    """The length of a run."""
 
     requests: int  # of each trial
     proof: float  # seconds of the proof's workloads
@@ -76,7 +76,7 @@ def prove(made: Cluster, seconds: float) -> None:
 
 
 def print_figures(made: Cluster) -> None:
-    """Measure, and leave empty tables and a standby behind."""
+    """Measure; leave empty tables and a standby behind."""
     fill(made.primary)
     with ways(made) as (each, latencies):
         found = measure(each, made.primary)
@@ -90,4 +90,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit(130)  # as a shell has it
+        sys.exit(130)  # a shell's status for what Ctrl-C has ended

@@ -1,4 +1,4 @@
-"""Services on machines of their own, behind HAProxy, on a primary that has a standby."""
+"""Runs services on machines of their own, behind HAProxy, on a primary that has a standby."""
 
 import sys
 from collections.abc import Iterator
@@ -13,21 +13,21 @@ from tests.support.service import Service, serving, temporary_data_dir, until
 
 HOSTS = 3
 
-# Seconds, as in the faults: short, so that what begins with an outage ends in it.
+# Seconds. It is short, as in the faults, so that a request that begins with an outage ends in it.
 RETRY_DEADLINE = 2.0
 
 
 @dataclass
 class Cluster:
-    """All of it; this process is the client, and HAProxy's machine."""
+    """All the machines; this process runs on the client's, which is HAProxy's, too."""
 
     network: Network
     primary: Node
-    other: Node  # its standby, or a former primary
-    database: str  # the URL that has both
+    other: Node  # the standby, or a former primary
+    database: str  # the URL that names both servers
     _stack: ExitStack
     services: list[Service] = field(default_factory=list)
-    machines: list[Host] = field(default_factory=list)  # theirs
+    machines: list[Host] = field(default_factory=list)  # the machines of the services
 
     def fail_over(self) -> None:
         """Promote the standby."""
@@ -46,12 +46,12 @@ class Cluster:
         with serving(
             *machine.command(sys.executable, "app.py"),
             HOST=machine.address,
-            ALLOW_ANONYMOUS="1",  # whoever reaches this network may use it
+            ALLOW_ANONYMOUS="1",  # nobody else can reach this network
             DATABASE_URL=database,
             RETRY_DEADLINE=str(RETRY_DEADLINE),
             **settings,
         ) as service:
-            until(lambda: service.http.get("/ready").status_code == 200)
+            service.await_ready()
             yield service
 
 
@@ -74,7 +74,7 @@ def cluster(network: Network) -> Iterator[Cluster]:
 
 @contextmanager
 def balanced(services: list[Service]) -> Iterator[HAProxy]:
-    """HAProxy before these."""
+    """Start HAProxy before these machines."""
     with balancing([service.url.removeprefix("http://") for service in services]) as haproxy:
         until(lambda: haproxy.up() == len(services))
         yield haproxy

@@ -1,4 +1,4 @@
-"""What a host adds, what stands in between costs, and a model of both, held against the rest."""
+"""Measures what a host adds and what stands in between costs, and holds a model against both."""
 
 import random
 from collections.abc import Iterator
@@ -30,12 +30,12 @@ ROWS = 20_000
 CONNECTIONS = 32
 ROUNDS = 3
 SECONDS = 2
-KEYS_A_SECOND = 10_000  # more than are asked for
+KEYS_A_SECOND = 10_000  # more than any way can post
 
-# Seconds, one way: in the same town, and in a neighbouring country.
+# Seconds that a message takes one way, in the same town and to a neighbouring country.
 DELAYS = (0.001, 0.005)
 
-# With libpq's pipeline mode, whether there is a row or not.
+# The round trips of a POST in pipeline mode, whether there is a row or not.
 ROUND_TRIPS = 2
 
 
@@ -50,28 +50,28 @@ class Way:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one way and regime, medians; times in microseconds of a processor for each request."""
+    """The medians of a way and a regime; times are a processor's microseconds for each request."""
 
     rate: float  # requests a second
     service: float
     database: float
-    rest: float  # client, HAProxy, the kernel for all of them
+    rest: float  # that of the client, HAProxy, and the kernel for all of them
 
     @property
     def machine(self) -> float:
-        """All of it."""
+        """The processor's time of all processes."""
         return self.service + self.database + self.rest
 
 
 class Latencies(NamedTuple):
-    """Seconds, of one client and nobody else."""
+    """Latencies in seconds, of one client that is alone."""
 
-    commit: float  # of a row, until it is on the disk
-    round_trips: dict[str, float]  # to PostgreSQL, by way
+    commit: float  # until a row is on the disk
+    round_trips: dict[str, float]  # to PostgreSQL and back, by the way's name
 
 
 def median_of(statement: str, url: str) -> float:
-    """Return the seconds that this statement takes."""
+    """Return the median of the seconds that this statement takes."""
     times = []
     with psycopg.connect(url, autocommit=True) as connection:
         for _ in range(50):
@@ -104,7 +104,7 @@ def turn(way: Way, node: Node, keys: Regime) -> Figures:
 
 
 def half(rows: int, mark: str) -> Iterator[Key]:
-    """One key that exists, one that is new."""
+    """Yield keys of which one half exists and the other is new."""
     return chain.from_iterable(zip(exist(rows, mark), new(rows, mark), strict=False))
 
 
@@ -122,7 +122,7 @@ def measure(ways: list[Way], node: Node) -> dict[tuple[str, str], Figures]:
 
 
 def medians(figures: list[Figures]) -> Figures:
-    """Return the median of each."""
+    """Return the median of each figure."""
     return Figures(*map(median, zip(*map(astuple, figures), strict=True)))
 
 
@@ -131,13 +131,13 @@ def fill(node: Node) -> None:
     sql(node.url, "INSERT INTO departments (name)"
         f" SELECT 'department ' || n FROM generate_series(1, {DEPARTMENTS}) AS n")  # fmt: skip
     with psycopg.connect(node.url, autocommit=True) as connection:
-        connection.execute(OLD_ROWS.replace("%s", str(ROWS)))  # a % of SQL is in it, too
+        connection.execute(OLD_ROWS.replace("%s", str(ROWS)))  # no parameter, for SQL's % is there
         connection.execute("ANALYZE")
 
 
 @contextmanager
 def ways(cluster: Cluster) -> Iterator[tuple[list[Way], Latencies]]:
-    """One, two, three hosts; and one with something between it and PostgreSQL."""
+    """Yield one, two and three hosts, and one host with something between it and PostgreSQL."""
     node = cluster.primary
     commit = median_of("INSERT INTO departments (name) VALUES ('commit')", node.url)
     latencies = Latencies(commit - median_of("SELECT", node.url), {})
@@ -200,9 +200,9 @@ def report(found: dict[tuple[str, str], Figures]) -> str:
 def model(found: dict[tuple[str, str], Figures], latencies: Latencies) -> str:
     """Return what the model makes of one host's times, beside what was measured.
 
-    A request takes so much of a processor in the service, which has one, and so much of all, which
-    are this machine's. And it keeps one of the pool's connections for that time, for two round
-    trips, and for the commit of a new row.
+    A request takes some time of the service's processor, and some of all processors, which are this
+    machine's. It keeps one of the pool's connections for that time, for two round trips, and for
+    the commit of a new row.
     """
     cores, pool = cpu_count() or 1, Settings().pool_size
     old, fresh = found["1 host", "exist"], found["1 host", "new"]

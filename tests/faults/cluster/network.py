@@ -1,4 +1,4 @@
-"""Machines: network namespaces at one switch, which leads nowhere else."""
+"""Makes machines of network namespaces, at one switch, which leads nowhere else."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ class Host:
 
     namespace: str
     address: str
-    _port: str  # of the switch
+    _port: str  # the end of the cable at the switch
 
     def command(self, *command: object) -> list[str]:
         """Return what runs a command there."""
@@ -66,8 +66,8 @@ class Network:
 def alone_in_namespaces() -> None:
     """Begin this program again as the first process in namespaces of its own, unless it is one.
 
-    Only root may; the program ends otherwise, and says so. unshare keeps SIGTERM to itself: what
-    ends it is Ctrl-C, or SIGKILL.
+    Only root may do this; for others the program ends and says so. unshare does not pass SIGTERM
+    on, so that only Ctrl-C or SIGKILL ends the program.
     """
     if os.getpid() != 1:
         os.execvp(UNSHARE[0], [*UNSHARE, *sys.orig_argv])
@@ -76,7 +76,8 @@ def alone_in_namespaces() -> None:
 def network() -> Network:
     """Make a switch, to which this process is connected, too.
 
-    All of it, processes in it included, ends with this process, which alone_in_namespaces() began.
+    The switch, and the processes of its machines, end with this process, which must have been
+    started by alone_in_namespaces().
     """
     names = Path("/run/netns")
     names.mkdir(exist_ok=True)

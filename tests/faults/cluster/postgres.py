@@ -1,4 +1,4 @@
-"""PostgreSQL on a machine of the cluster: a primary, and a standby that it waits for."""
+"""PostgreSQL on a machine of the cluster: a primary, or a standby that the primary waits for."""
 
 import os
 import signal
@@ -23,8 +23,8 @@ class Node:
         self.host = host
         self._data_dir = data_dir
         data_dir.parent.chmod(0o711)
-        # For the tests alone; the services come over the network. Not in the data directory, all of
-        # which pg_rewind reads.
+        # Only the tests use the socket; the services come over the network. It is not in the data
+        # directory, all of which pg_rewind reads.
         self._sockets = data_dir.parent / "sockets"
         self._sockets.mkdir()
         user = server_user()
@@ -33,12 +33,12 @@ class Node:
 
     @property
     def as_source(self) -> str:
-        """What a standby connects to."""
+        """The URL to which a standby connects."""
         return f"host={self.host.address} user=postgres dbname=postgres application_name={STANDBY}"
 
     @property
     def pid(self) -> int:
-        """Of the postmaster."""
+        """The postmaster's process id."""
         return int((self._data_dir / "postmaster.pid").read_text().split()[0])
 
     def create(self) -> None:
@@ -48,7 +48,8 @@ class Node:
         with (self._data_dir / "pg_hba.conf").open("a") as file:
             file.write(trust.format("all") + trust.format("replication"))
         with (self._data_dir / "postgresql.conf").open("a") as file:
-            # pg_rewind reads it all from where they parted, after a recovery that lets it go.
+            # pg_rewind reads all the log since the two parted, and the recovery before it removes
+            # what is not kept.
             file.write("wal_keep_size = 1GB\n")
 
     def copy(self, primary: "Node") -> None:
@@ -61,7 +62,7 @@ class Node:
         self._follow(primary)
 
     def rejoin(self, primary: "Node") -> None:
-        """Make a standby of this former primary: what it alone has is gone."""
+        """Make a standby of this former primary, which loses what it alone has."""
         self.stop()
         self._run("pg_rewind", "--source-server", primary.as_source, "--target-pgdata",
                   self._data_dir, "--write-recovery-conf", "--no-sync")  # fmt: skip
@@ -81,13 +82,13 @@ class Node:
             until(lambda: self.has_standby("sync"))
 
     def has_standby(self, state: str) -> bool:
-        """Whether one keeps up and is waited for ("sync") or not ("async")."""
+        """Return whether a standby keeps up and is waited for ("sync") or not ("async")."""
         streams = "SELECT FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = %s"
         return sql(self.url, streams, state) != []
 
     def start(self) -> None:
         options = f"-c listen_addresses={self.host.address} -c max_connections=200"
-        options += " -c autovacuum=off"  # whose transactions are nobody's here
+        options += " -c autovacuum=off"  # whose transactions would be counted, too
         options += f" -c unix_socket_directories={self._sockets}"
         self._run("pg_ctl", "--pgdata", self._data_dir, "--wait", "--log", self._data_dir / "log",
                   "--options", options, "start")  # fmt: skip
@@ -97,7 +98,7 @@ class Node:
         processes = [psutil.Process(self.pid), *psutil.Process(self.pid).children()]
         processes[0].kill()
         until(lambda: not any(_runs(process) for process in processes))
-        # Else the next start takes what is left of the process, which nobody has reaped, for one.
+        # The next start would take the process, which nobody has reaped, for one that runs.
         for lock in (self._data_dir / "postmaster.pid", *self._sockets.glob(".s.PGSQL.*.lock")):
             lock.unlink()
 
@@ -110,7 +111,7 @@ class Node:
         assert sql(self.url, "SELECT pg_promote()") == [(True,)]
 
     def count_transaction(self) -> int:
-        """Begin one that might write, and return its number; others have the numbers between."""
+        """Begin a transaction that gets a number, and return the number."""
         ((number,),) = sql(self.url, "SELECT pg_current_xact_id()::text::bigint")
         return int(number)
 

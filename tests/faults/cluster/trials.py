@@ -1,4 +1,4 @@
-"""What is done to the cluster under traffic: a row of the table each."""
+"""What is done to the cluster under traffic. Each trial is a row of the table."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -29,24 +29,24 @@ END_CONNECTIONS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'onerow'"
 )
 
-# Commits that the standby lacks. More may never come: who creates on the same page of an index as
-# one that waits conflicts with it, and begins again.
+# So many commits must be missing at the standby. More may never come, for a request that creates on
+# the same page of an index as one that waits conflicts with it, and begins again.
 UNREPLICATED = 4
 
-# What a service says of a former primary.
+# A service logs this of a former primary.
 REFUSED = "another server was promoted"
 
 
 @dataclass
 class Stage:
-    """A trial's means."""
+    """The cluster and its traffic, and what a trial does with them."""
 
     cluster: Cluster
     haproxy: HAProxy
     traffic: Traffic
-    going: list[Future[None]]  # the ends of traffic and pulse
-    share: int  # of the requests, for each of a trial's parts
-    disturbed: list[tuple[float, float]] = field(default_factory=list)  # from when to when
+    going: list[Future[None]]  # one is done when the traffic or the pulse has ended
+    share: int  # how many requests each part of a trial sees
+    disturbed: list[tuple[float, float]] = field(default_factory=list)  # each from and to
 
     def go_on(self) -> None:
         """Wait until one more share was answered."""
@@ -54,7 +54,7 @@ class Stage:
         self.wait(lambda: self.traffic.answered >= enough)
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        """Wait until this is so while the traffic goes on."""
+        """Wait until the condition holds. Raises what has ended the traffic meanwhile."""
         until(lambda: any(each.done() for each in self.going) or condition())
         for each in self.going:
             if each.done():
@@ -62,7 +62,7 @@ class Stage:
 
     @contextmanager
     def disturbing(self) -> Iterator[None]:
-        """Here connections may break, and callers be refused, until all hosts are up again."""
+        """Allow for connections that break and callers that fail, until all hosts are up again."""
         began = monotonic()
         yield
         self.wait(lambda: self.haproxy.up() == HOSTS)
@@ -87,7 +87,7 @@ def host_cut_off(stage: Stage) -> None:
 
 
 def failover(stage: Stage, take_away: Callable[[Node], None]) -> None:
-    """The standby is behind when the primary goes: it must not lack what was acknowledged."""
+    """Kill the primary while the standby is behind; it must not lack what was acknowledged."""
     cluster = stage.cluster
     primary = cluster.primary
     waiting = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
@@ -97,7 +97,7 @@ def failover(stage: Stage, take_away: Callable[[Node], None]) -> None:
         primary.host.lose_way_to(cluster.other.host)
         stage.wait(lambda: len(sql(primary.url, waiting)) >= UNREPLICATED)
         take_away(primary)
-        # Later the service cancels the wait, and what is on the primary alone is told to others.
+        # Later the service cancels the wait, and tells others what is on the primary alone.
         assert monotonic() - began < RETRY_DEADLINE, "too late for this trial"
         cluster.fail_over()
         stage.go_on()
@@ -105,10 +105,7 @@ def failover(stage: Stage, take_away: Callable[[Node], None]) -> None:
 
 
 def former_primary_back(stage: Stage, bring_back: Callable[[Node], None]) -> None:
-    """It would acknowledge what it is sent, and connections to the other one break.
-
-    Then it rejoins.
-    """
+    """Start the former primary, which would acknowledge what it is sent, and let it rejoin."""
     cluster = stage.cluster
     former = cluster.other
 
@@ -131,7 +128,7 @@ def former_primary_back(stage: Stage, bring_back: Callable[[Node], None]) -> Non
 
 
 def failover_to_asynchronous_standby(stage: Stage) -> None:
-    """The negative control, which must lose what was acknowledged."""
+    """Fail over to a standby that nobody waited for, which must lose what was acknowledged."""
     cluster = stage.cluster
     primary = cluster.primary
     primary.wait_for_standby(False)
@@ -148,7 +145,7 @@ class Trial(NamedTuple):
 
     name: str
     run: Callable[[Stage], None]
-    wait: float = RETRY_DEADLINE  # seconds, of a caller, at most
+    wait: float = RETRY_DEADLINE  # seconds that a caller may wait at most
 
 
 TRIALS = (
@@ -171,11 +168,11 @@ CONTROL = Trial("control: asynchronous standby promoted", failover_to_asynchrono
 
 @dataclass
 class Pulse:
-    """A row made every PULSE seconds, whether those before it were answered or not."""
+    """Makes a row every PULSE seconds, whether those before it were answered or not."""
 
     port: int
     over: bool = False
-    calls: list[Call] = field(default_factory=list)  # by their ends
+    calls: list[Call] = field(default_factory=list)  # in the order of their ends
 
     async def run(self) -> None:
         """Go on until `over`."""
@@ -194,13 +191,13 @@ class Pulse:
 
     @property
     def longest_gap(self) -> float:
-        """Seconds without an answer."""
+        """The longest time without an answer, in seconds."""
         ends = [call.end for call in self.calls if call.answered]
         return max(later - earlier for earlier, later in pairwise(ends))
 
 
 def judged(trial: Trial, cluster: Cluster, requests: int, seed: str) -> tuple[Verdict, list[str]]:
-    """Run the traffic, and the trial in its midst; return the row, and what was broken."""
+    """Run the trial in the midst of traffic; return the table's row, and what was broken."""
     with (
         balanced(cluster.services) as haproxy,
         traffic_to(haproxy.port, seed) as (traffic, pulse, going),
@@ -240,7 +237,7 @@ def judged(trial: Trial, cluster: Cluster, requests: int, seed: str) -> tuple[Ve
 
 @contextmanager
 def traffic_to(port: int, seed: str) -> Iterator[tuple[Traffic, Pulse, list[Future[None]]]]:
-    """Clients at work, and a pulse beside them, until the end of the block; and their ends."""
+    """Run clients and a pulse until the end of the block; yield both, and what tells their ends."""
     traffic, pulse = Traffic(port, seed), Pulse(port)
     with event_loop() as start:
         going = [start(traffic.run()), start(pulse.run())]
