@@ -31,9 +31,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db.embedded import database_url, unwind_on_signals
+from db.answers import open_inspection_pool
+from db.embedded import database_url
 from db.engine import discover
-from db.inspection import open_inspection_pool
 from db.pool import open_pool
 from db.refusal import is_refusal, is_taken_id
 from db.resources import FOLDER, RESOURCES, check_resources
@@ -41,16 +41,17 @@ from db.rows import Outcome, Retired, get_or_create, look_up, select
 from db.rows import delete as delete_row
 from db.schema import apply_schema
 from db.settings import read_settings, without_secrets
+from db.signals import unwind_on_signals
 from db.texts import say
 from db.transaction import Attempts, Unavailable, transact
 from db.watch import Watch
-from web import health, inspection, metrics, openapi, root
+from web import health, metrics, openapi, pages, root
 from web.browsers import OwnPages
 from web.check import arguments, check
-from web.connection import Limits
 from web.endpoint import Endpoint, endpoints, route
 from web.errors import ERROR_HANDLERS
 from web.health import check_ready
+from web.http_connection import Limits
 from web.log import log_to_stderr
 from web.metrics import Metrics
 from web.observation import Observe
@@ -266,7 +267,7 @@ app = Starlette(
         root.route(ENDPOINTS),
         *health.routes(list(RESOURCES)),
         openapi.route(ENDPOINTS, token=bool(settings.tokens)),
-        *inspection.ROUTES,
+        *pages.ROUTES,
         *metrics.ROUTES,
     ],
     middleware=[

@@ -11,13 +11,14 @@ from psycopg.conninfo import make_conninfo
 
 from db.adopt.command import add_arguments, adopt
 from db.doctor import command as doctor
-from db.embedded import database_url, unwind_on_signals
+from db.embedded import database_url
 from db.engine import ENGINES, POSTGRESQL, discover
 from db.psql import psql
 from db.resources import RESOURCES, check_resources
 from db.roles import roles
 from db.schema import apply_schema, init
 from db.settings import Settings, read_settings
+from db.signals import unwind_on_signals
 from db.texts import printable_lines, say
 from db.transaction import Unavailable
 from db.way_out.change import Refused, connect

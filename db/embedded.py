@@ -11,7 +11,6 @@ that file, too.
 import fcntl
 import os
 import shlex
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +47,7 @@ from db.programs import (
     server_user,
 )
 from db.settings import Settings
+from db.signals import signals_deferred
 
 # Seconds for which pg_ctl waits. After a kill -9 the server replays up to max_wal_size (1 GB) of
 # its write-ahead log before it takes connections.
@@ -93,25 +93,6 @@ LOGGING = {
     "log_autovacuum_min_duration": -1,
     "log_line_prefix": "%m [%p] %e ",
 }
-
-# The signals that end a process in order: Ctrl-C, kill's default, and the closing of the terminal.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def unwind_on_signals(end: BaseException | None = None) -> None:
-    """Make the SIGNALS raise `end`, or else SystemExit, so that `finally` blocks run.
-
-    uvicorn raises the signal again when it has shut down, and by its default action the process
-    would end there, without stopping the server.
-    """
-
-    def unwind(*_: object) -> None:
-        for signal_number in SIGNALS:
-            signal.signal(signal_number, signal.SIG_IGN)  # a second one would cut the cleanup short
-        raise end or SystemExit
-
-    for signal_number in SIGNALS:
-        signal.signal(signal_number, unwind)
 
 
 @contextmanager
@@ -180,16 +161,6 @@ def _turn(data_dir: Path) -> Iterator[int]:
         yield directory
     finally:
         os.close(directory)
-
-
-@contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Put off the SIGNALS until the block ends, so that none leaves a server half started."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

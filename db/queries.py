@@ -7,7 +7,7 @@ from db.engine import ENGINES
 from db.resources import RESOURCES, ROOT, SAMPLE
 from db.samples import sample
 
-# The questions of db.inspection, which come and go while the service runs.
+# The questions of db.answers, which come and go while the service runs.
 INSPECT = ROOT / "sql" / "inspect"
 
 # Scripts, and no statements.

@@ -13,8 +13,8 @@ from db.queries import QUERIES, one_line
 from db.resources import FOLDER, RESOURCES, ROOT
 from db.texts import say
 from db.way_out.change import (
-    Connection,
     Refused,
+    Session,
     ask,
     change,
     composed,
@@ -63,7 +63,7 @@ def init(url: str, names: Iterable[str], engine_name: str | None = None) -> None
             for_each(connection, names, partial(_make_lookup, connection))
 
 
-def _make_tables(connection: Connection, engine: Engine) -> None:
+def _make_tables(connection: Session, engine: Engine) -> None:
     """Make the table merged, and the sample's tables where the sample is served."""
     if not is_sample():
         if engine.folder:
@@ -80,7 +80,7 @@ def _make_tables(connection: Connection, engine: Engine) -> None:
         change(connection, ["merged"], [sql_of("way_out/merged_as_text")])
 
 
-def why_not_ours(connection: Connection) -> str | None:
+def why_not_ours(connection: Session) -> str | None:
     """Return what to do where the table merged is somebody else's, or None if it is merge's."""
     for table in ask(connection, "way_out/merged_others"):
         return (
@@ -91,14 +91,14 @@ def why_not_ours(connection: Connection) -> str | None:
     return None
 
 
-def _make(connection: Connection, tables: list[str], statements: bytes) -> None:
+def _make(connection: Session, tables: list[str], statements: bytes) -> None:
     # Two starts at once take turns, because CREATE TABLE IF NOT EXISTS fails where another session
     # is making that table. change() waits for the locks, because CREATE INDEX IF NOT EXISTS locks
     # the table even where the index is there.
     change(connection, tables, [sql_of("way_out/schema_turn"), statements])
 
 
-def _make_lookup(connection: Connection, name: str) -> None:
+def _make_lookup(connection: Session, name: str) -> None:
     """Build the lookup's index while writers go on, unless it is there as lookup.sql has it.
 
     Where the index of that name has another definition, it is renamed, so that it serves until the

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import core
 from psycopg.conninfo import make_conninfo
 
-from db.embedded import embedded_server, unwind_on_signals
+from db.embedded import embedded_server
 from db.engine import discover
 from db.pool import Pool, open_pool
 from db.schema import apply_schema
 from db.settings import Settings
+from db.signals import unwind_on_signals
 from tests.faults.server import Server
 from tests.proof import profiles as profiles  # registers Hypothesis' settings, and loads some
 from tests.support.pools import SECONDS, filled, nothing_left_behind

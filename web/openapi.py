@@ -17,7 +17,6 @@ from db.resources import Resource
 from web import root
 from web.endpoint import Endpoint
 from web.fields import example_of, schema_of, type_of
-from web.inspection import VALUE
 from web.operations import (
     CSV,
     HTML,
@@ -33,6 +32,7 @@ from web.operations import (
     ref,
     response,
 )
+from web.pages import VALUE
 from web.token import OPEN, is_page
 from web.traffic import KINDS
 from web.validation import as_sent

@@ -15,10 +15,10 @@ from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 from db.settings import SettingsError
-from web.connection import Connection
+from db.signals import SIGNALS
+from web.http_connection import HttpConnection
 
 # The signals that end the service: Ctrl-C, kill's default, and the closing of the terminal.
-ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 # Seconds within which a repeated signal counts as the same one, passed on by make or a supervisor.
 # A later one means: stop now.
@@ -66,7 +66,7 @@ def serve(
         host=host,
         port=port,
         workers=workers,
-        http=Connection,
+        http=HttpConnection,
         ws="none",
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=grace,
@@ -79,7 +79,7 @@ def serve(
     )
     sock = bound(host, port)
     # Accepted connections inherit the size. What the kernel does not keep, this process does, and
-    # web.connection limits that.
+    # web.http_connection limits that.
     sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
     sock.listen(config.backlog)
     listening(f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}")
@@ -130,7 +130,7 @@ class Supervisor(Multiprocess):
         self._signalled: list[float] = []  # when signals came, by monotonic()
         # For uvicorn SIGHUP means to restart the workers. Here it means that the terminal was
         # closed, and the service must not run on without one.
-        for number in ENDING:
+        for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, *_: object) -> None:
@@ -194,27 +194,27 @@ def end_in_order(drain: float) -> None:
         # uvicorn would log an error for each request that is cut short now.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         for connection in list(server.server_state.connections):
-            assert isinstance(connection, Connection)
+            assert isinstance(connection, HttpConnection)
             connection.transport.abort()
         server.force_exit = True
         end()
 
     def drain_connections() -> None:
         for connection in list(server.server_state.connections):
-            assert isinstance(connection, Connection)
+            assert isinstance(connection, HttpConnection)
             connection.drain()
 
     def on_signal(*_: object) -> None:
         nonlocal begun
-        if not Connection.draining:
-            Connection.draining = True
+        if not HttpConnection.draining:
+            HttpConnection.draining = True
             begun = monotonic()
             loop.call_soon_threadsafe(drain_connections)
             loop.call_soon_threadsafe(loop.call_later, drain, end)
         elif parent is None and monotonic() - begun > SAME_SIGNAL:
             loop.call_soon_threadsafe(end_at_once)
 
-    for number in ENDING:
+    for number in SIGNALS:
         signal.signal(number, on_signal)
 
     def orphaned() -> None:
@@ -228,4 +228,4 @@ def end_in_order(drain: float) -> None:
 
 def is_draining() -> bool:
     """Tell whether this process has had a signal to end."""
-    return Connection.draining
+    return HttpConnection.draining

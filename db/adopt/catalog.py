@@ -19,7 +19,7 @@ from db.adopt.table import Column, Condition, Part, Reference, Table, replaced, 
 from db.connection import Row
 from db.header import KINDS, UNSENT, quoted
 from db.queries import flat
-from db.way_out.change import Connection, Refused, ask
+from db.way_out.change import Refused, Session, ask
 from db.way_out.kind import NAMES
 
 # Names that no column but the primary key can have, with the reason.
@@ -41,7 +41,7 @@ _STRICT = r"(?:lower|upper|btrim)\({}(?:::text)?\)"
 
 
 def read_table(
-    connection: Connection, given: str, key: str, where: str | None, name: str | None = None
+    connection: Session, given: str, key: str, where: str | None, name: str | None = None
 ) -> Table:
     """Read a table from the catalog, with its key and condition.
 
@@ -82,7 +82,7 @@ def is_plain(table: str) -> bool:
     return table not in COMMON_TABLES and not table.endswith("_kept")
 
 
-def oid_of(connection: Connection, given: str) -> int | None:
+def oid_of(connection: Session, given: str) -> int | None:
     """Return the oid of the table with this name, or None if there is none."""
     try:
         oid: int = _found(connection, given)["oid"]
@@ -91,7 +91,7 @@ def oid_of(connection: Connection, given: str) -> int | None:
     return oid
 
 
-def _found(connection: Connection, given: str) -> Row:
+def _found(connection: Session, given: str) -> Row:
     """Return the row of adopt/table.sql for a name, tried as SQL reads it and then in quotes."""
     for name in (given, '"{}"'.format(given.replace('"', '""'))):
         try:
@@ -176,7 +176,7 @@ def _check_key(parts: list[Part], id_: Column) -> None:
 class Understood:
     """An empty temporary table with the columns of another, on which PostgreSQL parses texts."""
 
-    def __init__(self, connection: Connection, table: str, columns: list[Column]) -> None:
+    def __init__(self, connection: Session, table: str, columns: list[Column]) -> None:
         """Make the temporary table, in a transaction that the caller rolls back."""
         self.connection = connection
         nonce = f"onerow_{token_hex(8)}"
@@ -306,7 +306,7 @@ def _put(expression: str, mark: str, column: str) -> str:
     return replaced(expression, {mark: column})
 
 
-def read_references(connection: Connection, table: Table, known: list[Table]) -> None:
+def read_references(connection: Session, table: Table, known: list[Table]) -> None:
     """Add the foreign keys that refer to a table, and note those that merge cannot follow.
 
     `known` has the tables that have resources.
@@ -322,9 +322,7 @@ def read_references(connection: Connection, table: Table, known: list[Table]) ->
                 table.references.append(reference)
 
 
-def _reference(
-    connection: Connection, row: Row, table: Table, known: list[Table]
-) -> Reference | str:
+def _reference(connection: Session, row: Row, table: Table, known: list[Table]) -> Reference | str:
     """Return the reference of a foreign key, or why merge cannot follow it."""
     if len(row["columns"]) > 1:
         return "merge refuses a foreign key of several columns"

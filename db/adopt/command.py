@@ -27,7 +27,7 @@ from db.resources import FOLDER, NAME, REQUESTS, RESERVED, Resource, file_of, re
 from db.session import MEANING, SET_CONFIG, parameters
 from db.settings import Settings
 from db.texts import say
-from db.way_out.change import Connection, Refused, ask, patient
+from db.way_out.change import Refused, Session, ask, patient
 from db.way_out.kind import why_not_ordinary
 
 # The file that has the command and the checksums, in the form of sha256sum.
@@ -112,7 +112,7 @@ def adopt(
     return well
 
 
-def _connect(url: str) -> Connection:
+def _connect(url: str) -> Session:
     """Connect, and keep the role's own search_path, by which the table's name is meant."""
     connection = psycopg.connect(
         patient(url, "adopt"), autocommit=True, cursor_factory=RawCursor, row_factory=dict_row
@@ -121,7 +121,7 @@ def _connect(url: str) -> Connection:
     return connection
 
 
-def _read(connection: Connection, given: argparse.Namespace) -> Table:
+def _read(connection: Session, given: argparse.Namespace) -> Table:
     texts = (given.table, given.key, given.where, given.name, given.attributes)
     try:
         "".join(text or "" for text in texts).encode()
@@ -136,7 +136,7 @@ def _read(connection: Connection, given: argparse.Namespace) -> Table:
 
 
 def _check_others(
-    connection: Connection,
+    connection: Session,
     table: Table,
     given: argparse.Namespace,
     resources: Path,
@@ -276,7 +276,7 @@ def _content(file: Path) -> bytes | None:
 
 
 def _refusals(
-    connection: Connection, folder: Path, files: dict[str, str], edited: list[str]
+    connection: Session, folder: Path, files: dict[str, str], edited: list[str]
 ) -> list[str]:
     """Return why the service would not start with the new files, or PostgreSQL refuses them.
 
@@ -338,7 +338,7 @@ def _sum(content: bytes) -> str:
 # The report.
 
 
-def _report(connection: Connection, table: Table, folder: Path) -> bool:
+def _report(connection: Session, table: Table, folder: Path) -> bool:
     """Say what was found, and return whether PostgreSQL takes all files."""
     for note in table.notes:
         say(f"{table.name}: {note}.")
@@ -360,7 +360,7 @@ def _report(connection: Connection, table: Table, folder: Path) -> bool:
     return not faults
 
 
-def _faults(connection: Connection, resource: Resource) -> Iterator[str]:
+def _faults(connection: Session, resource: Resource) -> Iterator[str]:
     """Yield which files PostgreSQL refuses, and which headers differ from what it says."""
     with connection.transaction(force_rollback=True):
         if not ask(connection, "adopt/table", "merged"):

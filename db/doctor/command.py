@@ -22,7 +22,7 @@ from db.resources import RESOURCES, Resource
 from db.schema import is_sample, why_not_ours
 from db.session import TABLES, conninfo, pin, service_settings
 from db.settings import INSPECTION_POOL_SIZE, Settings
-from db.way_out.change import Connection, Refused, ask
+from db.way_out.change import Refused, Session, ask
 from db.way_out.enforce import is_alike
 from db.way_out.guard import guard_status
 from db.way_out.kind import why_not_ordinary
@@ -46,7 +46,7 @@ def examine(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> b
 
 
 @contextmanager
-def session(settings: Settings) -> Iterator[Connection]:
+def session(settings: Settings) -> Iterator[Session]:
     """Connect as the service does, but also to a standby. Raises psycopg.Error."""
     with _connect(conninfo(settings)) as connection:
         # Where a policy hides rows, a line says so. With row_security off, as in the service, the
@@ -87,7 +87,7 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
         yield _predicate_locks(server)
 
 
-def _connect(url: str) -> Connection:
+def _connect(url: str) -> Session:
     try:
         return psycopg.connect(url, autocommit=True, cursor_factory=RawCursor, row_factory=dict_row)
     except psycopg.OperationalError:
@@ -129,7 +129,7 @@ def _durable(server: Row) -> Check:
     return Check(OK, "durability", "a commit is on disk")
 
 
-def of_resource(connection: Connection, resource: Resource) -> Iterator[Check]:
+def of_resource(connection: Session, resource: Resource) -> Iterator[Check]:
     """Yield what is wrong with a resource's table and files, or one line that says ok."""
     name, table = resource.name, resource.table
     # A column that the header calls `or NULL` is meant to be nullable.
@@ -152,7 +152,7 @@ def of_resource(connection: Connection, resource: Resource) -> Iterator[Check]:
     yield from lines or [Check(OK, name, "columns and rights")]
 
 
-def _merged(connection: Connection) -> Iterator[Check]:
+def _merged(connection: Session) -> Iterator[Check]:
     """Yield what is wrong with the table merged, or one line that says ok."""
     needless = _needless(NEEDED_ON_MERGED)
     found = ask(connection, "way_out/doctor/table", "merged", NEEDED_ON_MERGED, needless, [])
@@ -172,7 +172,7 @@ def _needless(needed: list[str]) -> list[str]:
     return [right for right in RIGHTS if right not in needed]
 
 
-def _types(connection: Connection, resource: Resource) -> Iterator[Check]:
+def _types(connection: Session, resource: Resource) -> Iterator[Check]:
     types = {field.name: field.type for field in resource.key}
     for column in ask(connection, "way_out/doctor/key_types", resource.table, list(types)):
         # A lookup by citext compares without case, just as a constraint on the column does.
@@ -181,7 +181,7 @@ def _types(connection: Connection, resource: Resource) -> Iterator[Check]:
             yield Check(FAIL, resource.name, detail)
 
 
-def _kind(connection: Connection, resource: Resource) -> Iterator[Check]:
+def _kind(connection: Session, resource: Resource) -> Iterator[Check]:
     (kind,) = ask(connection, "way_out/kind", resource.table)
     reason = why_not_ordinary(resource.table, kind)
     if kind["kind"] == "f":
@@ -234,7 +234,7 @@ def _wrong_indexes(name: str, wanted: Row, index: Row | None, others: list[Row])
     return None
 
 
-def _unique(connection: Connection, resource: Resource) -> Check:
+def _unique(connection: Session, resource: Resource) -> Check:
     name = f"{resource.name}_key"
     subject = f"{resource.name} key"
     index, others = indexes(connection, resource, "key")
@@ -274,7 +274,7 @@ def _unique(connection: Connection, resource: Resource) -> Check:
     )
 
 
-def _key_changes(connection: Connection, resource: Resource) -> Iterator[Check]:
+def _key_changes(connection: Session, resource: Resource) -> Iterator[Check]:
     """Yield each foreign key whose ON DELETE or ON UPDATE changes keys, which may double one.
 
     The service itself deletes parents, so that ON DELETE is a failure. It updates none, so that ON
@@ -297,7 +297,7 @@ def _key_changes(connection: Connection, resource: Resource) -> Iterator[Check]:
                 )
 
 
-def _foreign_keys(connection: Connection, resource: Resource) -> Iterator[Check]:
+def _foreign_keys(connection: Session, resource: Resource) -> Iterator[Check]:
     name = resource.name
     foreign_keys = ask(connection, "way_out/foreign_keys", *held_against(resource))
     for column in [key["reference"] for key in foreign_keys if key["referring"] is None]:
@@ -312,7 +312,7 @@ def _foreign_keys(connection: Connection, resource: Resource) -> Iterator[Check]
         )
 
 
-def _triggers(connection: Connection, resource: Resource) -> Iterator[Check]:
+def _triggers(connection: Session, resource: Resource) -> Iterator[Check]:
     found = ask(connection, "way_out/doctor/statement_triggers", resource.table)
     if names := [row["name"] for row in found]:
         yield Check(
@@ -344,7 +344,7 @@ def _role(server: Row) -> Check:
     return Check(OK, "role", f"{server['role']} has no powers over the server")
 
 
-def _creators(connection: Connection) -> Check:
+def _creators(connection: Session) -> Check:
     found = ask(connection, "way_out/doctor/creators", TABLES)
     if not found:
         return Check(OK, "schemas", "nobody else may create there")

@@ -9,7 +9,7 @@ from db.connection import Row
 from db.header import IDENTIFIER
 from db.queries import one_line
 from db.resources import Resource
-from db.way_out.change import Connection, Refused, ask, composed, sql_of
+from db.way_out.change import Refused, Session, ask, composed, sql_of
 
 # The statement of an index file, in parts, so that it can be run on another table.
 _INDEX = re.compile(
@@ -21,7 +21,7 @@ _INDEX = re.compile(
 READ_WRITE = b"SET TRANSACTION READ WRITE"
 
 
-def made_by(connection: Connection, resource: Resource, file: str) -> Row:
+def made_by(connection: Session, resource: Resource, file: str) -> Row:
     """Return the index that a file would make, as sql/way_out/index.sql describes it.
 
     The index is made on an empty temporary table with the same columns, and rolled back, because
@@ -46,9 +46,7 @@ def made_by(connection: Connection, resource: Resource, file: str) -> Row:
     return made
 
 
-def indexes(
-    connection: Connection, resource: Resource, suffix: str
-) -> tuple[Row | None, list[Row]]:
+def indexes(connection: Session, resource: Resource, suffix: str) -> tuple[Row | None, list[Row]]:
     """Return the index named after the resource with this ending, and the table's other ones."""
     name = f"{resource.name}_{suffix}"
     named, others = None, []

@@ -10,13 +10,13 @@ from db.doctor.check import ADVICE, FAIL, OK, Check
 from db.doctor.definition import indexes
 from db.queries import QUERIES, explained, one_line
 from db.resources import Resource
-from db.way_out.change import Connection, ask
+from db.way_out.change import Session, ask
 from db.way_out.kind import some
 
 JSON = b"(FORMAT JSON)"
 
 
-def lookup(connection: Connection, resource: Resource) -> Iterator[Check]:
+def lookup(connection: Session, resource: Resource) -> Iterator[Check]:
     """Yield what is wrong with the lookup's index, on partitions and children too, or ok."""
     subject = f"{resource.name} lookup"
     build = build_lookup(resource)

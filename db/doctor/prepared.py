@@ -8,12 +8,12 @@ from db.doctor.check import ADVICE, FAIL, Check
 from db.header import Field, File
 from db.queries import shown
 from db.resources import REQUESTS, Resource
-from db.way_out.change import Connection, ask
+from db.way_out.change import Session, ask
 
 STATEMENT = b""  # the unnamed statement, which the next one replaces
 
 
-def checks(connection: Connection, resource: Resource) -> Iterator[Check]:
+def checks(connection: Session, resource: Resource) -> Iterator[Check]:
     """Yield what is wrong with the files of requests, with the path, and the line of a header."""
     for name in sorted(REQUESTS):
         file = resource.files[name]
@@ -26,7 +26,7 @@ def checks(connection: Connection, resource: Resource) -> Iterator[Check]:
         yield from found
 
 
-def way_out(connection: Connection, resource: Resource) -> Iterator[Check]:
+def way_out(connection: Session, resource: Resource) -> Iterator[Check]:
     """Yield which of the other files PostgreSQL refuses."""
     for name, file in resource.files.items():
         if name in REQUESTS:
@@ -37,14 +37,14 @@ def way_out(connection: Connection, resource: Resource) -> Iterator[Check]:
             yield Check(ADVICE, f"{resource.name} way out", f"{shown(file.path)}: {message}")
 
 
-def refusal(connection: Connection, statement: bytes) -> str | None:
+def refusal(connection: Session, statement: bytes) -> str | None:
     """Return why PostgreSQL does not prepare a statement, or None if it does."""
     result = connection.pgconn.prepare(STATEMENT, statement)
     message = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY)
     return message.decode() if message else None
 
 
-def _header(connection: Connection, subject: str, name: str, file: File) -> Iterator[Check]:
+def _header(connection: Session, subject: str, name: str, file: File) -> Iterator[Check]:
     """Yield how the header differs from the statement, which has just been prepared."""
     prepared = connection.pgconn.describe_prepared(STATEMENT)
     if prepared.nparams != len(file.parameters):
@@ -73,7 +73,7 @@ def _header(connection: Connection, subject: str, name: str, file: File) -> Iter
 
 
 def _others(
-    connection: Connection, fields: tuple[Field, ...], types: list[int]
+    connection: Session, fields: tuple[Field, ...], types: list[int]
 ) -> list[tuple[int, str]]:
     """Return the number, from 1, and the true type of each field whose header has another type."""
     rows = ask(connection, "way_out/doctor/types", types, [field.type for field in fields])

@@ -19,7 +19,7 @@ from db.refusal import is_refusal
 from db.resources import RESOURCES, Resource, parents
 from db.samples import NONE, draw, kinds_of_keys
 from db.transaction import KeyNotStored, LateInsert, meaning_of
-from db.way_out.change import Connection, ask
+from db.way_out.change import Session, ask
 
 # Seconds after its transaction's begin within which an insert must come. insert.sql has the same.
 INSERT_AGE = 0.05
@@ -55,7 +55,7 @@ class Trouble(Exception):
         self.level = level
 
 
-def trial(connection: Connection, resource: Resource) -> Iterator[Check]:
+def trial(connection: Session, resource: Resource) -> Iterator[Check]:
     """Insert keys of several kinds, look them up, and yield a line for each outcome."""
     subject = f"{resource.name} trial"
     connection.adapters.register_dumper(int, Int8Dumper)  # as on the service's connections
@@ -87,7 +87,7 @@ def _primary(error: psycopg.Error) -> str:
     return error.diag.message_primary or str(error).partition("\n")[0]
 
 
-def _try(connection: Connection, resource: Resource, kind: str) -> None:
+def _try(connection: Session, resource: Resource, kind: str) -> None:
     """Insert one key and look it up. Raises Trouble or psycopg.Error."""
     for attempt in range(ATTEMPTS):
         try:
@@ -128,7 +128,7 @@ def _differs(row: Row, key: Row) -> bool:
     return any(row.get(column, value) != value for column, value in key.items())
 
 
-def _insert(connection: Connection, resource: Resource, kind: str) -> Tried:
+def _insert(connection: Session, resource: Resource, kind: str) -> Tried:
     """Insert one key in a transaction, and look it up."""
     start = [(BEGIN, ())]
     values = _values(connection, resource, kind, start)
@@ -143,7 +143,7 @@ def _insert(connection: Connection, resource: Resource, kind: str) -> Tried:
 
 
 def _values(
-    connection: Connection, resource: Resource, kind: str, start: list[Statement]
+    connection: Session, resource: Resource, kind: str, start: list[Statement]
 ) -> tuple[Any, ...]:
     """Return the parameters of insert.sql, with a key of this kind.
 
@@ -171,7 +171,7 @@ def _values(
     return tuple(values)
 
 
-def _parent(connection: Connection, resource: Resource, start: list[Statement]) -> Any:
+def _parent(connection: Session, resource: Resource, start: list[Statement]) -> Any:
     """Return the id of a row of a parent, or make a row, behind the statements in `start`.
 
     Raises LateInsert if that insert came too late.
@@ -187,7 +187,7 @@ def _parent(connection: Connection, resource: Resource, start: list[Statement]) 
     return row["id"]
 
 
-def _first(connection: Connection, resource: Resource) -> Row | None:
+def _first(connection: Session, resource: Resource) -> Row | None:
     """Return the row with the lowest id, or None if the table is empty."""
     parameters = (None, 1, *(None for _ in resource.filters))
     (row,) = _send(connection, [(QUERIES[f"{resource.name}/list"], parameters)])
@@ -200,7 +200,7 @@ def _age(row: Row | None) -> float:
     return age
 
 
-def _send(connection: Connection, statements: list[Statement]) -> list[Row | None]:
+def _send(connection: Session, statements: list[Statement]) -> list[Row | None]:
     """Send statements at once, and return the first row of each. Raises psycopg.Error.
 
     They are sent at once because an insert must come soon after BEGIN.

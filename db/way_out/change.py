@@ -17,7 +17,7 @@ from db.queries import QUERIES
 from db.session import MEANING, pin
 from db.texts import say
 
-Connection = psycopg.Connection[DictRow]
+Session = psycopg.Connection[DictRow]
 
 # Milliseconds for which a change waits for its locks: at the first try, and at most. All writers of
 # the table queue behind a waiting change, and a request gives up after 2,500. So the tries are
@@ -50,7 +50,7 @@ def patient(url: str, name: str) -> str:
     )
 
 
-def connect(url: str, name: str) -> Connection:
+def connect(url: str, name: str) -> Session:
     """Connect for a command, in autocommit, with the settings of db.session.
 
     Raises psycopg.Error.
@@ -71,7 +71,7 @@ def sql_of(query: str) -> bytes:
     return QUERIES[query]
 
 
-def ask(connection: Connection, query: str, *parameters: object) -> list[Row]:
+def ask(connection: Session, query: str, *parameters: object) -> list[Row]:
     """Run one SQL file, as "way_out/kind", and return its rows.
 
     Raises Refused if there is no such file, or psycopg.Error.
@@ -80,7 +80,7 @@ def ask(connection: Connection, query: str, *parameters: object) -> list[Row]:
     return cursor.fetchall() if cursor.description else []
 
 
-def composed(connection: Connection, query: str, *parameters: object) -> bytes | None:
+def composed(connection: Session, query: str, *parameters: object) -> bytes | None:
     """Return the statement that an SQL file returns, or None if it returns none.
 
     In PostgreSQL no parameter can stand for a name, so the file puts the statement together, and
@@ -91,13 +91,13 @@ def composed(connection: Connection, query: str, *parameters: object) -> bytes |
     return statement.encode() if statement else None
 
 
-def drop_index(connection: Connection, table: str, name: str) -> None:
+def drop_index(connection: Session, table: str, name: str) -> None:
     """Drop an index of a table while writers go on, if there is one of this name."""
     if statement := composed(connection, "way_out/drop_index", table, name):
         connection.execute(statement)
 
 
-def change(connection: Connection, tables: Sequence[str], statements: Sequence[bytes]) -> None:
+def change(connection: Session, tables: Sequence[str], statements: Sequence[bytes]) -> None:
     """Run statements that change tables, in one transaction, which is tried until it has its locks.
 
     Raises Refused, which names the sessions that hold a lock, after CHANGE_DEADLINE.
@@ -120,7 +120,7 @@ def change(connection: Connection, tables: Sequence[str], statements: Sequence[b
         sleep(random.uniform(0.5, 1) * timeout / 1000)  # the writers that queued go on meanwhile
 
 
-def for_each(connection: Connection, names: Iterable[str], work: Callable[[str], object]) -> None:
+def for_each(connection: Session, names: Iterable[str], work: Callable[[str], object]) -> None:
     """Do the work for each resource, and at the end raise Refused if it failed for some."""
     failed = []
     for name in names:
@@ -134,7 +134,7 @@ def for_each(connection: Connection, names: Iterable[str], work: Callable[[str],
         raise Refused("\n".join(failed))
 
 
-def wait_for_turn(connection: Connection) -> None:
+def wait_for_turn(connection: Session) -> None:
     """Wait until no other init, guard or enforce runs.
 
     After a kill -9 of such a command its session may still be building an index.

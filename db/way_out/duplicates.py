@@ -13,7 +13,7 @@ from psycopg import RawServerCursor
 from db.connection import Row
 from db.resources import RESOURCES, Resource
 from db.texts import inert, say
-from db.way_out.change import Connection, ask, for_each, sql_of
+from db.way_out.change import Session, ask, for_each, sql_of
 from db.way_out.references import held_against
 
 # How many keys the report shows as a table. CSV and JSON have all of them.
@@ -24,7 +24,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def duplicates(connection: Connection, name: str) -> Iterator[Row]:
+def duplicates(connection: Session, name: str) -> Iterator[Row]:
     """Yield the keys that several rows share, those with the most rows first, in bounded memory."""
     # WITH HOLD lets the server keep the rows, on disk if there are many, without an open
     # transaction.
@@ -33,7 +33,7 @@ def duplicates(connection: Connection, name: str) -> Iterator[Row]:
         yield from cursor
 
 
-def report(connection: Connection, form: str, names: Iterable[str] = RESOURCES) -> bool:
+def report(connection: Session, form: str, names: Iterable[str] = RESOURCES) -> bool:
     """Print the duplicates as "table", "csv" or "json", and return whether there are none.
 
     Raises Refused, which names the resources whose report failed.
@@ -64,7 +64,7 @@ def report(connection: Connection, form: str, names: Iterable[str] = RESOURCES) 
     return not found
 
 
-def _print_table(connection: Connection, resource: Resource) -> bool:
+def _print_table(connection: Session, resource: Resource) -> bool:
     rows = duplicates(connection, resource.name)
     first = next(rows, None)
     if first is None:

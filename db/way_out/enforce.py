@@ -10,8 +10,8 @@ from db.doctor.definition import indexes, made_by
 from db.resources import RESOURCES, Resource
 from db.texts import say
 from db.way_out.change import (
-    Connection,
     Refused,
+    Session,
     ask,
     change,
     drop_index,
@@ -24,7 +24,7 @@ from db.way_out.guard import guard, refuse_others_objects
 from db.way_out.kind import refuse_relatives
 
 
-def enforce(connection: Connection, names: Iterable[str] = RESOURCES) -> None:
+def enforce(connection: Session, names: Iterable[str] = RESOURCES) -> None:
     """Make each key unique and drop its guard.
 
     Raises Refused, which names the resources whose guard is as it was.
@@ -42,7 +42,7 @@ def enforce(connection: Connection, names: Iterable[str] = RESOURCES) -> None:
     for_each(connection, names, enforce_one)
 
 
-def refuse_duplicates(connection: Connection, resource: str) -> None:
+def refuse_duplicates(connection: Session, resource: str) -> None:
     """Raise Refused, which names some keys, if several rows share a key."""
     rows = duplicates(connection, resource)
     some = list(islice(rows, 3))
@@ -54,7 +54,7 @@ def refuse_duplicates(connection: Connection, resource: str) -> None:
         )
 
 
-def make_unique(connection: Connection, resource: Resource) -> None:
+def make_unique(connection: Session, resource: Resource) -> None:
     """Build the unique index unless it is there, and make it a constraint if it can be one.
 
     Raises Refused if there are duplicates or the name is another index's, or psycopg.Error.
@@ -84,13 +84,13 @@ def make_unique(connection: Connection, resource: Resource) -> None:
     say(f"{name} is a constraint of {resource.table}.")
 
 
-def refuse_enforced(connection: Connection, resource: Resource) -> None:
+def refuse_enforced(connection: Session, resource: Resource) -> None:
     """Raise Refused if there is the key's constraint, which would refuse what undo puts back."""
     if key_index(connection, resource):
         raise Refused(f"{resource.name}_key refuses duplicates: drop that constraint first")
 
 
-def key_index(connection: Connection, resource: Resource) -> Row | None:
+def key_index(connection: Session, resource: Resource) -> Row | None:
     """Return the unique index with the key's name, or None.
 
     Raises Refused if the index of that name is one of something else.

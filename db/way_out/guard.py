@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from db.resources import RESOURCES, Resource
 from db.texts import say
-from db.way_out.change import Connection, Refused, ask, change, for_each, sql_of, wait_for_turn
+from db.way_out.change import Refused, Session, ask, change, for_each, sql_of, wait_for_turn
 from db.way_out.kind import refuse_relatives
 
 # The files of each action, in order. guard_search_path comes first, because it lets the guard's
@@ -22,7 +22,7 @@ GUARD_ON = (
 )
 
 
-def refuse_others_objects(connection: Connection, resource: Resource) -> None:
+def refuse_others_objects(connection: Session, resource: Resource) -> None:
     """Raise Refused if dropping the guard would drop a table or a function of somebody else's."""
     others = ask(connection, "way_out/guard_others", resource.table, resource.name)
     if others:
@@ -32,7 +32,7 @@ def refuse_others_objects(connection: Connection, resource: Resource) -> None:
         )
 
 
-def guard_status(connection: Connection, resource: Resource) -> str:
+def guard_status(connection: Session, resource: Resource) -> str:
     """Return "on", "off", or "incomplete" if a part of the guard is missing or disabled."""
     status: str = ask(connection, "way_out/guard_status", resource.table, resource.name)[0][
         "status"
@@ -40,13 +40,13 @@ def guard_status(connection: Connection, resource: Resource) -> str:
     return status
 
 
-def refuse_guarded(connection: Connection, resource: Resource) -> None:
+def refuse_guarded(connection: Session, resource: Resource) -> None:
     """Raise Refused if there is a guard, which would refuse the rows that undo puts back."""
     if guard_status(connection, resource) != "off":
         raise Refused("the guard refuses duplicates: run `python -m db guard off` first")
 
 
-def guard(connection: Connection, action: str, names: Iterable[str] = RESOURCES) -> bool:
+def guard(connection: Session, action: str, names: Iterable[str] = RESOURCES) -> bool:
     """Turn guards on or off, or only ask for their status, and print the status of each.
 
     `action` is "on", "off" or "status". Returns whether all are as asked for; "status" asks for on.

@@ -5,7 +5,7 @@ merge, guard and enforce are right for ordinary tables only; check_ordinary() sa
 
 from db.connection import Row
 from db.resources import Resource
-from db.way_out.change import Connection, Refused, ask
+from db.way_out.change import Refused, Session, ask
 
 NAMES = {
     "p": "a partitioned table",
@@ -69,6 +69,6 @@ def check_referring(table: str, kinds: list[Row]) -> None:
             )
 
 
-def refuse_relatives(connection: Connection, resource: Resource) -> None:
+def refuse_relatives(connection: Session, resource: Resource) -> None:
     """Raise Refused unless the resource's table is an ordinary one."""
     check_ordinary(resource.table, ask(connection, "way_out/kind", resource.table))

@@ -39,11 +39,11 @@ from db.way_out.moves import (
     Item,
     Tally,
     Unmergeable,
-    ask,
     children,
     family,
     merge_rows,
     restore,
+    rows_of,
     tables,
 )
 from db.way_out.references import check_references, held_against
@@ -98,7 +98,7 @@ class Run:
     seconds: float  # for one transaction
 
 
-def plan(connection: change.Connection, names: Iterable[str] = RESOURCES) -> None:
+def plan(connection: change.Session, names: Iterable[str] = RESOURCES) -> None:
     """Print what merge would do. Raises Refused."""
 
     def tell(name: str) -> None:
@@ -195,7 +195,7 @@ async def undo(
     return refused
 
 
-def _check(connection: change.Connection, name: str) -> None:
+def _check(connection: change.Session, name: str) -> None:
     """Raise Refused unless rows of a resource can be merged without a loss."""
     _check_tables(connection, family(name))
     for resource in family(name):
@@ -205,7 +205,7 @@ def _check(connection: change.Connection, name: str) -> None:
             _check_keys(connection, resource, reference)
 
 
-def _check_keys(connection: change.Connection, resource: Resource, reference: str) -> None:
+def _check_keys(connection: change.Session, resource: Resource, reference: str) -> None:
     """Raise Refused if rows that refer to this resource would share a key that nothing merges."""
     table = table_of(reference)
     column = names_of(reference)[-1]
@@ -231,7 +231,7 @@ def _check_keys(connection: change.Connection, resource: Resource, reference: st
     )
 
 
-def _check_tables(connection: change.Connection, resources: list[Resource]) -> None:
+def _check_tables(connection: change.Session, resources: list[Resource]) -> None:
     """Raise Refused unless rows can be moved out of these tables, and back, whole."""
     for resource in resources:
         refuse_relatives(connection, resource)
@@ -240,7 +240,7 @@ def _check_tables(connection: change.Connection, resources: list[Resource]) -> N
             check_referring(table, change.ask(connection, "way_out/kind", table))
 
 
-def _locks(connection: change.Connection, resources: list[Resource]) -> Row:
+def _locks(connection: change.Session, resources: list[Resource]) -> Row:
     return change.ask(connection, "way_out/lock", tables(resources))[0]
 
 
@@ -343,7 +343,7 @@ async def _check_guarded(connection: Connection, name: str) -> None:
     """
     if children(RESOURCES[name]):
         for each in family(name):
-            status = await ask(connection, "way_out/guard_status", each.table, each.name)
+            status = await rows_of(connection, "way_out/guard_status", each.table, each.name)
             if status[0]["status"] != "on":
                 raise WritersGoOn
 
@@ -365,9 +365,9 @@ async def merge_keys(connection: Connection, items: list[Item]) -> Tally:
     """
     name = items[0][0]
     for each in family(name):
-        foreign_keys = await ask(connection, "way_out/foreign_keys", *held_against(each))
+        foreign_keys = await rows_of(connection, "way_out/foreign_keys", *held_against(each))
         check_references(each, foreign_keys)
-    rows = await ask(connection, f"{name}/surplus", [id_ for _, id_ in items])
+    rows = await rows_of(connection, f"{name}/surplus", [id_ for _, id_ in items])
     tally = Tally()
     pairs = [(row["id"], row["kept"]) for row in rows]
     await merge_rows(connection, RESOURCES[name], pairs, tally)

@@ -84,7 +84,7 @@ async def merge_rows(
         raise Unmergeable("rows refer to each other in a circle")
     # The rows that stay are locked, because serializable transactions alone do not keep every
     # writer from deleting one. Rows that were merged into a deleted row would be lost.
-    if len(await ask(connection, f"{name}/keep", list(set(kept)))) < len(set(kept)):
+    if len(await rows_of(connection, f"{name}/keep", list(set(kept)))) < len(set(kept)):
         raise Unmergeable("the row that would stay cannot be locked: a policy may hide it")
     pointed: dict[str, dict[str, list[str]]] = {}
     sharing = children(resource)
@@ -93,16 +93,16 @@ async def merge_rows(
         # The children that will share a key are merged before they are pointed at one row, because
         # the guard, if it is on, refuses a second row for a key.
         if child := sharing.get(reference):
-            rows = await ask(connection, f"{folder}/collisions", ids, kept)
+            rows = await rows_of(connection, f"{folder}/collisions", ids, kept)
             colliding = [(row["id"], row["kept"]) for row in rows]
             await merge_rows(connection, child, colliding, tally, under_way | going)
-        for row in await ask(connection, f"{folder}/repoint", ids, kept):
+        for row in await rows_of(connection, f"{folder}/repoint", ids, kept):
             pointed.setdefault(as_text(row["id"]), {})[reference] = row["moved"]
         # If a trigger or a policy has kept a row from being pointed at the new one, ON DELETE
         # CASCADE would delete that row.
-        if await ask(connection, f"{folder}/left", ids):
+        if await rows_of(connection, f"{folder}/left", ids):
             raise Unmergeable(f"{reference} still refers to it")
-    removed = await ask(connection, f"{name}/remove", ids, kept, Jsonb(pointed))
+    removed = await rows_of(connection, f"{name}/remove", ids, kept, Jsonb(pointed))
     if len(removed) < len(ids):
         raise Unmergeable("a trigger, a rule or a policy kept a row from being deleted")
     if not all(row["whole"] for row in removed):
@@ -117,7 +117,7 @@ async def restore(connection: Connection, items: list[Item]) -> Tally:
     """
     tally = Tally()
     for resource, id_ in items:
-        for row in await ask(connection, f"{resource}/restore", as_text(id_)):
+        for row in await rows_of(connection, f"{resource}/restore", as_text(id_)):
             if row["changed"]:
                 raise Unmergeable(f"{', '.join(row['changed'])} would not be as before")
             tally.rows[resource] += 1
@@ -126,7 +126,7 @@ async def restore(connection: Connection, items: list[Item]) -> Tally:
                 if query not in QUERIES:
                     raise Unmergeable(f"there is no {query}.sql")
                 texts = [as_text(each) for each in ids]
-                back = await ask(connection, query, as_text(id_), as_text(row["kept"]), texts)
+                back = await rows_of(connection, query, as_text(id_), as_text(row["kept"]), texts)
                 if len(back) < len(ids):
                     tally.notes.append(
                         f"{resource} {id_} is back, but {len(ids) - len(back)} of the {len(ids)}"
@@ -140,7 +140,7 @@ def as_text(id_: Id) -> str:
     return str(id_).lower() if isinstance(id_, bool) else str(id_)
 
 
-async def ask(connection: Connection, query: str, *parameters: object) -> list[Row]:
+async def rows_of(connection: Connection, query: str, *parameters: object) -> list[Row]:
     """Run one SQL file, as "way_out/kind", and return its rows.
 
     Raises Refused if there is no such file, or psycopg.Error.

@@ -9,7 +9,7 @@ from time import time
 
 from tqdm import tqdm
 
-from db.embedded import unwind_on_signals
+from db.signals import unwind_on_signals
 from tests.bench import plan
 from tests.bench.databases import server
 from tests.bench.load import CLIENT

@@ -17,7 +17,7 @@ from db.embedded import embedded_server
 from db.programs import BIN
 from db.queries import QUERIES
 from db.schema import apply_schema
-from db.way_out.change import Connection, change, connect
+from db.way_out.change import Session, change, connect
 from db.way_out.guard import GUARD_ON
 from tests.support.service import temporary_data_dir
 
@@ -54,27 +54,27 @@ def with_lock(lock: bytes) -> bytes:
     return text
 
 
-def guard(connection: Connection) -> None:
+def guard(connection: Session) -> None:
     change(connection, ["employees"], [QUERIES[f"employees/{file}"] for file in GUARD_ON])
 
 
-def advisory_guard(connection: Connection) -> None:
+def advisory_guard(connection: Session) -> None:
     guard(connection)
     connection.execute(with_lock(ADVISORY))
 
 
-def unique(connection: Connection) -> None:
+def unique(connection: Session) -> None:
     connection.execute("CREATE UNIQUE INDEX ON employees (department_id, name)")
 
 
-def nothing(_: Connection) -> None:
+def nothing(_: Session) -> None:
     pass
 
 
 class Side(NamedTuple):
     """What makes a table ready, and the transaction to run on it."""
 
-    prepare: Callable[[Connection], None]
+    prepare: Callable[[Session], None]
     serializable: bool = False
 
 

@@ -5,8 +5,8 @@ import random
 import sys
 from collections.abc import Iterator
 
-from db.embedded import unwind_on_signals
 from db.settings import Settings
+from db.signals import unwind_on_signals
 from tests.faults.deploys import OVERLOAD, ROLLING_RESTART, overload, rolling_restarts
 from tests.faults.faults import FAULTS
 from tests.faults.server import Server, Skipped, running

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
 
-from db.embedded import embedded_server, unwind_on_signals
+from db.embedded import embedded_server
 from db.schema import apply_schema
+from db.signals import unwind_on_signals
 from tests.support import legacy
 from tests.support.service import serving, sql, temporary_data_dir
 

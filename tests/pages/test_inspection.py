@@ -18,8 +18,8 @@ import psycopg
 import pytest
 from markupsafe import escape
 
+from db.answers import ROW_LIMIT, SIZE_LIMIT
 from db.embedded import embedded_server
-from db.inspection import ROW_LIMIT, SIZE_LIMIT
 from db.questions import questions
 from db.resources import RESOURCES
 from tests.support import legacy

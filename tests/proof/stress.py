@@ -15,8 +15,9 @@ import psycopg
 from hypothesis import given, seed, settings
 from psycopg.conninfo import make_conninfo
 
-from db.embedded import embedded_server, signals_deferred, unwind_on_signals
+from db.embedded import embedded_server
 from db.resources import ROOT
+from db.signals import signals_deferred, unwind_on_signals
 from tests.proof import profiles as profiles  # registers "stress"
 from tests.proof.search import CONTROLS, Catch, catch, running, verify
 from tests.proof.workloads import Runner, Workload, workloads

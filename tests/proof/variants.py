@@ -20,10 +20,10 @@ from psycopg import errors
 
 import db.connection
 from db.connection import COMMIT, Connection, Row, Statement
-from db.embedded import unwind_on_signals
 from db.pool import Pool
 from db.queries import QUERIES
 from db.rows import Outcome, get_or_create, select, statement
+from db.signals import unwind_on_signals
 from db.transaction import Attempts, transact
 from tests.proof.schedules import ageless
 from web.serving import serve

@@ -87,7 +87,7 @@ def test_duplicates_that_come_while_it_builds_are_named_and_nothing_is_left(
 ) -> None:
     refuse = db.way_out.enforce.refuse_duplicates
 
-    def too_early(connection: change.Connection, resource: str) -> None:
+    def too_early(connection: change.Session, resource: str) -> None:
         refuse(connection, resource)
         if resource == "employees":
             duplicate(database)

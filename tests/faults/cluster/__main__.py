@@ -6,7 +6,7 @@ import sys
 from contextlib import closing
 from typing import NamedTuple
 
-from db.embedded import unwind_on_signals
+from db.signals import unwind_on_signals
 from tests.bench.load import CLIENT
 from tests.faults.cluster.cluster import HOSTS, Cluster, balanced, cluster
 from tests.faults.cluster.figures import fill, measure, model, report, standby_cost, ways

@@ -20,14 +20,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db.inspection import (
+from db.answers import (
     SIZE_LIMIT,
     TOO_WIDE,
     Answer,
     CannotAnswer,
     JsonText,
     ValueRefused,
-    ask,
+    answer_to,
     headlines,
 )
 from db.questions import Question, questions, read_question
@@ -137,7 +137,7 @@ async def _answer(request: Request, question: Question, texts: dict[str, str]) -
         raise Invalid(errors)
     values = [texts.get(parameter.name) or None for parameter in question.parameters]
     try:
-        return await ask(request.state.inspection_pool, question, values)
+        return await answer_to(request.state.inspection_pool, question, values)
     except ValueRefused:
         types = ", ".join(f"{each.name} is {each.type}" for each in question.parameters)
         raise Invalid([wrong("", f"has a value that does not fit its type: {types}")]) from None

@@ -66,7 +66,7 @@ TOO_WIDE = f"its first row is over {SIZE_LIMIT:,} bytes, so ask it in psql"
 _meters: WeakKeyDictionary[Connection, Meter] = WeakKeyDictionary()
 
 # A cell is text, or JsonText, or None for NULL.
-Row = tuple[str | None, ...]
+Cells = tuple[str | None, ...]
 
 
 class CannotAnswer(Exception):
@@ -89,7 +89,7 @@ class Answer:
     """What came back, with when it did and how long it took."""
 
     columns: list[str]
-    rows: list[Row]
+    rows: list[Cells]
     cut: bool  # there are more rows
     at: datetime
     milliseconds: float
@@ -116,7 +116,7 @@ def open_inspection_pool(settings: Settings) -> Pool:
             "row_factory": tuple_row,
             "prepare_threshold": None,
         },
-        configure=_configure,
+        configure=_configure_reader,
         # Behind a pooler the reset would reach another session.
         reset=None if settings.pooler else _reset,
         open=False,
@@ -127,7 +127,7 @@ def open_inspection_pool(settings: Settings) -> Pool:
     return pool
 
 
-async def _configure(connection: Connection) -> None:
+async def _configure_reader(connection: Connection) -> None:
     limit = f"{STATEMENT_TIMEOUT}s"
     limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     pinned = {**MEANING, **dict.fromkeys(limits, limit), "enable_seqscan": "on"}
@@ -184,7 +184,7 @@ LOADERS: dict[str, type[Loader]] = {
 }
 
 
-async def ask(pool: Pool, question: Question, values: list[str | None]) -> Answer:
+async def answer_to(pool: Pool, question: Question, values: list[str | None]) -> Answer:
     """Ask a question, with the values of its parameters as text, or None for NULL.
 
     Raises ValueRefused, CannotAnswer, or Unavailable.
@@ -282,7 +282,7 @@ async def _answer(
         raise CannotAnswer(f"it has {parameters} parameters, and its lines name others")
     if len(set(columns)) < max(len(columns), 1):
         raise CannotAnswer("it has no columns, or two of one name")
-    rows: list[Row] = []
+    rows: list[Cells] = []
     size = 0
     cut = False
     meter = _meters[connection]
@@ -290,7 +290,7 @@ async def _answer(
     try:
         async with connection.cursor() as cursor:
             # A file may ask for a whole table, so rows are streamed until there are enough.
-            stream = cast(AsyncGenerator[Row, None], cursor.stream(sql, values))
+            stream = cast(AsyncGenerator[Cells, None], cursor.stream(sql, values))
             async with aclosing(stream):
                 async for row in stream:
                     size += sum(CELL_HEAD + _bytes(cell) for cell in row)

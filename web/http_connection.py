@@ -50,7 +50,7 @@ LINGER = 2
 MAX_CONNECTIONS = 3000
 
 # The connections whose clients have not read what was sent, the longest waiting first.
-_behind: dict["Connection", None] = {}
+_behind: dict["HttpConnection", None] = {}
 
 
 class Limits(NamedTuple):
@@ -60,7 +60,7 @@ class Limits(NamedTuple):
     body_timeout: float  # the most seconds from the end of the headers to the end of the body
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """Reads one request whole, then lets the application answer it, then reads the next.
 
     So the application never begins with a request that is malformed or incomplete.
@@ -148,11 +148,11 @@ class Connection(asyncio.Protocol):
         return self._answer is not None
 
     def _hold(self, size: int) -> None:
-        Connection.held += size - self._held
+        HttpConnection.held += size - self._held
         self._held = size
 
     def _holds_too_much(self) -> bool:
-        return Connection.held > MAX_HELD + self._limits.body
+        return HttpConnection.held > MAX_HELD + self._limits.body
 
     def _forget(self) -> None:
         """Drop the bytes that have arrived behind the request that is being answered."""
@@ -246,7 +246,7 @@ class Connection(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Close the connection when no answer is due, at the latest before the server gives up."""
-        Connection.draining = True
+        HttpConnection.draining = True
         if self._answer is not None:
             self._answer.keep_alive = False
         elif self._awaits is Awaits.HEAD and not self._over:

@@ -1,0 +1,34 @@
+"""The signals that end a process, and how it ends in order."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# The signals that end a process in order: Ctrl-C, kill's default, and the closing of the terminal.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def unwind_on_signals(end: BaseException | None = None) -> None:
+    """Make the SIGNALS raise `end`, or else SystemExit, so that `finally` blocks run.
+
+    uvicorn raises the signal again when it has shut down, and by its default action the process
+    would end there, without stopping the server.
+    """
+
+    def unwind(*_: object) -> None:
+        for signal_number in SIGNALS:
+            signal.signal(signal_number, signal.SIG_IGN)  # a second one would cut the cleanup short
+        raise end or SystemExit
+
+    for signal_number in SIGNALS:
+        signal.signal(signal_number, unwind)
+
+
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Put off the SIGNALS until the block ends, so that none leaves a server half started."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
