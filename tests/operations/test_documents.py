@@ -89,3 +89,11 @@ def test_no_test_imports_from_another_test() -> None:
     for path in (ROOT / "tests").rglob("*.py"):
         if ".venv" not in path.parts:
             assert not re.search(r"^from tests\S*\.test_", path.read_text(), re.MULTILINE), path
+
+
+def test_the_house_is_as_it_is_drawn() -> None:
+    drawn = DOCUMENTS["docs/design.md"]
+    for folder in ("db", "web"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path.name != "__init__.py":
+                assert path.name in drawn, path
