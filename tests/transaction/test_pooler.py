@@ -80,6 +80,7 @@ def test_sessions_and_poolers_may_end(
 ) -> None:
     end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
     end += " AND datname = current_database()"
+    service.connections_break = True
     for number in range(5):
         sql(database, end)
         assert service.post("/departments", name=f"number {number}").status_code == 201
