@@ -81,7 +81,7 @@ CASES = {
         get("DELETE /departments/ID HTTP/1.1", "Content-Length: 2") + b"{}",
     ),
     "an absolute target": ("200 200", get("GET http://onerow/live HTTP/1.1")),
-    "an absolute target without a path": ("404 200", get("GET http://onerow HTTP/1.1")),
+    "an absolute target without a path": ("200 200", get("GET http://onerow HTTP/1.1")),
     "an absolute target of another host": (
         "421 200 / 400 / 421 200",
         get("GET http://elsewhere/live HTTP/1.1"),

@@ -135,7 +135,7 @@ def test_a_defect_has_its_traceback_on_the_same_line(database: str) -> None:
         assert failed.status_code == 500
         service.stop()
         (told,) = [each for each in objects(service) if each["level"] == "ERROR"]
-    assert told["message"] == "nothing expected this"
+    assert told["message"] == "a defect of the service"
     assert told["traceback"].startswith("Traceback (most recent call last):\n  File ")
     assert told["traceback"].splitlines()[-1] == "builtins.TypeError"
     assert SECRET not in str(told)

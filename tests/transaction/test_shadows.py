@@ -220,7 +220,7 @@ def preceded(new_database: Callable[[], str]) -> str:
 FIRST: dict[str, list[object]] = {
     "search_path": [TABLES, ["pg_stat_statements"]],
     "session": [],
-    "settings": ['{"search_path": "public, pg_temp", "synchronous_commit": "on"}', False],
+    "set_config": ['{"search_path": "public, pg_temp", "synchronous_commit": "on"}', False],
     "timeline": [],
 }
 
