@@ -37,8 +37,9 @@ DEADLINE = STATEMENT_TIMEOUT + 2.0
 
 # The list of questions tells what is cheap to know, by what PostgreSQL's planner thinks that it
 # costs: the duplicates of 20,000 rows cost 2,200, and take 0.13 s. A table of more than some 80,000
-# rows is not read whole each time that somebody opens the list. The planner may be wrong, and a lock
-# may be in the way. So each headline has HEADLINE_TIMEOUT, and all together have HEADLINES seconds.
+# rows is not read whole each time that somebody opens the list. The planner may be wrong, and a
+# lock may be in the way. So each headline has HEADLINE_TIMEOUT, and all together have HEADLINES
+# seconds.
 COST = 10_000.0
 HEADLINE_TIMEOUT = "200ms"
 HEADLINES = 1.0

@@ -31,6 +31,7 @@ def standby(primary: Server) -> Iterator[str]:
 
 def test_the_former_primary_is_not_written_to(primary: Server, standby: str) -> None:
     with serving(DATABASE_URL=hosts(primary.url, standby)) as service:
+        service.connections_break = True
         assert service.post("/departments", name="before").status_code == 201
         until(lambda: sql(standby, "SELECT FROM departments") != [])
         primary.stop(signal.SIGKILL)
@@ -55,6 +56,7 @@ def test_a_commit_that_no_standby_has_is_not_acknowledged(primary: Server, pipel
             return answer.result().status_code
 
     with serving(DATABASE_URL=primary.url, PIPELINE=pipeline) as service:
+        service.connections_break = True
         assert service.post("/departments", name="before").status_code == 201
         sql(primary.url, "ALTER SYSTEM SET synchronous_standby_names = nobody")
         sql(primary.url, "SELECT pg_reload_conf()")
@@ -72,6 +74,7 @@ def test_connections_to_the_former_primary_end_when_one_leads_to_the_new(
 ) -> None:
     end_one = f"SELECT pg_terminate_backend(pid) FROM ({SESSIONS} LIMIT 1)"
     with serving(DATABASE_URL=hosts(primary.url, standby)) as service:
+        service.connections_break = True
         until(lambda: len(sql(primary.url, SESSIONS)) == 8)
         sql(standby, "SELECT pg_promote()")
 
