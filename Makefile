@@ -14,12 +14,16 @@ RELOAD ?= 1
 run: .venv/installed
 	@RELOAD=$(RELOAD) exec $(BIN)/python app.py
 
-# Two files of tests run at a time, on two cores. Tests that judge what a busy machine changes run
-# alone afterwards. Nothing runs in parallel on a server that TEST_DATABASE_URL names, because each
+# Two files of tests run at a time, on two cores. Nothing runs in parallel on a server that TEST_DATABASE_URL names, because each
 # process drops the tests' roles at its end.
 test: JOBS ?= $(if $(TEST_DATABASE_URL),0,2)
 test: .venv/tested
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not long and not alone'
+
+# The tests that take long, and then, alone, those that judge what a busy machine changes.
+proof: JOBS ?= $(if $(TEST_DATABASE_URL),0,2)
+proof: .venv/tested
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m long
 	$(BIN)/python -m pytest -m alone
 
 psql: .venv/installed
@@ -92,4 +96,4 @@ audit:
 	"$$tools"/bin/python tests/tools/audit.py tests/requirements.txt $(foreach group,bench fuzz tools,tests/$(group)/requirements.txt); \
 	else echo 'Not audited: pip-audit cannot be installed.'; fi
 
-.PHONY: run test psql stress faults cluster bench fuzz lint lock audit
+.PHONY: run test proof psql stress faults cluster bench fuzz lint lock audit

@@ -728,6 +728,7 @@ def test_predicate_locks(service: Service, database: str) -> None:
     assert (lock["relation"], lock["locks"], lock["transactions"]) == ("employees", 1, 1)
 
 
+@pytest.mark.long
 def test_serializable_transactions_that_are_forgotten(service: Service, database: str) -> None:
     make_others(database)
     sql(

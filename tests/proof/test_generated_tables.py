@@ -27,6 +27,8 @@ from tests.support.adopting import adopt
 from tests.support.folders import quoted
 from tests.support.service import LIMIT, serving, sql
 
+pytestmark = pytest.mark.long
+
 # A start of the service takes as long as all workloads on a table, so that one serves four.
 TABLES = 4
 

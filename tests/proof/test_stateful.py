@@ -19,6 +19,8 @@ from hypothesis.stateful import (
 
 from tests.support.service import Service, serving
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def service(new_database: Callable[[], str]) -> Iterator[Service]:

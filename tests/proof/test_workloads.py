@@ -8,9 +8,13 @@ from hypothesis import given
 from tests.proof.search import CONTROLS, EXAMPLES, catch, running, verify
 from tests.proof.workloads import Runner, Workload, workloads
 
+LONG = pytest.mark.long
+
 
 @pytest.fixture(
-    scope="module", params=["", "pipeline", "none"], ids=["as it is", "with pauses", "plain"]
+    scope="module",
+    params=["", pytest.param("pipeline", marks=LONG), pytest.param("none", marks=LONG)],
+    ids=["as it is", "with pauses", "plain"],
 )
 def runner(request: pytest.FixtureRequest, new_database: Callable[[], str]) -> Iterator[Runner]:
     with running(request.param, new_database()) as runner:
@@ -24,7 +28,14 @@ def test_the_service_is_linearizable_and_makes_no_second_row(
     verify(runner, workload)
 
 
-@pytest.mark.parametrize("variant", CONTROLS)
+# `make test` shows two of them, and `make proof` all the others.
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(name, marks=[] if name in ("READ COMMITTED", "blind insert") else LONG)
+        for name in CONTROLS
+    ],
+)
 def test_broken_variants_are_caught(
     variant: str, database: str, record_property: Callable[[str, object], None]
 ) -> None:

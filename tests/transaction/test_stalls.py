@@ -119,6 +119,7 @@ def test_a_creator_that_stalls_makes_no_second_row(stalling: Stage, share: float
     assert rows == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", ["insert at any age", "pipeline, insert at any age"])
 def test_a_service_that_inserts_at_any_age_is_caught(variant: str, database: str) -> None:
     others = 2 * remembered(database)

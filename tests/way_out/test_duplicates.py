@@ -79,6 +79,7 @@ def test_a_reader_that_leaves_is_no_error(database: str) -> None:
     assert (process.returncode, errors) == (1, "")
 
 
+@pytest.mark.long
 def test_a_million_duplicates_take_no_more_memory_than_a_few(few: str) -> None:
     before = peak(few)
     # The index would take most of the test's time.

@@ -161,6 +161,7 @@ MOMENTS: dict[str, Callable[[str], bool]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["its session goes on", "its session ends too"])
 def test_killed_at_any_moment_it_may_run_again(database: str, backend: str) -> None:
     fill(database, 20_000, departments=200)

@@ -198,6 +198,7 @@ def schedules(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Writing], list[int
     return legacy, writers, draw(st.permutations(turns))
 
 
+@pytest.mark.long
 def test_no_generated_schedule_of_writers_makes_a_second_row(stage: Stage) -> None:
     @settings(max_examples=10 * settings().max_examples)  # each takes only a few milliseconds
     @given(schedule=schedules())
@@ -260,6 +261,7 @@ def runner(new_database: Callable[[], str]) -> Iterator[Runner]:
         yield runner
 
 
+@pytest.mark.long
 @given(workload=workloads(BLIND))
 def test_the_service_and_blind_writers_are_linearizable_together(
     runner: Runner, workload: Workload

@@ -249,6 +249,7 @@ def test_a_key_with_very_many_rows_and_a_department_with_very_many_employees(
     assert sql(database, "SELECT count(*) FROM merged") == [(10000,)]
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_it_goes_on_where_it_was(database: str) -> None:
     fill(database, 20_000, departments=200)
     keys = set(sql(database, "SELECT name FROM departments"))
@@ -417,6 +418,7 @@ def test_a_row_that_would_not_come_back_whole_stays_merged(database: str, altera
     assert merged(database) == [("employees", 2, 1)]
 
 
+@pytest.mark.long
 def test_a_locked_row_holds_up_its_own_key_only(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,6 +469,7 @@ def test_a_limit_that_ends_it_hides_no_note(database: str) -> None:
     assert legacy.run(database, "merge", "--limit", "2")[0] == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("guard", ["on", "off"])
 def test_a_large_department_is_merged_under_traffic_to_it(database: str, guard: str) -> None:
     insert(database, ["Sales", "Sales", "Research"], [])

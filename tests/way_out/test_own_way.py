@@ -119,6 +119,7 @@ def indexes(database: str) -> dict[str, tuple[str, bool]]:
     return {name: (definition, valid) for name, definition, valid in rows}
 
 
+@pytest.mark.long
 def test_from_adopt_to_the_constraint(shop: str, command: Command) -> None:
     before = sql(shop, CONTENT)
     well(command("init"))

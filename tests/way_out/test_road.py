@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import httpx
+import pytest
 
 from tests.support import legacy
 from tests.support.legacy import duplicated, fill
 from tests.support.service import LIMIT, Service, serving, sql, until
+
+pytestmark = pytest.mark.long
 
 ROWS = 100_000
 CLIENTS = 8
