@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import psycopg
 from psycopg import AsyncConnection, abc, errors, generators, waiting
 from psycopg.adapt import Transformer
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 from psycopg.rows import tuple_row
 
@@ -36,6 +36,10 @@ CANCEL_TIMEOUT = 0.5
 
 # Seconds for the statement to end by that. If it takes longer, nothing is heard of the server.
 ANSWER_TIMEOUT = 0.2
+
+
+# Seconds between two looks at a connection that has not answered.
+LOOK = 0.05
 
 
 class Statement(NamedTuple):
@@ -86,6 +90,7 @@ class Connection(AsyncConnection[Row]):
         self._watched = -1  # the socket, while _on_readable() is told what comes on it
         self._done: Future[None] | None = None  # is settled when the message is answered
         self._results: list[PGresult] = []
+        self._timer: asyncio.TimerHandle | None = None
         self.add_notice_handler(self._notice)
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
@@ -141,20 +146,19 @@ class Connection(AsyncConnection[Row]):
         if not self.set_config:
             await self._prepare(steps)
         loop = asyncio.get_running_loop()
-        timer = None
         try:
             self._send(loop, steps, values)
             self._done = done = loop.create_future()
-            if self.deadline < inf:
-                timer = loop.call_later(max(self.deadline - monotonic(), 0), _give_up, done)
+            seconds = min(LOOK, max(self.deadline - monotonic(), 0))
+            self._timer = loop.call_later(seconds, self._look, done)
             await done
         except BaseException:
             await self._abandon()
             raise
         finally:
             results, self._results, self._done = self._results, [], None
-            if timer is not None:
-                timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
         for step, result in zip(steps, results, strict=False):
             if isinstance(step, Prepare) and result.status == ExecStatus.COMMAND_OK:
                 self._names.add(step.name)  # which stays, whatever comes after it
@@ -236,6 +240,9 @@ class Connection(AsyncConnection[Row]):
                     pgconn.exit_pipeline_mode()
                 else:
                     self._results.append(result)
+                    if result.status == ExecStatus.FATAL_ERROR and _is_last(result):
+                        self.finish()
+                        break
                 ended = result is None
         except psycopg.OperationalError:
             self.finish()
@@ -243,6 +250,21 @@ class Connection(AsyncConnection[Row]):
             self.finish()  # libpq may have closed the socket itself
         if (answered or self.closed) and self._done is not None and not self._done.done():
             self._done.set_result(None)
+
+    def _look(self, done: Future[None]) -> None:
+        """Give up at the deadline. Until then, see an end of which uvloop does not tell.
+
+        It stops watching a socket that has an error, as when the server was killed.
+        """
+        if done.done():
+            return
+        if monotonic() >= self.deadline:
+            done.set_exception(psycopg.OperationalError("the deadline is over"))
+            return
+        self._on_readable()
+        if not done.done():
+            seconds = min(LOOK, self.deadline - monotonic())
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._look, done)
 
     def _on_writable(self) -> None:
         """Send more of what did not fit into the socket."""
@@ -377,6 +399,7 @@ def _encoded(step: Statement | Prepare) -> list[bytes | None]:
     return values
 
 
-def _give_up(answer: Future[None]) -> None:
-    if not answer.done():
-        answer.set_exception(psycopg.OperationalError("the deadline is over"))
+def _is_last(result: PGresult) -> bool:
+    """Tell whether the server ends the connection after this error."""
+    severity = result.error_field(DiagnosticField.SEVERITY_NONLOCALIZED)
+    return severity in (b"FATAL", b"PANIC")

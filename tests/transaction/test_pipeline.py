@@ -303,6 +303,24 @@ async def test_a_connection_killed_between_select_and_commit_is_replaced(
     assert sql(database, "SELECT count(*) FROM departments") == [(1,)]
 
 
+async def test_an_end_that_the_event_loop_does_not_tell_of_is_seen(
+    pool: Pool, database: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = Connection._send
+
+    def untold(self: Connection, loop: asyncio.AbstractEventLoop, *message: Any) -> None:
+        send(self, loop, *message)
+        loop.remove_reader(self._watched)  # as uvloop does where a socket has an error
+
+    monkeypatch.setattr(Connection, "_send", untold)
+    attempts = Attempts()
+    request = asyncio.ensure_future(run(pool, "Ada", attempts))
+    sql(database, "SELECT pg_terminate_backend(%s, 10000)", await gate.waiting())
+    gate.open()
+    assert (await request).created
+    assert (attempts.begun, len(attempts.retried)) == (2, 1)
+
+
 async def test_the_deadline_ends_the_wait(pool: Pool, gate: Gate) -> None:
     request = asyncio.ensure_future(run(pool, "Ada", seconds=0.3))
     process = await gate.waiting()
