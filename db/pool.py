@@ -180,16 +180,16 @@ class Pool:
         """Take a connection from psycopg's pool, as soon as there is one."""
         self.missing += 1
         try:
-            connection = await self._source.getconn(FOREVER)
+            while (connection := await self._source.getconn(FOREVER)).made <= self._drained:
+                # It was drained on its way here, of which psycopg's pool may not know yet.
+                connection.finish()
+                await self._source.putconn(connection)
         except PoolClosed:
             return
         finally:
             self.missing -= 1
         connection.taken = monotonic()
-        if connection.made <= self._drained:
-            await self._replace(connection)  # drained on its way here
-        else:
-            self._hand_on(connection)
+        self._hand_on(connection)
 
 
 class FormerPrimary(psycopg.OperationalError):
