@@ -154,7 +154,7 @@ def test_server_timing_is_on_every_post(service: Service, name: str) -> None:
     ]
     assert [answer.status_code for answer in answers] == [201, 200, 422]
     for answer in answers:
-        assert re.fullmatch(r'db;dur=\d+\.\d;desc="attempts=1"', answer.headers["server-timing"])
+        assert re.fullmatch(r'db;dur=\d+\.\d;desc="attempts=\d+"', answer.headers["server-timing"])
     refused = service.post("/departments", name="")
     assert refused.headers["server-timing"] == 'db;dur=0.0;desc="attempts=0"'
 
