@@ -18,11 +18,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool
 
 from db.connection import Connection
 from db.meter import Meter
-from db.pool import RECONNECT_TIMEOUT, Pool
+from db.pool import Pool
 from db.questions import Question
 from db.session import MEANING, PLANS, SET_CONFIG, conninfo, parameters
 from db.settings import INSPECTION_POOL_SIZE, Settings
@@ -102,13 +101,11 @@ def open_inspection_pool(settings: Settings) -> Pool:
     if not settings.pooler:
         # A question may read a whole table; the service's own statements must not.
         options += f" -c statement_timeout={STATEMENT_TIMEOUT}s -c enable_seqscan=on"
-    pool: Pool
-    source = AsyncConnectionPool(
+    return Pool(
         make_conninfo(service, fallback_application_name="onerow inspect", options=options),
-        connection_class=Connection,
+        queue=QUEUE,
+        kept=0,  # each question gives its connection back to psycopg's pool, which resets it
         min_size=0,
-        reconnect_timeout=RECONNECT_TIMEOUT,
-        reconnect_failed=lambda _: pool.reconnect(),
         max_size=INSPECTION_POOL_SIZE,
         kwargs={
             "autocommit": True,
@@ -119,12 +116,8 @@ def open_inspection_pool(settings: Settings) -> Pool:
         configure=_configure_reader,
         # Behind a pooler the reset would reach another session.
         reset=None if settings.pooler else _reset,
-        open=False,
         name="onerow inspect",
     )
-    # Each question gives its connection back to psycopg's pool, which resets it.
-    pool = Pool(source, QUEUE, kept=0)
-    return pool
 
 
 async def _configure_reader(connection: Connection) -> None:

@@ -37,7 +37,6 @@ CANCEL_TIMEOUT = 0.5
 # Seconds for the statement to end by that. If it takes longer, nothing is heard of the server.
 ANSWER_TIMEOUT = 0.2
 
-
 # Seconds between two looks at a connection that has not answered.
 LOOK = 0.05
 
@@ -94,7 +93,8 @@ class Connection(AsyncConnection[Row]):
         self.add_notice_handler(self._notice)
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
-        # By its source, for its text is in the server's language, and its SQLSTATE any warning's.
+        # The source tells which warning it is. The text is in the server's language, and the
+        # SQLSTATE is that of any warning.
         if notice.source_function == "SyncRepWaitForLSN":
             self.replicated = False
 
@@ -149,8 +149,7 @@ class Connection(AsyncConnection[Row]):
         try:
             self._send(loop, steps, values)
             self._done = done = loop.create_future()
-            seconds = min(LOOK, max(self.deadline - monotonic(), 0))
-            self._timer = loop.call_later(seconds, self._look, done)
+            self._look_later(loop, done)
             await done
         except BaseException:
             await self._abandon()
@@ -251,6 +250,10 @@ class Connection(AsyncConnection[Row]):
         if (answered or self.closed) and self._done is not None and not self._done.done():
             self._done.set_result(None)
 
+    def _look_later(self, loop: asyncio.AbstractEventLoop, done: Future[None]) -> None:
+        seconds = min(LOOK, max(self.deadline - monotonic(), 0))
+        self._timer = loop.call_later(seconds, self._look, done)
+
     def _look(self, done: Future[None]) -> None:
         """Give up at the deadline. Until then, see an end of which uvloop does not tell.
 
@@ -263,8 +266,7 @@ class Connection(AsyncConnection[Row]):
             return
         self._on_readable()
         if not done.done():
-            seconds = min(LOOK, self.deadline - monotonic())
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._look, done)
+            self._look_later(asyncio.get_running_loop(), done)
 
     def _on_writable(self) -> None:
         """Send more of what did not fit into the socket."""

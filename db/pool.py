@@ -46,19 +46,24 @@ class Pool:
     a request's transaction takes.
     """
 
-    def __init__(
-        self, source: AsyncConnectionPool[Connection], queue: int, kept: float = KEPT
-    ) -> None:
-        """`queue` is how many requests may wait; those beyond it are refused at once.
+    def __init__(self, url: str, *, queue: int, kept: float = KEPT, **options: Any) -> None:
+        """`options` are those of psycopg's pool, which makes the connections.
 
-        After `kept` seconds a connection goes back to psycopg's pool, `source`, which resets it, or
-        replaces it.
+        `queue` is how many requests may wait; those beyond it are refused at once. After `kept`
+        seconds a connection goes back to psycopg's pool, which resets it, or replaces it.
         """
-        self.size = source.max_size
+        self._source = AsyncConnectionPool(
+            url,
+            connection_class=Connection,
+            reconnect_timeout=RECONNECT_TIMEOUT,
+            reconnect_failed=self._reconnect,
+            open=False,
+            **options,
+        )
+        self.size = self._source.max_size
         self.missing = 0  # connections that are being made
         self.timeouts = 0  # how often a connection was waited for in vain
         self.served = 0  # how often a request was through with its connection, and not refused
-        self._source = source
         self._queue = queue
         self._kept = kept
         self._begun = 0  # connections that were asked for
@@ -145,7 +150,7 @@ class Pool:
         while self._idle:
             self._begin(self._replace(self._idle.pop()))
 
-    async def reconnect(self) -> None:
+    async def _reconnect(self, _source: AsyncConnectionPool[Any]) -> None:
         """Let psycopg's pool, which has given up to make a connection, try again for a request."""
         if self._waiting:
             await self._source.check()
@@ -219,14 +224,11 @@ def open_pool(settings: Settings) -> Pool:
         if 0 < seen < latest:
             await pool.drain()  # of connections to the former one
 
-    pool: Pool
-    source = AsyncConnectionPool(
+    pool = Pool(
         url,
-        connection_class=Connection,
+        queue=settings.pool_queue,
         min_size=settings.pool_size,
         max_size=settings.pool_size,
-        reconnect_timeout=RECONNECT_TIMEOUT,
-        reconnect_failed=lambda _: pool.reconnect(),
         kwargs={
             # Outside conn.transaction() a statement is its own READ COMMITTED transaction.
             "autocommit": True,
@@ -237,10 +239,8 @@ def open_pool(settings: Settings) -> Pool:
             "prepare_threshold": None,
         },
         configure=configure,
-        open=False,
         name="onerow",
     )
-    pool = Pool(source, settings.pool_queue)
     return pool
 
 
