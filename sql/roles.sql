@@ -1,6 +1,6 @@
 -- Makes two roles: onerow_service, which has just the rights that the service needs, and onerow_owner,
 -- which owns the tables, for `python -m db`. This is a script for psql. `python -m db roles` writes it,
--- behind a line that names the tables:
+-- behind two lines that name the tables:
 --     python -m db roles | psql postgresql://...
 -- Run it after the first `python -m db init`, and again after that of a new version and for each new
 -- resource. It needs a superuser, or the owner of database and tables who may create roles. Neither
@@ -32,6 +32,21 @@ SELECT
     ) AS tables
 FROM named
 INNER JOIN pg_catalog.pg_class ON pg_class.oid OPERATOR(pg_catalog.=) named.oid
+INNER JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) relnamespace
+\gset
+-- The service may read the tables whose rows --keep counts, and no more. They keep their owner.
+SELECT
+    coalesce(
+        pg_catalog.jsonb_agg(
+            pg_catalog.jsonb_build_object(
+                'schema', pg_catalog.quote_ident(nspname),
+                'sql_name', pg_catalog.format('%I.%I', nspname, relname)
+            )
+        ),
+        '[]'
+    ) AS counted
+FROM pg_catalog.jsonb_array_elements_text(:'counted'::pg_catalog.jsonb) AS counted (name)
+INNER JOIN pg_catalog.pg_class ON pg_class.oid OPERATOR(pg_catalog.=) name::pg_catalog.regclass::pg_catalog.oid
 INNER JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) relnamespace
 \gset
 SET search_path = :schemas, pg_temp;
@@ -81,6 +96,11 @@ FROM pg_catalog.jsonb_to_recordset(:'tables'::jsonb) AS tables (sql_name text)
 SELECT pg_catalog.format('GRANT SELECT, INSERT, DELETE ON %s TO onerow_service', sql_name)
 FROM pg_catalog.jsonb_to_recordset(:'tables'::jsonb) AS tables (name text, sql_name text)
 WHERE name IS NOT NULL
+\gexec
+SELECT
+    pg_catalog.format('GRANT USAGE ON SCHEMA %s TO onerow_service', schema),
+    pg_catalog.format('GRANT SELECT ON %s TO onerow_service', sql_name)
+FROM pg_catalog.jsonb_to_recordset(:'counted'::jsonb) AS tables (schema text, sql_name text)
 \gexec
 -- An insert needs a right on a sequence that is a column's default. GENERATED AS IDENTITY needs none.
 SELECT DISTINCT 'GRANT USAGE ON SEQUENCE ' || seqrelid::regclass::text || ' TO onerow_service'

@@ -15,7 +15,7 @@ from secrets import token_hex
 import psycopg
 from psycopg import errors
 
-from db.adopt.table import Column, Condition, Part, Reference, Table, replaced, short
+from db.adopt.table import Column, Condition, Order, Part, Reference, Table, replaced, short
 from db.connection import Row
 from db.header import KINDS, UNSENT, quoted
 from db.queries import flat
@@ -34,19 +34,30 @@ COMMON_TABLES = {
 
 # Names that stand beside the table in one statement. A table that is called so could not be told
 # from them, not even by its schema.
-BESIDE_TABLES = {"these_keys", "these_pairs", "these_rows", "new", "old"}
+BESIDE_TABLES = {"these_keys", "these_pairs", "these_rows", "referring_rows", "new", "old"}
+
+# In --keep this is how many rows refer to a row, unless the table has a column of this name.
+REFERRING = "referring"
+
+# The end of an element of --keep, which is no part of its expression.
+DIRECTION = re.compile(r"(\s+(?:ASC|DESC))?(\s+NULLS\s+(?:FIRST|LAST))?\s*\Z", re.IGNORECASE)
 
 # Expressions that are NULL only where their column is.
 _STRICT = r"(?:lower|upper|btrim)\({}(?:::text)?\)"
 
 
 def read_table(
-    connection: Session, given: str, key: str, where: str | None, name: str | None = None
+    connection: Session,
+    given: str,
+    key: str,
+    where: str | None,
+    keep: str | None = None,
+    name: str | None = None,
 ) -> Table:
-    """Read a table from the catalog, with its key and condition.
+    """Read a table from the catalog, with its key, its condition and the order of its rows.
 
-    `given`, `key`, `where` and `name` are the arguments of the command line. The table is looked up
-    by the connection's own search_path. Raises Refused or psycopg.Error.
+    The texts are the arguments of the command line. The table is looked up by the connection's own
+    search_path. Raises Refused or psycopg.Error.
     """
     found = _found(connection, given)
     bare_name = name or found["bare"]
@@ -58,6 +69,7 @@ def read_table(
         understood = Understood(connection, full, columns)
         parts = [understood.part(n, text) for n, text in enumerate(understood.split(key), 1)]
         condition = understood.condition(where) if where else None
+        order = understood.order(keep) if keep else Order([], {}, None)
     _check_key(parts, id_)
     sql = found["table_name"] if found["visible"] and is_plain(found["bare"]) else full
     return Table(
@@ -74,6 +86,7 @@ def read_table(
         id=id_,
         key=parts,
         where=condition,
+        keep=order,
     )
 
 
@@ -182,17 +195,21 @@ class Understood:
         nonce = f"onerow_{token_hex(8)}"
         self.nonce = nonce
         self.table = f"pg_temp.{nonce}"
-        self.marks = {f"{nonce}_{n}_": column for n, column in enumerate(columns, 1)}
+        self.columns = {f"{nonce}_{n}_": column for n, column in enumerate(columns, 1)}
+        self.marks = {mark: column.sql for mark, column in self.columns.items()}
         self._run(f"CREATE TEMPORARY TABLE {nonce} (LIKE {table})")
 
-    def split(self, texts: str) -> list[str]:
-        """Return the expressions of a list with commas, each the shortest piece that parses."""
+    def split(self, texts: str, before: str = "") -> list[str]:
+        """Return the expressions of a list with commas, each the shortest piece that parses.
+
+        `before` stands in a statement before each of them, as ORDER BY does.
+        """
         found: list[str] = []
         begun = ""
         for piece in texts.split(","):
             begun = f"{begun},{piece}" if begun else piece
             try:
-                self._prepare(begun)
+                self._prepare(begun, before)
             except errors.SyntaxError:
                 continue
             except psycopg.Error as error:
@@ -237,17 +254,48 @@ class Understood:
             condition = self._deparsed("(1)", text)["condition"] or ""
         except psycopg.Error as error:
             raise self._refusal(text, error) from None
-        there = {mark: column.sql for mark, column in self.marks.items() if mark in condition}
+        there = {mark: sql for mark, sql in self.marks.items() if mark in condition}
         if not there or self.nonce in replaced(condition, dict.fromkeys(there, "")):
             raise Refused(f"{text} is no condition of the table's columns")
         simple = re.fullmatch(r"(?:NOT )?\w+(?: IS (?:NOT )?NULL)?", condition)
         return Condition(condition if simple else f"({condition})", there)
 
+    def order(self, text: str) -> Order:
+        """Return the order that a text means. Raises Refused."""
+        if "--" in text or "/*" in text:
+            raise Refused(f"{text} may not have a comment in it")
+        if REFERRING not in self.marks.values():
+            self._run(f"ALTER TABLE {self.table} ADD {REFERRING} bigint")
+            self.marks[f"{self.nonce}_0_"] = REFERRING
+        elements = []
+        for element in self.split(text, "ORDER BY"):
+            end = DIRECTION.search(element)
+            assert end is not None  # it may be empty
+            expression = element[: end.start()]
+            try:
+                # An index takes what is immutable. So the same row stays for everyone, at any time.
+                deparsed = self._deparsed(f"(({_own_line(expression)}))", None)["expression"]
+            except psycopg.Error as error:
+                raise self._refusal(expression, error) from None
+            there = [mark for mark in self.marks if mark in deparsed]
+            if not there or self.nonce in replaced(deparsed, dict.fromkeys(there, "")):
+                raise Refused(f"{element} is no order of the table's columns")
+            plain = deparsed.strip("()")
+            direction = " ".join(end[0].upper().split())
+            elements.append(f"{plain if plain in there else deparsed} {direction}".strip())
+        used = [mark for mark in self.marks if any(mark in element for element in elements)]
+        columns = {mark: self.columns[mark] for mark in used if mark in self.columns}
+        for column in columns.values():
+            if column.name in TAKEN and not column.primary_key:
+                raise Refused(f"{column.name} cannot be in --keep: {TAKEN[column.name]}")
+        counts = next((mark for mark in used if mark not in self.columns), None)
+        return Order(elements, columns, counts)
+
     def _one_column(self, expression: str, text: str) -> tuple[str, Column]:
         there = [mark for mark in self.marks if mark in expression]
         if len(there) != 1 or self.nonce in expression.replace(there[0], ""):
             raise Refused(f"{text} must be made of one column, which is what a request sends")
-        return there[0], self.marks[there[0]]
+        return there[0], self.columns[there[0]]
 
     def _type(self, text: str) -> tuple[str, bool]:
         """Return the type of an expression, and whether it is citext."""
@@ -258,13 +306,16 @@ class Understood:
         bare = short(type_["bare"])
         return bare, type_["type_name"] == "citext"
 
-    def _prepare(self, text: str) -> psycopg.pq.abc.PGresult:
+    def _prepare(self, text: str, before: str = "") -> psycopg.pq.abc.PGresult:
         """Prepare a SELECT of a text, outside of all parentheses, and return its description.
 
         PostgreSQL takes it only if the text's own parentheses are balanced. So the text cannot
         close the parentheses that CREATE INDEX has around it. Raises psycopg.Error.
         """
-        query = f"SELECT {_own_line(text)} FROM ONLY {self.table}"
+        if before:
+            query = f"SELECT FROM ONLY {self.table} {before} {_own_line(text)}"
+        else:
+            query = f"SELECT {_own_line(text)} FROM ONLY {self.table}"
         pgconn = self.connection.pgconn
         with self.connection.transaction():
             prepared = pgconn.prepare(b"", query.encode())
@@ -286,8 +337,8 @@ class Understood:
         where = f" WHERE ({_own_line(condition)})" if condition else ""
         with self.connection.transaction(force_rollback=True):
             self._run(f"CREATE INDEX {self.nonce}_index ON {self.table} ({element}){where}")
-            for mark, column in self.marks.items():
-                self._run(f"ALTER TABLE {self.table} RENAME {column.sql} TO {mark}")
+            for mark, sql in self.marks.items():
+                self._run(f"ALTER TABLE {self.table} RENAME {sql} TO {mark}")
             (said,) = ask(self.connection, "adopt/expression", f"pg_temp.{self.nonce}_index")
             # In one line, so that none of it can be taken for a comment line of the files.
             return {name: text and flat(text) for name, text in said.items()}

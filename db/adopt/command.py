@@ -51,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CONDITION",
         help="rows outside it are no copies, as with 'deleted_at IS NULL'",
     )
+    parser.add_argument(
+        "--keep",
+        metavar="ORDER",
+        help="which row of a key stays: the first in this order, as 'synced DESC, referring DESC',"
+        " where referring is how many rows refer to it (default: the lowest id)",
+    )
     parser.add_argument("--as", dest="name", metavar="NAME", help="the resource's name in URLs")
     parser.add_argument(
         "--attributes",
@@ -82,6 +88,8 @@ def adopt(
                     commands[name] = command
         for each in tables:
             read_references(connection, each, tables)
+        if table.keep.referring and not table.references:
+            raise Refused(f"no foreign key refers to {table.name}, so --keep cannot count by it")
 
         def write(each: Table) -> bool:
             """Write a table's files, or say why the service would not start with them."""
@@ -122,12 +130,12 @@ def _connect(url: str) -> Session:
 
 
 def _read(connection: Session, given: argparse.Namespace) -> Table:
-    texts = (given.table, given.key, given.where, given.name, given.attributes)
+    texts = (given.table, given.key, given.where, given.keep, given.name, given.attributes)
     try:
         "".join(text or "" for text in texts).encode()
     except UnicodeEncodeError:
         raise Refused("what was given is not UTF-8") from None
-    table = read_table(connection, given.table, given.key, given.where, given.name)
+    table = read_table(connection, given.table, given.key, given.where, given.keep, given.name)
     if not NAME.fullmatch(table.name) or table.name in RESERVED:
         raise Refused(f"a resource cannot be called {table.name}: give it a name with --as NAME")
     _choose_attributes(table, given.attributes)
@@ -244,6 +252,7 @@ def command_line(given: argparse.Namespace) -> str:
     words = [given.table.replace("\n", " "), "--key", flat(given.key)]
     for option, value in (
         ("--where", given.where and flat(given.where)),
+        ("--keep", given.keep and flat(given.keep)),
         ("--as", given.name),
         ("--attributes", given.attributes),
     ):

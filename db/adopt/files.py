@@ -220,6 +220,7 @@ def _parents(table: Table, tables: list[Table]) -> dict[str, Any]:
                     "alias": alias,
                     "id": parent.id,
                     "table": parent.table,
+                    "order": parent.order(f"{parent.table}."),
                     "partition": partition,
                     "column": part.column.sql,
                     "optional": part.column.optional,

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from db.header import quoted
+
 # The shorter names of types, by those that PostgreSQL itself prints.
 SHORT = {
     "character varying": "varchar",
@@ -178,6 +180,26 @@ class Condition:
 
 
 @dataclass
+class Order:
+    """The order of --keep. The first row of each key stays."""
+
+    elements: list[str]  # the SQL of each, with a mark in the place of each column
+    columns: dict[str, Column]  # by their marks
+    referring: str | None  # the mark of how many rows refer to the row, if the order counts them
+
+    def __call__(self, names: dict[str, str], referring: str, id_: str) -> str:
+        """Return the SQL for an ORDER BY, which ends with the id.
+
+        `names` has the columns by their names. `referring` counts the rows that refer to the row.
+        """
+        instead = {mark: names[column.name] for mark, column in self.columns.items()}
+        if self.referring:
+            instead[self.referring] = referring
+        elements = [replaced(element, instead) for element in self.elements]
+        return ", ".join([*elements, *([id_] if id_ not in elements else [])])
+
+
+@dataclass
 class Table:
     """A table and its key, as the files of a resource need them."""
 
@@ -194,6 +216,7 @@ class Table:
     id: Column
     key: list[Part]
     where: "Condition | None"
+    keep: Order
     attributes: list[Column] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was left out, and why
@@ -240,6 +263,68 @@ class Table:
             else part.value_of(prefix)
             for part in self.key
         ]
+
+    @property
+    def stays(self) -> str:
+        """Which row of a key stays, in words."""
+        return "the first by --keep" if self.keep.elements else "the lowest id"
+
+    def order(self, prefix: str) -> str:
+        """Return the ORDER BY whose first row stays, for rows of the table or an alias of it."""
+        names = {column.name: prefix + column.sql for column in self.columns}
+        id_ = prefix + self.id.sql
+        return self.keep(names, self._referring(id_), id_)
+
+    def order_in(self, rows: str, *, keys: bool, when: str = "") -> str:
+        """Return the same for a common table expression that has the columns of order_listed().
+
+        The rows that refer to a row are counted only `when` a condition holds.
+        """
+        names = {column.name: self._listed_as(column, keys) for column in self.columns}
+        referring = self._referring(f"{rows}.id")
+        if when:
+            referring = f"CASE WHEN {when} THEN {referring} END"
+        return self.keep(names, referring, "id")
+
+    def order_listed(self, prefix: str = "", *, keys: bool) -> list[str]:
+        """Return the columns that the order needs beside the others of a common table expression.
+
+        The others are the id and, with `keys`, key_names(), and otherwise all that are answered.
+        """
+        return [
+            f"{prefix}{column.sql}" + (f" AS {name}" if name != column.sql else "")
+            for column, name in self._order_columns(keys)
+        ]
+
+    @property
+    def order_names(self) -> list[str]:
+        """The names of the columns of order_listed(keys=True)."""
+        return [name for _, name in self._order_columns(keys=True)]
+
+    def _order_columns(self, keys: bool) -> list[tuple[Column, str]]:
+        there = [part.column for part in self.key if not part.expression] if keys else self.answered
+        return [
+            (column, self._listed_as(column, keys))
+            for column in self.keep.columns.values()
+            if column is not self.id and column not in there
+        ]
+
+    def _listed_as(self, column: Column, keys: bool) -> str:
+        if column is self.id:
+            return "id"
+        if keys and any(part.expression and part.column is column for part in self.key):
+            # The column's own name is that of the key's expression.
+            return quoted(f"{column.name}_stored")
+        return column.sql
+
+    def _referring(self, id_: str) -> str:
+        """Return the SQL that counts the rows that refer to the row with this id."""
+        counts = [
+            f"(SELECT count(*) FROM {each.table} AS referring_rows"
+            f" WHERE referring_rows.{each.column} {self.id.operator('=')} {id_})"
+            for each in self.references
+        ]
+        return counts[0] if len(counts) == 1 else f"({' + '.join(counts)})"
 
     def in_key(self, prefix: str = "", but: str = "") -> list[str]:
         """Return the conditions on which a row has a key, without that about the column `but`."""

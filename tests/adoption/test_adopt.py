@@ -556,6 +556,7 @@ CREATE TABLE types (
     id bigserial PRIMARY KEY, a smallint, b integer, c bigint, d text, e varchar(9), f boolean,
     g numeric, h numeric(5,2), i uuid, j date, k time, l time(3), m timestamp, n timestamptz(2),
     o jsonb, p char(3), q inet, r integer[], s double precision);
+CREATE TABLE jsons (number bigserial PRIMARY KEY, name text NOT NULL, content json, copies int);
 CREATE VIEW seen AS SELECT id, name FROM parent;
 CREATE TABLE keyless (name text);
 CREATE TABLE composite (a bigint, b bigint, name text, PRIMARY KEY (a, b));
@@ -708,6 +709,24 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "a resource cannot be called inspect": ("parent", "--key", "name", "--as", "inspect"),
     "a resource cannot be called ../x": ("parent", "--key", "name", "--as", "../x"),
     "needs its schema": ("parent", "--key", "nope(name)"),
+    "PostgreSQL does not take now(): functions in index": (
+        *("parent", "--key", "name"),
+        *("--keep", "now() DESC"),
+    ),
+    "--keep cannot count by it": ("parent", "--key", "name", "--keep", "referring"),
+    "is no order of the table's columns": ("parent", "--key", "name", "--keep", "length('x')"),
+    "ORDER BY position 1 is not": ("parent", "--key", "name", "--keep", "1"),
+    "may not have a comment": ("parent", "--key", "name", "--keep", "name -- DESC"),
+    "name DESC; DROP TABLE keyless: syntax error": (
+        *("parent", "--key", "name"),
+        *("--keep", "name DESC; DROP TABLE keyless"),
+    ),
+    "name) DESC, (name: syntax error": (
+        *("parent", "--key", "name"),
+        *("--keep", "name) DESC, (name"),
+    ),
+    "has no default operator class": ("jsons", "--key", "name", "--keep", "content"),
+    "copies cannot be in --keep": ("jsons", "--key", "name", "--keep", "copies"),
 }
 
 

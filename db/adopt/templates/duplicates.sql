@@ -1,7 +1,17 @@
--- The keys that several rows of {{ name }} share, those with the most rows first: resource, id (the lowest), key, copies (how many rows), first_created_at, last_created_at, referring (how many rows of other tables refer to them), total (how many such keys), surplus (how many rows beyond one for each key).
+-- The keys that several rows of {{ name }} share, those with the most rows first: resource, id (of the row that stays), key, copies (how many rows), first_created_at, last_created_at, referring (how many rows of other tables refer to them), total (how many such keys), surplus (how many rows beyond one for each key).
 SELECT
     '{{ name }}' AS resource,
+{% if keep.elements %}
+    (
+        SELECT these_rows.{{ id.sql }}
+        FROM {{ table }} AS these_rows
+        WHERE these_rows.{{ id.sql }} {{ id.operator("=") }} ANY (pg_catalog.array_agg({{ table }}.{{ id.sql }}))
+        ORDER BY {{ order("these_rows.") }}
+        LIMIT 1
+    ) AS id,
+{% else %}
     (pg_catalog.array_agg({{ id.sql }} ORDER BY {{ id.sql }}))[1] AS id,
+{% endif %}
     pg_catalog.jsonb_build_object({% for part in key %}{{ literal(part.column.name) }}, {{ part.value }}{{ ", " if not loop.last }}{% endfor %}) AS key,
     count(*) AS copies,
     {{ "pg_catalog.min(" ~ created_at ~ ")" if created_at else "NULL::timestamptz" }} AS first_created_at,

@@ -1,13 +1,13 @@
 -- What merge would do to {{ name }}{{ " once the rows that they refer to are merged" if parents }}: keys (how many would keep one row), removed (how many rows), referring (how many rows refer to those).
 WITH {% for parent in parents %}{{ parent.alias }} AS (
-    SELECT {{ parent.id.as_id }}, pg_catalog.first_value({{ parent.id.sql }}) OVER (PARTITION BY {{ parent.partition | join(", ") }} ORDER BY {{ parent.id.sql }}) AS kept
+    SELECT {{ parent.id.as_id }}, pg_catalog.first_value({{ parent.id.sql }}) OVER (PARTITION BY {{ parent.partition | join(", ") }} ORDER BY {{ parent.order }}) AS kept
     FROM {{ parent.table }}
 ),
 {% endfor %}
 ranked AS (
     SELECT
         {{ table }}.{{ id.as_id }},
-        pg_catalog.first_value({{ table }}.{{ id.sql }}) OVER (PARTITION BY {{ kept_key | join(", ") }} ORDER BY {{ table }}.{{ id.sql }}) AS kept
+        pg_catalog.first_value({{ table }}.{{ id.sql }}) OVER (PARTITION BY {{ kept_key | join(", ") }} ORDER BY {{ order(table ~ ".") }}) AS kept
     FROM {{ table }}
 {% for parent in parents %}
     {{ "LEFT" if parent.optional else "INNER" }} JOIN {{ parent.alias }} ON {{ parent.alias }}.id {{ parent.id.operator("=") }} {{ table }}.{{ parent.column }}

@@ -1,4 +1,4 @@
--- The row of {{ name }} with this key, the lowest id where several share it, and how many do: {{ answered }}, copies bigint. No row if there is none.
+-- The row of {{ name }} with this key, {{ stays }} where several share it, and how many do: {{ answered }}, copies bigint. No row if there is none.
 {% for each in key_parameters %}
 -- ${{ loop.index }} {{ each }}
 {% endfor %}
@@ -9,7 +9,7 @@
 {% endif %}
 -- The casts to exact types let PostgreSQL choose no operator or function but its own.
 WITH same_key AS MATERIALIZED (
-    SELECT {{ listed }}
+    SELECT {{ ([listed] + order_listed(keys=False)) | join(", ") }}{{ ", count(*) OVER () AS copies" if keep.referring }}
     FROM {{ table }}
     WHERE {{ hash(stored()) }}
           = {{ hash(sent) }}
@@ -20,7 +20,7 @@ WITH same_key AS MATERIALIZED (
       AND {{ where.fenced() }}
 {% endif %}
 )
-SELECT {{ names }}, count(*) OVER () AS copies
+SELECT {{ names }}, {{ "copies" if keep.referring else "count(*) OVER () AS copies" }}
 FROM same_key
-ORDER BY id
+ORDER BY {{ order_in("same_key", keys=False, when="copies > 1") }}
 LIMIT 1;

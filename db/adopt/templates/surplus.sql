@@ -1,4 +1,4 @@
--- The rows of {{ name }} that share a key with one of these rows and do not have the lowest id of that key: id, kept (the lowest id).
+-- The rows of {{ name }} that share a key with one of these rows and {{ "are not the first by --keep" if keep.elements else "do not have the lowest id" }} of that key: id, kept ({{ stays }}).
 -- $1 ids {{ id.bare_type }}[]
 -- The rows are found by the hash, as in select.sql, so that the predicate locks are one page for each key.
 WITH these_keys AS MATERIALIZED (
@@ -7,7 +7,7 @@ WITH these_keys AS MATERIALIZED (
     WHERE {{ id.sql }} {{ id.operator("=") }} ANY ($1::{{ id.bare }}[])
 ),
 same_key AS MATERIALIZED (
-    SELECT {{ table }}.{{ id.as_id }}, {{ key_names("these_keys.") | join(", ") }}
+    SELECT {{ table }}.{{ id.as_id }}, {{ (key_names("these_keys.") + order_listed(table ~ ".", keys=True)) | join(", ") }}
     FROM these_keys
     INNER JOIN {{ table }}
         ON {{ hash(stored(table ~ ".")) }}
@@ -20,7 +20,7 @@ same_key AS MATERIALIZED (
 {% endif %}
 ),
 ranked AS (
-    SELECT id, pg_catalog.first_value(id) OVER (PARTITION BY {{ key_names() | join(", ") }} ORDER BY id) AS kept
+    SELECT id, pg_catalog.first_value(id) OVER (PARTITION BY {{ key_names() | join(", ") }} ORDER BY {{ order_in("same_key", keys=True) }}) AS kept
     FROM same_key
 )
 SELECT id, kept

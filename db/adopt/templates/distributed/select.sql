@@ -1,4 +1,4 @@
--- The row of {{ name }} with this key, the lowest id where several share it, and how many do: {{ answered }}, copies bigint. No row if there is none.
+-- The row of {{ name }} with this key, {{ stays }} where several share it, and how many do: {{ answered }}, copies bigint. No row if there is none.
 {% for each in key_parameters %}
 -- ${{ loop.index }} {{ each }}
 {% endfor %}
@@ -8,5 +8,5 @@ FROM {{ table }}
 {% for condition in equal %}
 {{ "WHERE" if loop.first else "  AND" }} {{ condition }}
 {% endfor %}
-ORDER BY {{ id.sql }}
+ORDER BY {{ order(table ~ ".") }}
 LIMIT 1;
