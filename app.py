@@ -35,9 +35,9 @@ from db.answers import open_inspection_pool
 from db.embedded import database_url
 from db.engine import discover
 from db.pool import open_pool
-from db.refusal import is_refusal, is_taken_id
+from db.refusal import is_refusal
 from db.resources import FOLDER, RESOURCES, check_resources
-from db.rows import Outcome, Retired, get_or_create, look_up, select
+from db.rows import Retired, get_or_create, get_or_create_many, look_up, select
 from db.rows import delete as delete_row
 from db.schema import apply_schema
 from db.settings import read_settings, without_secrets
@@ -48,6 +48,7 @@ from db.watch import Watch
 from web import health, metrics, openapi, pages, root
 from web.browsers import OwnPages
 from web.check import arguments, check
+from web.creation import found_or_created
 from web.endpoint import Endpoint, endpoints, route
 from web.errors import ERROR_HANDLERS
 from web.health import check_ready
@@ -64,9 +65,11 @@ from web.validation import (
     Invalid,
     as_sent,
     as_text,
+    from_array,
     from_body,
     from_path,
     from_query,
+    is_array,
     json_body,
     prefers_strict,
     wrong,
@@ -94,9 +97,26 @@ def routes(endpoint: Endpoint) -> list[Route]:
 
 
 async def create(endpoint: Endpoint, request: Request, attempts: Attempts) -> Response:
-    """Get or create the row of a key."""
-    body = from_body(await json_body(request), endpoint.types.body)
-    row, copies, created = await found_or_created(endpoint, request, as_text(body), attempts)
+    """Get or create the row of a key, or of each key in an array."""
+    body = await json_body(request)
+    if endpoint.resource.takes_many and is_array(body):
+        return await create_many(endpoint, request, body, attempts)
+    values = as_text(from_body(body, endpoint.types.body))
+    width = len(endpoint.resource.key)
+    row, copies, created = await found_or_created(
+        endpoint,
+        request.state.pool,
+        lambda items: partial(
+            get_or_create,
+            resource=endpoint.name,
+            key=items[0][:width],
+            attributes=items[0][width:],
+        ),
+        [values],
+        seconds=settings.retry_deadline,
+        attempts=attempts,
+        array=False,
+    )
     if copies > 1 and prefers_strict(request):
         response = problem(412, f"{copies} rows have this key.")
     else:
@@ -108,56 +128,33 @@ async def create(endpoint: Endpoint, request: Request, attempts: Attempts) -> Re
     return response
 
 
-async def found_or_created(
-    endpoint: Endpoint, request: Request, values: list[str | None], attempts: Attempts
-) -> Outcome:
-    """Get or create, with the kept row in the place of a parent that a merge retired."""
-    deadline = monotonic() + settings.retry_deadline
-    name, width = endpoint.name, len(endpoint.resource.key)
-    again = True
-    while True:
-        key, attributes = values[:width], values[width:]
-        try:
-            return await transact(
-                request.state.pool,
-                partial(get_or_create, resource=name, key=key, attributes=attributes),
-                seconds=deadline - monotonic(),
-                attempts=attempts,
-                key_constraint=f"{name}_key",
-            )
-        except psycopg.errors.UniqueViolation as error:
-            if is_taken_id(error) and any(field.name == "id" for field in endpoint.resource.fields):
-                raise Invalid([wrong("id", "is another row's")]) from None
-            raise
-        except psycopg.errors.ForeignKeyViolation:
-            kept = await kept_parents(endpoint, request, values, deadline)
-            if kept != values:
-                values = kept
-            elif endpoint.parents and again:
-                again = False  # it has just been put back; or it is someone's foreign key again
-            else:
-                raise  # a foreign key to a table that is no resource
-
-
-async def kept_parents(
-    endpoint: Endpoint, request: Request, values: list[str | None], deadline: float
-) -> list[str | None]:
-    """Return the values with the kept row in the place of each parent that a merge retired.
-
-    Raises Invalid for a parent that does not exist.
-    """
-    kept, missing = list(values), []
-    for position, field in enumerate(endpoint.resource.fields):
-        parent, id_ = endpoint.parents.get(field.name), values[position]
-        if parent is not None and id_ is not None:
-            where = await look_up(request.state.pool, parent, id_, deadline - monotonic())
-            if where is None:
-                missing.append(wrong(field.name, "does not exist"))
-            elif isinstance(where, Retired):
-                kept[position] = where.kept
-    if missing:
-        raise Invalid(missing)
-    return kept
+async def create_many(
+    endpoint: Endpoint, request: Request, body: bytes, attempts: Attempts
+) -> Response:
+    """Get or create the row of each key in an array, all of them or none."""
+    outcomes = await found_or_created(
+        endpoint,
+        request.state.pool,
+        lambda items: partial(
+            get_or_create_many,
+            resource=endpoint.name,
+            width=len(endpoint.resource.key),
+            items=items,
+            attempts=attempts,
+        ),
+        [as_text(each) for each in from_array(body, endpoint.types.body)],
+        seconds=settings.retry_deadline,
+        attempts=attempts,
+        array=True,
+    )
+    strict = prefers_strict(request)
+    items = []
+    for row, copies, created in outcomes:
+        status = 412 if copies > 1 and strict else 201 if created else 200
+        if status != 412:
+            request.state.metrics.row(endpoint.name, created=created)
+        items.append({"status": status, "row": row, "duplicates": copies})
+    return answer(items)
 
 
 async def get(endpoint: Endpoint, request: Request, _attempts: Attempts) -> Response:
@@ -254,7 +251,9 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
                     "inspection_pool": inspection_pool,
                     "traffic": traffic,
                     "metrics": counts,
-                    "limits": Limits(settings.max_body, settings.retry_deadline),
+                    "limits": Limits(
+                        settings.max_body, settings.max_array_body, settings.retry_deadline
+                    ),
                 }
                 log.info("worker %d ends", os.getpid())
 

@@ -67,9 +67,8 @@ class Connection(AsyncConnection[Row]):
     psycopg's own keeps the user for up to ten seconds then, until the server has cancelled.
     """
 
-    # The search_path that a session of these settings has found. To look for it anew takes longer
-    # than all else of a new session. It is forgotten where a table is missing, for it may have
-    # moved.
+    # The search_path that a session of these settings has found, because finding it takes longer
+    # than all else of a new session. Where a table is missing, all are forgotten.
     search_paths: ClassVar[dict[Settings, str | None]] = {}
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -98,12 +97,12 @@ class Connection(AsyncConnection[Row]):
         if notice.source_function == "SyncRepWaitForLSN":
             self.replicated = False
 
-    async def serializable(self, *statements: Statement) -> list[list[Row]]:
+    async def serializable(self, *statements: Statement, until: bool = False) -> list[list[Row]]:
         """Run statements in a SERIALIZABLE transaction of their own, and return the rows of each.
 
-        They are valid, for the transaction has committed. If statements travel one by one, none is
-        sent after one that has returned a row. Raises the error of the step that failed, with the
-        transaction rolled back.
+        The rows are committed. With `until`, statements that travel one by one end at the first
+        that has returned a row; the others count as having returned none. Raises the error of the
+        step that failed, after ROLLBACK.
         """
         first = self._first()
         if self.pipeline_mode:
@@ -115,7 +114,7 @@ class Connection(AsyncConnection[Row]):
             results = []
             for statement in statements:
                 results += await self._exchange(statement)
-                if results[-1].ntuples:
+                if until and results[-1].ntuples:
                     break
             (committed,) = await self._exchange(COMMIT)
         if committed.command_status != b"COMMIT":
@@ -139,7 +138,7 @@ class Connection(AsyncConnection[Row]):
     async def _exchange(self, *steps: Statement | Prepare) -> list[PGresult]:
         """Send steps in one message, and return the result of each.
 
-        Raises the first one's error, in a transaction that is rolled back. At the deadline, or
+        Raises the error of the first step that failed, after ROLLBACK. At the deadline, or
         cancelled, the connection closes.
         """
         values = [_encoded(step) for step in steps]
@@ -167,14 +166,14 @@ class Connection(AsyncConnection[Row]):
         if len(results) < len(steps):
             self.finish()
             raise psycopg.OperationalError("the server has not answered each statement")
-        # A server that ends the connection may say so where the answer to Sync belongs. The results
-        # before it are there all the same.
+        # A server that ends the connection may send its error in the place of the answer to Sync.
+        # The results before that are valid.
         return results[: len(steps)]
 
     async def _prepare(self, steps: Sequence[Statement | Prepare]) -> None:
         """Prepare what is not, in messages before the one that executes it.
 
-        In one message with BEGIN it would begin the transaction before that says of which kind.
+        In the message with BEGIN it would begin the transaction before BEGIN says of which kind.
         """
         new = {
             step.name: Prepare(step.name, step.sql)
@@ -212,11 +211,11 @@ class Connection(AsyncConnection[Row]):
 
     async def _cleared_up(self, error: psycopg.Error) -> psycopg.Error:
         """Leave a failed transaction, and return its error."""
+        # The statement was prepared before a change of the table, or it is gone by DEALLOCATE ALL,
+        # unless a trigger has raised that error, which then has a context.
         changed = error.diag.source_function == "RevalidateCachedQuery"
-        # A context would say that a trigger has raised it.
         gone = isinstance(error, errors.InvalidSqlStatementName) and not error.diag.context
         if changed or gone:
-            # What was prepared is from before a change of the table, or gone by DEALLOCATE ALL.
             self.finish()
         elif self.pgconn.transaction_status == TransactionStatus.INERROR:
             await self._exchange(ROLLBACK)
@@ -232,7 +231,7 @@ class Connection(AsyncConnection[Row]):
             while not pgconn.is_busy() and self._done is not None and not answered:
                 result = pgconn.get_result()
                 if result is None:
-                    if ended:  # one None ends a statement's results; two, and nothing is to come
+                    if ended:  # None ends a statement's results; after a second one nothing comes
                         break
                 elif result.status == ExecStatus.PIPELINE_SYNC:
                     answered = True
@@ -255,9 +254,9 @@ class Connection(AsyncConnection[Row]):
         self._timer = loop.call_later(seconds, self._look, done)
 
     def _look(self, done: Future[None]) -> None:
-        """Give up at the deadline. Until then, see an end of which uvloop does not tell.
+        """Give up at the deadline. Until then, see whether the connection has ended.
 
-        It stops watching a socket that has an error, as when the server was killed.
+        uvloop does not tell: it stops watching a socket with an error, as of a killed server.
         """
         if done.done():
             return
@@ -343,7 +342,8 @@ class Connection(AsyncConnection[Row]):
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.silent = True
                 with suppress(psycopg.Error):
-                    # Before the end of this connection, by which a pooler finds the statement.
+                    # This comes before the end, because a pooler finds the statement by the
+                    # connection.
                     await self.cancel_safe()
                     answer = generators.fetch(self.pgconn)
                     limit = ANSWER_TIMEOUT

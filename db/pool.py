@@ -3,7 +3,7 @@
 import asyncio
 import os
 from asyncio import Future
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Coroutine
 from math import inf
 from time import monotonic
@@ -68,7 +68,7 @@ class Pool:
         self._kept = kept
         self._begun = 0  # connections that were asked for
         self._idle: deque[Connection] = deque()
-        self._waiting: dict[Future[Connection], None] = {}
+        self._waiting: OrderedDict[Future[Connection], None] = OrderedDict()
         self._drained = 0.0  # of monotonic(): what was made before it is replaced
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -98,10 +98,12 @@ class Pool:
         while self._tasks:
             await asyncio.gather(*self._tasks)
 
-    async def take(self, seconds: float) -> Connection:
+    async def take(self, seconds: float, *, again: bool = False) -> Connection:
         """Take a connection, waiting for one up to `seconds`.
 
-        Raises PoolTimeout, or TooManyRequests if as many as may are waiting already.
+        Whoever had one before, and needs one `again`, is the first to get one, and is not refused:
+        it has waited in the queue already. Raises PoolTimeout, or TooManyRequests if as many as may
+        are waiting already.
         """
         if seconds <= 0:
             raise PoolTimeout
@@ -110,7 +112,7 @@ class Pool:
             if not connection.closed:
                 return connection
             self._begin(self._replace(connection))
-        if len(self._waiting) >= self._queue:
+        if len(self._waiting) >= self._queue and not again:
             raise TooManyRequests
         if self._begun < self.size:
             self._begin_another()
@@ -118,6 +120,8 @@ class Pool:
             self._begin(self._source.check())  # psycopg's pool may have given up
         waiter: Future[Connection] = asyncio.get_running_loop().create_future()
         self._waiting[waiter] = None
+        if again:
+            self._waiting.move_to_end(waiter, last=False)
         try:
             async with asyncio.timeout(seconds):
                 return await waiter
@@ -157,8 +161,7 @@ class Pool:
 
     def _hand_on(self, connection: Connection) -> None:
         while self._waiting:
-            waiter = next(iter(self._waiting))
-            del self._waiting[waiter]
+            waiter, _ = self._waiting.popitem(last=False)
             if not waiter.done():
                 waiter.set_result(connection)
                 return

@@ -13,6 +13,9 @@ ROOT = Path(__file__).parent.parent
 # The files that answer requests. A folder that has all of them is an endpoint.
 REQUESTS = ("select", "insert", "get", "list", "delete")
 
+# The files that answer a request with many keys. A folder without them takes one key at a time.
+MANY = ("select_many", "insert_many", "lock")
+
 # A resource's name is a segment of a URL, and begins the names of its indexes, its constraint and
 # its guard. PostgreSQL cuts a name after 63 bytes, and the longest ending, _lookup_before, takes 14
 # of them.
@@ -77,6 +80,23 @@ class Resource:
             others = {other.name for other in self.filters if other is not each}
             if unknown := [name for name in each.needs if name not in others]:
                 raise list_.error(each.line, f"needs {unknown[0]}, which is no other filter")
+        if self.takes_many:
+            self._check_many()
+
+    def _check_many(self) -> None:
+        select, insert, _ = (self.files[name] for name in MANY)
+        for file, taken, fields in (
+            (select, select.parameters, self.key),
+            (insert, insert.parameters[:-1], self.fields),
+        ):
+            arrays = [field.name for field in taken if field.type.endswith("[]")]
+            if arrays != [field.name for field in fields]:
+                one = file.path.name.replace("_many", "")
+                raise file.error(1, f"must take an array for each parameter of {one}, in its order")
+            if file.columns != (*self.columns, Field("copies", "bigint")):
+                raise file.error(1, "must return what get.sql returns and copies bigint behind it")
+        if len(insert.parameters) == len(self.fields) or insert.parameters[-1].type != "boolean":
+            raise insert.error(1, "must take a boolean at the end: whether lock.sql has run")
 
     def _check_alone(self, name: str) -> None:
         file = self.files[name]
@@ -92,6 +112,11 @@ class Resource:
                 raise file.error(each.line, "only a filter of list.sql can need another")
         for number in file.placeholders ^ {*range(1, len(file.parameters) + 1)}:
             raise file.error(1, f"${number} must be in the statement and have a line that tells it")
+
+    @property
+    def takes_many(self) -> bool:
+        """Whether a request may have many keys."""
+        return all(name in self.files for name in MANY)
 
     @property
     def table(self) -> str:

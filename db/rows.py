@@ -8,9 +8,18 @@ from typing import NamedTuple
 from db.connection import Connection, Row, Statement
 from db.pool import Pool
 from db.queries import QUERIES
-from db.transaction import LateInsert, transact
+from db.transaction import Attempts, LateInsert, transact
 
 Values = Sequence[str | None]
+
+# How many keys a transaction can look for and lock a page for each, by PostgreSQL's default of
+# max_pred_locks_per_relation. With more it locks the whole index of the lookup, and conflicts with
+# every creator.
+PAGES = 30
+
+# After so many failed attempts an array of keys keeps all other writers out. One with more than
+# PAGES keys does so after the first, for the next attempt would most likely fail, too.
+FAILURES = 3
 
 
 class Outcome(NamedTuple):
@@ -27,23 +36,12 @@ class Retired(NamedTuple):
     kept: str  # the id of the row that it kept instead
 
 
-# The names under which statements are prepared. PostgreSQL tells them apart by the first 63 bytes
-# alone, and a resource's name may be as long, so a number comes first.
-_names: dict[str, bytes] = {}
-
-
 def statement(
     connection: Connection, query: str, values: Values, *, prepared: bool = True
 ) -> Statement:
     """Return a file of QUERIES as it is for this connection's engine, with its parameters."""
-    of_engine = f"{connection.engine.folder}{query}"
-    if of_engine in QUERIES:
-        query = of_engine
-    if not prepared:
-        return Statement(QUERIES[query], values)
-    if query not in _names:
-        _names[query] = f"{len(_names)} {query}".encode("ascii", "replace")[:63]
-    return Statement(QUERIES[query], values, _names[query])
+    sql = QUERIES.get(f"{connection.engine.folder}{query}") or QUERIES[query]
+    return Statement(sql, values, query.encode() if prepared else b"")
 
 
 async def get_or_create(
@@ -51,18 +49,60 @@ async def get_or_create(
 ) -> Outcome:
     """Return the row of `key`, creating it with these attributes if there is none.
 
-    select.sql looks for it, and insert.sql makes no row where that has found one. Raises LateInsert
-    if the transaction had become too old to insert, and what transact() understands.
+    Both files are sent at once: insert.sql makes no row where select.sql has found one. Raises
+    LateInsert if the transaction was too old to insert, and errors that transact() understands.
     """
     found, inserted = await connection.serializable(
         statement(connection, f"{resource}/select", key),
         statement(connection, f"{resource}/insert", [*key, *attributes]),
+        until=True,
     )
     if found:
         return Outcome(found[0], found[0].pop("copies"), created=False)
     if inserted:
         return Outcome(inserted[0], 1, created=True)
     raise LateInsert
+
+
+async def get_or_create_many(
+    connection: Connection, resource: str, width: int, items: Sequence[Values], attempts: Attempts
+) -> list[Outcome]:
+    """Return the row of each item, creating those that are missing, all of them or none.
+
+    The first `width` values of an item are its key, and the others its attributes. Of items with
+    one key the first creates the row. After some failed attempts all other writers are kept out of
+    the table. The errors are those of get_or_create().
+    """
+    if not items:
+        return []
+    lock = len(attempts.retried) >= (FAILURES if len(items) <= PAGES else 1)
+    columns = [_array(column) for column in zip(*items, strict=True)]
+    # Where the settings of the transaction come before the lock, its snapshot does, too.
+    alone = lock and not connection.set_config
+    *_, found, inserted = await connection.serializable(
+        *([statement(connection, f"{resource}/lock", [])] if lock else []),
+        statement(connection, f"{resource}/select_many", columns[:width]),
+        statement(connection, f"{resource}/insert_many", [*columns, str(alone)]),
+    )
+    new = iter(inserted)
+    outcomes = []
+    for row in found:
+        if copies := row.pop("copies"):
+            outcomes.append(Outcome(row, copies, created=False))
+        else:
+            row = next(new)
+            outcomes.append(Outcome(row, 1, created=row.pop("copies") == 1))
+    return outcomes
+
+
+def _array(values: Values) -> str:
+    """Return an array of texts as PostgreSQL reads it."""
+    quoted = ("NULL" if each is None else _quoted(each) for each in values)
+    return f"{{{','.join(quoted)}}}"
+
+
+def _quoted(text: str) -> str:
+    return '"{}"'.format(text.replace("\\", r"\\").replace('"', r"\""))
 
 
 async def delete(connection: Connection, resource: str, id_: str) -> bool:

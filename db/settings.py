@@ -80,6 +80,8 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     # which ask /ready. 0 keeps Ctrl-C quick where there is none.
     drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 0.0
     max_body: Annotated[int, Meta(ge=64, le=2**30)] = 16384  # bytes
+    # A thousand items of a kilobyte each.
+    max_array_body: Annotated[int, Meta(ge=64, le=2**30)] = 2**20  # bytes
     # If it is unset, the service asks the server when it starts.
     engine: Literal["postgresql", "yugabytedb", "cockroachdb"] | None = None
     # One token or several with commas between, so that a new one can replace an old one.

@@ -1,6 +1,6 @@
 """Transactions that end in a commit, a clear refusal or the deadline, and never in between.
 
-Nothing else in the project knows the SQLSTATEs 40001, 40P01 and 23505.
+Which failures of a request's transaction are tried again is decided here alone.
 """
 
 import asyncio
@@ -35,17 +35,18 @@ TAKEN = errors.UniqueViolation.sqlstate
 CONNECTION_FAILURE = "08006"
 
 
-# So many failures of one kind in a row say that trying again is in vain. A database too far away
-# for PIPELINE=0 makes nothing but late inserts; a writer that locks the table, or a busy machine,
-# makes a few. A trigger that changes the key into one that exists makes nothing but violations of
-# the key's constraint; another creator makes one.
+# After so many failures of one kind in a row it is in vain to go on. A database too far away for
+# PIPELINE=0 makes nothing but late inserts, where a writer that locks the table makes a few. A
+# trigger that changes the key into one that exists makes nothing but violations of the key's
+# constraint, where another creator makes one.
 IN_VAIN = 10
 
-# What the end of insert.sql says where it fails: the last words, in quotes, of a message that
-# PostgreSQL may translate. The same words in a context are a trigger's, and may be the client's.
-# The quote is one character, in French with a space. A field's name may have any.
+# What the end of insert.sql says where it fails. It is at the end of a message that PostgreSQL may
+# translate, in quotes, which are one character, and in French one with a space. A field's name may
+# have any characters.
 SAYS = re.compile(
     r"\W(?P<space>\s?)(?:(?P<late>the insert came too late)|(?P<none>the table kept no row)"
+    r"|the table stored no such row for item (?P<item>\d+)"
     r"|the table (?:stored another|would not find this) (?P<field>.+?))(?P=space)\W\Z",
     re.DOTALL,
 )
@@ -109,15 +110,16 @@ class SchemaMissing(Unavailable):
 class LateInsert(Exception):
     """The transaction had become too old to insert, and did not."""
 
-    sqlstate = "late"  # it has none, and is counted among those that have
+    sqlstate = "late"  # the server sends none, and the metrics count this one beside them
 
 
 class KeyNotStored(Exception):
     """The table would store another value than it was sent for this field of the key."""
 
-    def __init__(self, field: str) -> None:
-        super().__init__(field)
-        self.field = field  # "" where it keeps no row at all
+    def __init__(self, field: str, item: int | None = None) -> None:
+        super().__init__(field, item)
+        self.field = field  # "" where it keeps no row at all, or where the item alone is known
+        self.item = item  # the place in an array, from 0
 
 
 async def transact(
@@ -130,11 +132,8 @@ async def transact(
 ) -> T:
     """Run `work` on a connection, and return its result: what it has done is committed by then.
 
-    `work` is a whole transaction, or what only reads. All of it runs again after a serialization
-    failure, a deadlock, a violation of the unique constraint `key_constraint`, or once of another,
-    an insert that came too late, or a broken connection. One that broke in COMMIT may have
-    committed, so `work` must be idempotent. Without a `key_constraint` no such violation is tried
-    again.
+    `work` is a whole transaction, or what only reads. All of it runs again after what _retryable()
+    names. A connection that broke in COMMIT may have committed, so `work` must be idempotent.
 
     `seconds` bounds all attempts and the pauses between them; `attempts` is filled as they go.
 
@@ -147,7 +146,7 @@ async def transact(
         broken = False
         # The try stands around the whole transaction: COMMIT fails with 40001 too.
         try:
-            connection = await pool.take(deadline - monotonic())
+            connection = await pool.take(deadline - monotonic(), again=failure is not None)
             connection.deadline = deadline
             connection.replicated = True
             try:
@@ -156,55 +155,22 @@ async def transact(
                     await connection.set_up()
                 result = await work(connection)
                 if not connection.replicated:
-                    raise NotReplicated  # a COMMIT as any other, for those who don't read warnings
+                    # COMMIT reports success. Only a warning tells that the standby lacks it.
+                    raise NotReplicated
                 pool.served += 1
                 return result
             finally:
                 broken = connection.closed
                 connection.deadline = inf
                 pool.give_back(connection)
-        except (
-            errors.SerializationFailure,
-            errors.DeadlockDetected,
-            errors.StatementCompletionUnknown,  # of a COMMIT, from a distributed engine
-        ) as error:
-            failure = error
-        except LateInsert as error:
-            failure = error
-        except errors.InvalidTextRepresentation as error:
-            meaning = meaning_of(error)
-            if not isinstance(meaning, LateInsert):
-                raise meaning from error.__cause__
-            failure = meaning
-        except errors.UniqueViolation as error:
-            # Another creator was first, and the next attempt finds its row. It may have been so for
-            # any unique constraint, for a row of this key has more values that are unique. A second
-            # time in a row, and another key's row has the value.
-            ours = error.diag.constraint_name == key_constraint
-            if key_constraint is None or not (ours or failure is None or failure.sqlstate != TAKEN):
-                raise
-            failure = error
-        except errors.FeatureNotSupported as error:
-            if error.diag.source_function != "RevalidateCachedQuery":
-                raise Unavailable from error  # SERIALIZABLE on a standby, for one
-            failure = error  # a column has changed its type since the statement was prepared
         except PoolTimeout as error:
             if failure is None:
                 raise NoConnection from error
             raise _exhausted(failure) from failure
         except TooManyRequests as error:
             raise QueueFull from error
-        except errors.ReadOnlySqlTransaction as error:
-            raise ReadOnlyDatabase from error
-        except (errors.UndefinedTable, errors.UndefinedColumn, errors.InsufficientPrivilege) as e:
-            Connection.search_paths.clear()
-            raise SchemaMissing from e
-        except psycopg.Error as error:
-            if not broken:
-                if isinstance(error, psycopg.OperationalError) and not is_refusal(error):
-                    raise Unavailable from error
-                raise
-            failure = error
+        except (psycopg.Error, LateInsert) as error:
+            failure = _retryable(error, failure, key_constraint, broken=broken)
 
         retries = len(attempts.retried)
         pause = random.uniform(0, min(PAUSE_CAP, PAUSE * 2**retries))
@@ -212,11 +178,64 @@ async def transact(
         in_vain = attempts.retried[1 - IN_VAIN :] == [sqlstate] * (IN_VAIN - 1)
         if in_vain and isinstance(failure, errors.UniqueViolation):
             raise failure
+        # A busy machine may make ten late inserts, and is given half of the time.
         late = in_vain and isinstance(failure, LateInsert) and monotonic() + seconds / 2 > deadline
         if late or monotonic() + pause >= deadline:
             raise _exhausted(failure) from failure
         attempts.retried.append(sqlstate)
         await asyncio.sleep(pause)
+
+
+def _retryable(
+    error: psycopg.Error | LateInsert,
+    before: psycopg.Error | LateInsert | None,
+    key_constraint: str | None,
+    *,
+    broken: bool,
+) -> psycopg.Error | LateInsert:
+    """Return a failure after which the work runs again; raise any other error, by what it means.
+
+    Such failures are a serialization failure, a deadlock, a late insert, a broken connection, a
+    column that has changed its type, and violations of unique constraints: of `key_constraint`
+    always, and of another one unless the attempt `before` ended so, too. Where `key_constraint` is
+    None, no such violation is one. `broken` tells whether the connection broke.
+    """
+    match error:
+        case (
+            errors.SerializationFailure()
+            | errors.DeadlockDetected()
+            | errors.StatementCompletionUnknown()  # of a COMMIT, from a distributed engine
+            | LateInsert()
+        ):
+            return error
+        case errors.InvalidTextRepresentation():
+            meaning = meaning_of(error)
+            if isinstance(meaning, LateInsert):
+                return meaning
+            raise meaning from error.__cause__
+        case errors.UniqueViolation():
+            if key_constraint is None:
+                raise error
+            # The row of another creator may be in the way by any unique constraint, and the next
+            # attempt finds it. If it does not, the value belongs to a row of another key.
+            again = before is not None and before.sqlstate == TAKEN
+            if again and error.diag.constraint_name != key_constraint:
+                raise error
+            return error
+        case errors.FeatureNotSupported():
+            if error.diag.source_function != "RevalidateCachedQuery":
+                raise Unavailable from error  # SERIALIZABLE on a standby, for one
+            return error  # a column has changed its type since the statement was prepared
+        case errors.ReadOnlySqlTransaction():
+            raise ReadOnlyDatabase from error
+        case errors.UndefinedTable() | errors.UndefinedColumn() | errors.InsufficientPrivilege():
+            Connection.search_paths.clear()
+            raise SchemaMissing from error
+    if broken:
+        return error
+    if isinstance(error, psycopg.OperationalError) and not is_refusal(error):
+        raise Unavailable from error
+    raise error
 
 
 def interactive(work: Work[T]) -> Work[T]:
@@ -244,6 +263,9 @@ def _exhausted(failure: Exception) -> Unavailable:
 def meaning_of(error: errors.InvalidTextRepresentation) -> Exception:
     """Return what the end of insert.sql means: LateInsert, KeyNotStored, or an error as it is."""
     said = SAYS.search(error.diag.message_primary or "")
+    # An error with a context is a trigger's, whose words may be the client's.
     if said is None or error.diag.context:
         return error
-    return LateInsert() if said["late"] else KeyNotStored(said["field"] or "")
+    if said["late"]:
+        return LateInsert()
+    return KeyNotStored(said["field"] or "", int(said["item"]) - 1 if said["item"] else None)

@@ -57,6 +57,7 @@ class Limits(NamedTuple):
     """Limits from the settings. The application's lifespan puts them into its state as `limits`."""
 
     body: int  # the most bytes of a body
+    array: int  # the most bytes of a body that is a JSON array
     body_timeout: float  # the most seconds from the end of the headers to the end of the body
 
 
@@ -86,7 +87,7 @@ class HttpConnection(asyncio.Protocol):
         self._state = app_state
         self._limits: Limits = app_state["limits"]
         self._loop = asyncio.get_running_loop()
-        self._requests = Requests(self._limits.body)
+        self._requests = Requests(self._limits.body, self._limits.array)
         self._awaits = Awaits.HEAD
         self._idle = False  # whether nothing has come since the last answer
         self._answer: Answer | None = None  # the answer that is due
@@ -152,11 +153,11 @@ class HttpConnection(asyncio.Protocol):
         self._held = size
 
     def _holds_too_much(self) -> bool:
-        return HttpConnection.held > MAX_HELD + self._limits.body
+        return HttpConnection.held > MAX_HELD + self._limits.array
 
     def _forget(self) -> None:
         """Drop the bytes that have arrived behind the request that is being answered."""
-        self._requests = Requests(self._limits.body)
+        self._requests = Requests(self._limits.body, self._limits.array)
         self._hold(0)
 
     def _advance(self) -> None:

@@ -35,7 +35,7 @@ from web.operations import (
 from web.pages import VALUE
 from web.token import OPEN, is_page
 from web.traffic import KINDS
-from web.validation import as_sent
+from web.validation import MOST_ITEMS, as_sent
 
 DESCRIPTION = """\
 Get or create a row: one row for each key, under any concurrency.
@@ -157,18 +157,29 @@ def _resource_paths(
         for operation_id, to in link_to.items()
     }
     timed = ["Location", "Server-Timing"]
+    body, found = ref(f"{name}.body"), ref(f"{name}.row")
+    if resource.takes_many:
+        body = {"oneOf": [body, {"type": "array", "items": body, "maxItems": MOST_ITEMS}]}
+        outcome = object_of(status={"enum": [200, 201, 412]}, row=found, duplicates=WHOLE)
+        found = {"oneOf": [found, {"type": "array", "items": outcome}]}
     create = operation(
         name,
         f"create_{name}",
-        "Get or create the row of a key; may be sent again at any time",
+        "Get or create the row of a key, or of each in an array; may be sent again at any time",
         response(201, "Created", row, headers=timed, links=links),
-        response(200, "Existing", row, headers=timed, optional=["Duplicates"], links=links),
+        response(
+            200,
+            "Existing, or all items of an array",
+            json(found, example),
+            headers=["Server-Timing"],
+            optional=["Location", "Duplicates"],
+        ),
         problems(408, 413),  # without Server-Timing, because no transaction was begun
         problems(400, 412, 415, 422, 503, headers=["Server-Timing"]),
         parameters=[PREFER],
     )
-    body = json(ref(f"{name}.body"), _example(resource.fields))
-    create["requestBody"] = {"required": True, "content": body}
+    content = json(body, _example(resource.fields))
+    create["requestBody"] = {"required": True, "content": content}
 
     moved = response(308, "A merge put another row in its place", headers=["Location"])
     filters: list[Json] = [

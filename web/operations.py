@@ -24,7 +24,7 @@ PROBLEMS = {
     408: "The body came too slowly",
     409: "Rows of another table refer to this one, or a trigger protects it",
     412: "Several rows have this key, and handling=strict: nothing was changed",
-    413: "The body is larger than MAX_BODY",
+    413: "The body is larger than MAX_BODY, or an array than MAX_ARRAY_BODY",
     415: "The body is not application/json, or it is compressed",
     421: "The Host is no name of this machine, and not in ALLOWED_HOSTS",
     422: "The request does not fit: see errors",

@@ -53,6 +53,9 @@ URI = re.compile(rb"(?i:https?)://([^/?]*+)(.*+)")
 # A hundred digits are more than any body's length has, and int() refuses more than 4,300.
 LENGTH = re.compile(rb"[0-9]{1,100}")
 
+# What JSON may have before its first character.
+BLANK = b" \t\r\n"
+
 NOT_HTTP = "This is not HTTP/1.1."
 BAD_FRAMING = "Where the body ends is not clear."
 
@@ -87,14 +90,15 @@ class Requests(Iterator[Request | Awaits]):
     """The requests of one connection. Add the bytes that arrive to `data`, and call next().
 
     next() returns a request, or an Awaits if a part of it has not arrived yet. It raises
-    HTTPException for what is refused: 400, 413 if the body has more than `max_body` bytes, 417, 431
-    or 501. After that there is no next request.
+    HTTPException for what is refused: 400, 413 if the body has more than `max_body` bytes, or than
+    `max_array` if it is a JSON array, 417, 431 or 501. After that there is no next request.
     """
 
-    def __init__(self, max_body: int) -> None:
+    def __init__(self, max_body: int, max_array: int = 0) -> None:
         self.data = bytearray()  # the bytes that have arrived, without those of returned requests
         self.is_head = False  # whether the request that is being read begins as a HEAD
         self._max_body = max_body
+        self._max_array = max(max_body, max_array)
         self._requests = self._parse()
 
     def __next__(self) -> Request | Awaits:
@@ -106,15 +110,25 @@ class Requests(Iterator[Request | Awaits]):
 
     def _request(self) -> Generator[Awaits, None, Request]:
         request = parse_head((yield from self._head()))
-        if request.length is not None and request.length > self._max_body:
-            raise self._too_large()
+        if request.length is not None and request.length > self._max_array:
+            raise too_large(self._max_array)
         if request.expects_continue and request.length != 0 and not self.data:
             yield Awaits.BODY_AFTER_CONTINUE
         if request.length is None:
             request.body = yield from self._chunks()
         elif request.length:
+            if request.length > self._max_body and not (yield from self._is_array(b"")):
+                raise too_large(self._max_body)
             request.body = yield from self._take(request.length)
         return request
+
+    def _is_array(self, begun: bytes) -> Generator[Awaits, None, bool]:
+        """Tell whether a body that begins with these bytes, and goes on in `data`, is an array."""
+        while not (first := begun.lstrip(BLANK) or self.data.lstrip(BLANK)):
+            if len(self.data) > self._max_body:
+                return False
+            yield Awaits.BODY
+        return first.startswith(b"[")
 
     def _head(self) -> Generator[Awaits, None, bytes]:
         """Return the request line and the headers, with the CRLF of the last one.
@@ -157,6 +171,7 @@ class Requests(Iterator[Request | Awaits]):
     def _chunks(self) -> Generator[Awaits, None, bytes]:
         """Return a body that came in chunks (RFC 9112, 7.1)."""
         body = bytearray()
+        most = self._max_body
         spare = MAX_HEAD
         while True:
             line = yield from self._line()
@@ -165,8 +180,12 @@ class Requests(Iterator[Request | Awaits]):
                 raise HTTPException(400, BAD_FRAMING)
             size = int(match[1], 16)
             spare += FRAMED_BYTE * size - len(line) - 2
-            if len(body) + size > self._max_body or spare < 0:
-                raise self._too_large()
+            if len(body) + size > self._max_array or spare < 0:
+                raise too_large(self._max_array)
+            if len(body) + size > most:
+                if not (yield from self._is_array(bytes(body))):
+                    raise too_large(most)
+                most = self._max_array
             if size == 0:
                 break
             chunk = yield from self._take(size + 2)
@@ -203,8 +222,10 @@ class Requests(Iterator[Request | Awaits]):
         del self.data[:size]
         return taken
 
-    def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"The body is over {self._max_body} bytes.")
+
+def too_large(most: int) -> HTTPException:
+    """Return the 413 for a body with more bytes than `most`."""
+    return HTTPException(413, f"The body is over {most} bytes.")
 
 
 def too_many_headers() -> HTTPException:

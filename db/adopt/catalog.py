@@ -28,7 +28,7 @@ TAKEN = {"id": "the primary key is answered as id", "copies": "a lookup answers 
 # The names of the templates' common table expressions. In their statements such a name does not
 # mean a table that is called so, unless the table is written with its schema.
 COMMON_TABLES = {
-    *("same_key", "missing", "inserted", "ranked", "surplus", "removed"),
+    *("same_key", "first_row", "missing", "inserted", "ranked", "surplus", "removed"),
     *("moved", "taken", "restored", "moving", "staying", "together", "whole", "was", "merged"),
 }
 

@@ -73,6 +73,7 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
     arrays = table.version < NULLS_NOT_DISTINCT and not all(part.never_null for part in key)
     expressions = not all(part.is_column for part in key)
     filters = _filters(table)
+    given_columns = [*(part.column for part in key), *table.attributes]
     created_at = next((each for each in answered if each.name == "created_at"), None)
     if created_at and created_at.bare not in ("timestamptz", "timestamp", "date"):
         created_at = None
@@ -80,6 +81,9 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
         **{name: getattr(table, name) for name in dir(table) if not name.startswith("_")},
         "listed": listed,
         "names": ", ".join(names),
+        "listed_of": lambda prefix: ", ".join(
+            [prefix + id_.as_id, *(prefix + each.sql for each in answered)]
+        ),
         "names_of": lambda prefix: ", ".join(f"{prefix}{name}" for name in names),
         "answered": ", ".join(
             [f"id {id_.type}", *(f"{each.sql} {each.type}" for each in answered)]
@@ -95,13 +99,19 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
         "given": [
             *(f"${part.number}::{part.column.bare} AS {part.column.sql}" for part in key),
             *(
-                f"{each.given(number)} AS {each.sql}"
+                f"{each.or_default(f'${number}::{each.bare}')} AS {each.sql}"
                 for number, each in enumerate(table.attributes, len(key) + 1)
             ),
         ],
-        "set_names": ", ".join(
-            [*(part.column.sql for part in key), *(each.sql for each in table.attributes)]
-        ),
+        "given_columns": given_columns,
+        "given_many": [
+            *(part.column.sql for part in key),
+            *(each.or_default(each.sql) for each in table.attributes),
+        ],
+        "set_names": ", ".join(each.sql for each in given_columns),
+        "item": _free("item", table),
+        "nth": _free("nth", table),
+        "alone": _free("alone", table),
         "sent": [part.sent for part in key],
         "equal": [_equal(part, part.number) for part in key],
         "filters": filters,
@@ -126,6 +136,13 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
         "tag": _tag(table),
     }
     return {**given, **_parents(table, tables)}
+
+
+def _free(name: str, table: Table) -> str:
+    """Return a name that no column of the table has."""
+    while any(name == column.name for column in table.columns):
+        name += "_"
+    return name
 
 
 def _filters(table: Table) -> list[dict[str, str]]:

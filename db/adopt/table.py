@@ -68,9 +68,17 @@ class Column:
         parameter = f"${number}::{self.bare}"
         return f"({parameter} COLLATE {self.collation})" if self.collation else parameter
 
-    def given(self, number: int) -> str:
-        """Return what the insert sets the column to: the parameter, or its default for NULL."""
-        value = f"${number}::{self.bare}"
+    def arrays(self, *, optional: bool) -> str:
+        """Return what a header's line has for an array of values."""
+        return f"{self.sql} {self.bare_type}[]{', or NULL in it' if optional else ''}"
+
+    @property
+    def as_collated(self) -> str:
+        """The column of an array's values in a list of columns, with the column's collation."""
+        return f"{self.sql} COLLATE {self.collation} AS {self.sql}" if self.collation else self.sql
+
+    def or_default(self, value: str) -> str:
+        """Return what an insert sets the column to: the value, or its default for NULL."""
         if not self.default:
             return value
         # An assignment casts a default to the column's type. coalesce() does not, so the cast must
@@ -114,6 +122,13 @@ class Part:
         """Return the SQL of this part for a row that has the columns of Table.key_listed()."""
         column = f"{prefix}{self.column.sql}"
         return column if self.expression else f"{column}::{self._exact}"
+
+    def given_in(self, prefix: str) -> str:
+        """Return the SQL of this part for a row of the values that a client has sent."""
+        column = f"{prefix}{self.column.sql}"
+        if self.expression:
+            return self.expression(column)
+        return column if self.column.bare == self._exact else f"{column}::{self._exact}"
 
     @property
     def value(self) -> str:
@@ -244,6 +259,10 @@ class Table:
     def stored(self, prefix: str = "") -> list[str]:
         """Return the SQL of each part of the key, for a row of the table."""
         return [part.stored(prefix) for part in self.key]
+
+    def given_in(self, prefix: str) -> list[str]:
+        """Return the SQL of each part of the key, for a row of what a client has sent."""
+        return [part.given_in(prefix) for part in self.key]
 
     def of(self, prefix: str) -> list[str]:
         """Return the SQL of each part of the key, for a row with the columns of key_listed()."""

@@ -1,4 +1,4 @@
--- The keys that several rows of employees share, those with the most rows first: resource, id (the lowest), key, copies (how many rows), first_created_at, last_created_at, referring (how many rows of other tables refer to them), total (how many such keys), surplus (how many rows beyond one for each key).
+-- The keys that several rows of employees share, those with the most rows first: resource, id (of the row that stays), key, copies (how many rows), first_created_at, last_created_at, referring (how many rows of other tables refer to them), total (how many such keys), surplus (how many rows beyond one for each key).
 SELECT
     'employees' AS resource,
     (pg_catalog.array_agg(id ORDER BY id))[1] AS id,

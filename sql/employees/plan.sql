@@ -1,6 +1,6 @@
 -- What merge would do to employees once the rows that they refer to are merged: keys (how many would keep one row), removed (how many rows), referring (how many rows refer to those).
 WITH departments_kept AS (
-    SELECT id, pg_catalog.first_value(id) OVER (PARTITION BY name, CASE WHEN (name IS NOT NULL) IS NOT TRUE THEN id END ORDER BY id) AS kept
+    SELECT id, pg_catalog.first_value(id) OVER (PARTITION BY name, CASE WHEN (name IS NOT NULL) IS NOT TRUE THEN id END ORDER BY departments.id) AS kept
     FROM departments
 ),
 ranked AS (

@@ -139,7 +139,7 @@ def test_haproxy_takes_the_file(tmp_path: Path) -> None:
 
 def test_what_is_left_is_the_tables(database: str) -> None:
     (guard_off, _), (psql, _) = turns(section("docs/operating.md#uninstall"))
-    assert psql == "make psql"
+    assert psql == ".venv/bin/python -m db psql"
     drops, roles = blocks(section("docs/operating.md#uninstall"), "sql")
     everything = (
         "SELECT relkind::text, relname::text FROM pg_class"

@@ -161,12 +161,30 @@ def digits_masked(text: str) -> str:
 def test_the_sql_is_that_of_the_files(name: str) -> None:
     lines = (ROOT / f"sql/employees/{name}.sql").read_text().splitlines(keepends=True)
     statement = "".join(line for line in lines if not line.startswith("--"))
-    assert statement in blocks(section("docs/inside.md#how-a-request-flows"), "sql")
+    assert statement in blocks(section("docs/inside.md#what-a-post-sends"), "sql")
 
 
 def test_the_comment_lines_are_those_of_the_file() -> None:
-    (lines,) = blocks(section("docs/own-table.md#the-files"), "sql")
+    lines, _ = blocks(section("docs/own-table.md#the-files"), "sql")
     assert (ROOT / "sql/employees/select.sql").read_text().startswith(lines)
+
+
+def test_a_filter_is_added_as_printed(database: str, tmp_path: Path) -> None:
+    _, added = blocks(section("docs/own-table.md#the-files"), "sql")
+    parameter, condition = added.splitlines()
+    shutil.copytree(ROOT / "sql/departments", tmp_path / "departments")
+    shutil.copytree(ROOT / "sql/employees", tmp_path / "employees")
+    list_ = tmp_path / "employees" / "list.sql"
+    text = list_.read_text().replace("SELECT", f"{parameter}\nSELECT", 1)
+    list_.write_text(text.replace("ORDER BY", f"{condition}\nORDER BY"))
+    sql(database, "ALTER TABLE employees ADD plan text")
+    with serving(DATABASE_URL=database, RESOURCES=str(tmp_path)) as service:
+        department = service.post("/departments", name="Research").json()["id"]
+        made = service.post("/employees", department_id=department, name="Ada").json()
+        sql(database, "UPDATE employees SET plan = 'pro'")
+        for plan, found in (("pro", [made]), ("free", [])):
+            listed = service.http.get("/employees", params={"plan": plan})
+            assert listed.json()["items"] == found
 
 
 def test_the_lock_is_a_page(database: str) -> None:

@@ -65,8 +65,8 @@ class Element:
         # Without NULLS FIRST or LAST, PostgreSQL takes NULL for larger than all values.
         nulls_first = self.nulls == " NULLS FIRST" if self.nulls else down
         if a is None or b is None:
-            return ((b is None) - (a is None)) * (-1 if not nulls_first else 1) if a != b else 0
-        return ((a > b) - (a < b)) * (-1 if down else 1)
+            return ((b is None) - (a is None)) * (1 if nulls_first else -1)
+        return int((a > b) - (a < b)) * (-1 if down else 1)
 
 
 def survivor(rows: list[Row], order: list[Element]) -> int:
@@ -74,7 +74,8 @@ def survivor(rows: list[Row], order: list[Element]) -> int:
 
     def compare(one: Row, other: Row) -> int:
         found = (element.compare(one, other) for element in order)
-        return next((each for each in found if each), one["number"] - other["number"])
+        differs = next((each for each in found if each), 0)
+        return differs or int(one["number"]) - int(other["number"])
 
     return int(min(rows, key=cmp_to_key(compare))["number"])
 
@@ -204,8 +205,10 @@ def test_merge_keeps_the_row_that_post_answers_with(adopted: tuple[str, str]) ->
     run("init")
     before = everything(database)
     with serving(DATABASE_URL=database, RESOURCES=folder) as service:
-        sent = [("accounts", {"name": name}) for name in ("ada", "GRACE", "alan")]
-        sent += [("members", {"account": 2, "email": f"{name}@x.org"}) for name in "ab"]
+        sent: list[tuple[str, Row]] = [
+            *(("accounts", {"name": name}) for name in ("ada", "GRACE", "alan")),
+            *(("members", {"account": 2, "email": f"{name}@x.org"}) for name in "ab"),
+        ]
         answers = [service.post(f"/{path}", **body).json() for path, body in sent]
         assert [answer["id"] for answer in answers] == [2, 4, 6, 2, 6]
         plan = run("merge")

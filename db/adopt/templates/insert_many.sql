@@ -1,0 +1,58 @@
+-- The new rows of {{ name }} for the keys that have none: {{ answered }}, copies bigint. One row for each item whose key has none, in their order; where copies is not 1, an item before it has made the row.
+{% for column in given_columns %}
+-- ${{ loop.index }} {{ column.arrays(optional=column.optional or (column.default is not none and loop.index > key | length)) }}
+{% endfor %}
+-- ${{ given_columns | length + 1 }} {{ alone }} boolean
+{% if attributes | selectattr("default") | list %}
+-- Where a parameter with a default is NULL, PostgreSQL evaluates the default of its column.
+{% endif %}
+-- The end checks each row as in insert.sql. {{ alone }} tells that lock.sql has kept all other writers out since
+-- before the snapshot, so that no conflict can be forgotten, however old the transaction is.
+WITH these_rows AS MATERIALIZED (
+    SELECT {{ given_columns | map(attribute="as_collated") | join(", ") }}, {{ item }}
+    FROM unnest({% for column in given_columns %}${{ loop.index }}::{{ column.bare }}[]{{ ", " if not loop.last }}{% endfor %})
+        WITH ORDINALITY AS these_rows ({{ set_names }}, {{ item }})
+),
+missing AS MATERIALIZED (
+    SELECT {{ set_names }}, {{ item }}, row_number() OVER (PARTITION BY {{ given_in("these_rows.") | join(", ") }} ORDER BY {{ item }}) AS {{ nth }}
+    FROM these_rows
+    WHERE NOT EXISTS (
+        SELECT
+        FROM {{ table }}
+        WHERE {{ hash(stored(table ~ ".")) }}
+              = {{ hash(given_in("these_rows.")) }}
+{% for part in key %}
+          AND {{ part.stored(table ~ ".") }} IS NOT DISTINCT FROM {{ part.given_in("these_rows.") }}
+{% endfor %}
+{% if where %}
+          AND {{ where.fenced(table ~ ".") }}
+{% endif %}
+    )
+),
+inserted AS (
+    INSERT INTO {{ table }} ({{ set_names }})
+    SELECT {{ given_many | join(", ") }}
+    FROM missing
+    WHERE {{ nth }} = 1
+    ORDER BY {{ item }}
+{% if where %}
+    -- A row outside the condition counts as none, because the next request would not find it.
+    RETURNING CASE WHEN {{ where() }} THEN tableoid END AS tableoid, {{ listed }}
+{% else %}
+    RETURNING tableoid, {{ listed }}
+{% endif %}
+)
+SELECT {{ names_of("inserted.") }}, missing.{{ nth }} AS copies
+FROM missing
+LEFT JOIN inserted
+    ON {{ hash(stored("inserted.")) }}
+       = {{ hash(given_in("missing.")) }}
+{% for part in key %}
+   AND {{ part.stored("inserted.") }} IS NOT DISTINCT FROM {{ part.given_in("missing.") }}
+{% endfor %}
+WHERE CASE
+    WHEN inserted.tableoid IS NULL THEN 'the table stored no such row for item ' || missing.{{ item }}::text
+    WHEN NOT ${{ given_columns | length + 1 }}::boolean AND clock_timestamp() > transaction_timestamp() + interval '50 milliseconds' THEN 'the insert came too late'
+    ELSE 'true'
+END::boolean
+ORDER BY missing.{{ item }};
