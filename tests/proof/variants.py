@@ -19,10 +19,11 @@ import psycopg
 from psycopg import errors
 
 import db.connection
+import web.creation
 from db.connection import COMMIT, Connection, Row, Statement
 from db.pool import Pool
 from db.queries import QUERIES
-from db.rows import Outcome, get_or_create, select, statement
+from db.rows import Outcome, get_or_create, get_or_create_many, select, statement
 from db.signals import unwind_on_signals
 from db.transaction import Attempts, transact
 from tests.proof.schedules import ageless
@@ -80,7 +81,7 @@ def instead(broken: Callable[..., Any]) -> None:
     async def way(pool: Pool, work: Any, **options: Any) -> Any:
         return await (transact if work.func is select else broken)(pool, work, **options)
 
-    service.transact = way
+    service.transact = web.creation.transact = way  # type: ignore[attr-defined]
 
 
 async def on_one(pool: Pool, work: Callable[[Connection], Any]) -> Any:
@@ -233,6 +234,19 @@ def created_flag_kept() -> None:
     instead(broken)
 
 
+def array_at_read_committed() -> None:
+    """The statements of an array are a transaction of the server's own making."""
+
+    async def broken(connection: Connection, **options: Any) -> Any:
+        connection.serializable = connection.run  # type: ignore[method-assign, assignment]
+        try:
+            return await get_or_create_many(connection, **options)
+        finally:
+            del connection.serializable
+
+    service.get_or_create_many = broken
+
+
 # The service as it is, but for the pauses.
 SOUND = ("none", "pipeline")
 
@@ -244,6 +258,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "pipeline": lambda: None,
     "insert at any age": at_any_age,
     "pipeline, insert at any age": at_any_age,
+    "pipeline, array at READ COMMITTED": array_at_read_committed,
     "pipeline at REPEATABLE READ": partial(at, "REPEATABLE READ"),
     "READ COMMITTED": partial(at, "READ COMMITTED"),
     "REPEATABLE READ": partial(at, "REPEATABLE READ"),

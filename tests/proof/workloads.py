@@ -73,9 +73,13 @@ class Workload:
 
 def _said(operation: Operation) -> str:
     kind, name, row, strict = operation
-    what = (DEPARTMENTS if kind.endswith("department") else NAMES)[name]
+    what = (DEPARTMENTS if "department" in kind else NAMES)[name]
     if kind == "create department":
         return f"create {what}" + " (strict)" * strict
+    if kind.endswith("s") and kind.startswith("create"):
+        others = (DEPARTMENTS if "department" in kind else NAMES)[(name + 1) % len(NAMES)]
+        where = f" in department [{row}]" * ("department" not in kind)
+        return f"create an array of {what}, {others}, {what}{where}" + " (strict)" * strict
     if kind in ("create employee", "blind insert"):
         return f"{kind.split()[0]} {what} in department [{row}]" + " (strict)" * strict
     return f"{kind} [{row}]"
@@ -84,6 +88,8 @@ def _said(operation: Operation) -> str:
 KINDS = (
     *["create employee"] * 6,
     *["create department"] * 3,
+    "create employees",
+    "create departments",
     "get employee",
     "get department",
     "list employees",
@@ -214,15 +220,12 @@ class Runner:
 
         async def client(number: int, operations: Iterable[Operation]) -> None:
             for operation in operations:
-                call: Call | None
                 if operation.kind == "blind insert":
-                    call = await asyncio.to_thread(self._blind_insert, number, operation, known)
+                    made = await asyncio.to_thread(self._blind_insert, number, operation, known)
                 else:
-                    call = await perform(self.https[number], number, operation, known)
-                if call is None:
-                    continue
-                calls.append(call)
-                for row in call.rows:
+                    made = await perform(self.https[number], number, operation, known)
+                calls.extend(made)
+                for row in (row for call in made for row in call.rows):
                     if row.id not in known[row.table]:
                         known[row.table].append(row.id)
 
@@ -233,7 +236,7 @@ class Runner:
 
     def _blind_insert(
         self, number: int, operation: Operation, known: dict[str, list[int]]
-    ) -> Call | None:
+    ) -> list[Call]:
         """Insert at READ COMMITTED without looking first, as another application would."""
         key = Key("employees", NAMES[operation.name], _pick(known["departments"], operation.row))
         start = perf_counter()
@@ -244,9 +247,9 @@ class Runner:
                     [key.department_id, key.name],
                 )
             except psycopg.errors.ForeignKeyViolation:
-                return Call(number, "POST", key, start, perf_counter(), 422)
+                return [Call(number, "POST", key, start, perf_counter(), 422)]
         row = Row(key.table, id_, key.name, key.department_id)
-        return Call(number, "POST", key, start, perf_counter(), 201, (row,))
+        return [Call(number, "POST", key, start, perf_counter(), 201, (row,))]
 
 
 def _pick(ids: list[int], row: int) -> int:
@@ -256,14 +259,18 @@ def _pick(ids: list[int], row: int) -> int:
 
 async def perform(
     http: httpx.AsyncClient, number: int, operation: Operation, known: dict[str, list[int]]
-) -> Call:
-    """Carry out the operation; return its call, with its begin, its end and its answer."""
+) -> list[Call]:
+    """Carry out the operation; return its call, with its begin, its end and its answer.
+
+    Each item of an array is a call, with the begin and the end of all.
+    """
     kind, name, row, strict = operation
     verb, _, what = kind.partition(" ")
     table = what.rstrip("s") + "s"
     method = {"create": "POST", "list": "LIST", "get": "GET", "delete": "DELETE"}[verb]
     target: Key | tuple[str, int]
-    body: dict[str, Any] | None = None
+    body: dict[str, Any] | list[dict[str, Any]] | None = None
+    items: list[Key] = []
     if verb in ("create", "list"):
         if table == "departments":
             target = Key(table, DEPARTMENTS[name])
@@ -275,12 +282,17 @@ async def perform(
             fields = {"name": target.name, "department_id": target.department_id}
         if verb == "create":
             path, body = f"/{table}", fields
+            if kind.endswith("s"):
+                names = DEPARTMENTS if table == "departments" else NAMES
+                items = [target, target._replace(name=names[(name + 1) % len(names)]), target]
+                body = [{**fields, "name": each.name} for each in items]
         else:
             path = f"/{table}?{httpx.QueryParams({k: v for k, v in fields.items() if v})}"
     else:
         target = (table, _pick(known[table], row))
         path = f"/{table}/{target[1]}"
     strict = strict and verb == "create"
+    asked: list[Key | tuple[str, int]] = [*items] if items else [target]
     start = perf_counter()
     try:
         answer = await http.request(
@@ -290,20 +302,26 @@ async def perform(
             headers={"Prefer": "handling=strict"} if strict else None,
         )
     except httpx.TransportError:
-        return Call(number, method, target, start, strict=strict)
+        return [Call(number, method, each, start, strict=strict) for each in asked]
     end = perf_counter()
-    return Call(
-        number,
-        method,
-        target,
-        start,
-        end,
-        answer.status_code,
-        _rows(table, answer),
-        int(answer.headers.get("Duplicates", 1)),
-        _attempts(answer),
-        strict,
-    )
+    if items and answer.status_code == 200:
+        told = [_told(table, item) for item in answer.json()]
+    else:
+        copies = int(answer.headers.get("Duplicates", 1))
+        told = [(answer.status_code, _rows(table, answer), copies)] * len(asked)
+    return [
+        Call(number, method, each, start, end, *one, _attempts(answer), strict)
+        for each, one in zip(asked, told, strict=True)
+    ]
+
+
+def _told(table: str, item: dict[str, Any]) -> tuple[int, tuple[Row, ...], int]:
+    """Return the status, the row and the copies that an array's answer tells of one item.
+
+    The rows of a 412 are left out, as one that is alone does not have them.
+    """
+    row = Row(table, item["row"]["id"], item["row"]["name"], item["row"].get("department_id", 0))
+    return item["status"], (row,) if item["status"] != 412 else (), item["duplicates"]
 
 
 def _rows(table: str, answer: httpx.Response) -> tuple[Row, ...]:
