@@ -23,7 +23,7 @@ from db.doctor import prepared
 from db.engine import ENGINES, named
 from db.header import HeaderError
 from db.queries import QUERIES, flat
-from db.resources import FOLDER, NAME, REQUESTS, RESERVED, Resource, file_of, read_resource
+from db.resources import FOLDER, MANY, NAME, REQUESTS, RESERVED, Resource, file_of, read_resource
 from db.session import MEANING, SET_CONFIG, parameters
 from db.settings import Settings
 from db.texts import say
@@ -97,6 +97,8 @@ def adopt(
             files = render(each, tables, distributed=bool(engine.folder))
             try:
                 edited = [] if command.force else _edited(folder, files)
+                if left := _leave_out_many(folder, files, edited):
+                    say(f"{folder}: {left} not written, because they might not fit what was edited")
                 faults = _refusals(connection, folder, files, edited)
                 if not faults:
                     _write(folder, files, edited, command)
@@ -278,6 +280,19 @@ def _edited(folder: Path, files: dict[str, str]) -> list[str]:
         if there is not None and there != new and _sum(there) != before.get(path):
             found.append(path)
     return found
+
+
+def _leave_out_many(folder: Path, files: dict[str, str], edited: list[str]) -> str:
+    """Take the files for many keys out, where they are new and those for one key were edited.
+
+    Returns which they are, in words, or an empty text.
+    """
+    many = [f"{name}.sql" for name in MANY if not (folder / f"{name}.sql").exists()]
+    if not (many and {f"{name}.sql" for name in REQUESTS} & {*edited}):
+        return ""
+    for name in many:
+        files.pop(name, None)
+    return f"{', '.join(many)} {'are' if len(many) > 1 else 'is'}"
 
 
 def _content(file: Path) -> bytes | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from db.adopt.table import Part, Table, literal
+from db.adopt.table import Column, Part, Table, literal
 from db.header import quoted
 from db.resources import ROOT
 
@@ -22,6 +22,14 @@ def _hash(parts: list[str]) -> str:
     return f"hash_record_extended(ROW({', '.join(parts)}), 0::bigint)"
 
 
+def _unnest(columns: list[Column]) -> str:
+    """Return the SQL that makes rows of one array parameter for each column."""
+    arrays = [f"${number}::{column.bare}[]" for number, column in enumerate(columns, 1)]
+    # Of several arrays it is PostgreSQL's own without a schema, and cannot have one. Of one array
+    # somebody's own unnest(text[]) would fit better.
+    return f"{'pg_catalog.' if len(arrays) == 1 else ''}unnest({', '.join(arrays)})"
+
+
 # All tables of a run share it, because parsing the templates takes longer than all other steps.
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(TEMPLATES),
@@ -31,7 +39,7 @@ ENVIRONMENT = Environment(
     undefined=StrictUndefined,
     autoescape=False,
 )
-ENVIRONMENT.globals.update(literal=literal, quoted=quoted, hash=_hash)
+ENVIRONMENT.globals.update(literal=literal, quoted=quoted, hash=_hash, unnest=_unnest)
 
 
 def render(table: Table, tables: list[Table], *, distributed: bool = False) -> dict[str, str]:

@@ -5,7 +5,7 @@
 -- before the snapshot, so that no conflict can be forgotten, however old the transaction is.
 WITH these_rows AS MATERIALIZED (
     SELECT name, item
-    FROM unnest($1::text[])
+    FROM pg_catalog.unnest($1::text[])
         WITH ORDINALITY AS these_rows (name, item)
 ),
 missing AS MATERIALIZED (

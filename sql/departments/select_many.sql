@@ -3,7 +3,7 @@
 -- Each key is looked for by departments_lookup, as in select.sql.
 WITH these_keys AS MATERIALIZED (
     SELECT name, item
-    FROM unnest($1::text[])
+    FROM pg_catalog.unnest($1::text[])
         WITH ORDINALITY AS these_keys (name, item)
 ),
 same_key AS MATERIALIZED (

@@ -725,7 +725,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
         *("parent", "--key", "name"),
         *("--keep", "name) DESC, (name"),
     ),
-    "has no default operator class": ("jsons", "--key", "name", "--keep", "content"),
+    "could not identify an ordering operator": ("jsons", "--key", "name", "--keep", "content"),
     "copies cannot be in --keep": ("jsons", "--key", "name", "--keep", "copies"),
 }
 

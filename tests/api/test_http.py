@@ -427,7 +427,7 @@ BAD_INPUT = {
     "a form": (415, post_raw(b"name=Ada", "application/x-www-form-urlencoded"), []),
     "no content type": (415, lambda service: service.http.post("/employees", content=b"{}"), []),
     # 422: the body
-    "an array": (422, post([GOOD]), ["#"]),
+    "an array": (422, post([GOOD, "Ada"]), ["#/1"]),
     "a string": (422, post("Ada"), ["#"]),
     "null": (422, post(None), ["#"]),
     "nothing": (422, post({}), [D, N]),

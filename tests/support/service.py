@@ -64,6 +64,8 @@ def temporary_data_dir() -> Iterator[Path]:
 def environment(**settings: str) -> dict[str, str]:
     """Return the environment with these settings and no others of the service's."""
     kept = {name: value for name, value in os.environ.items() if not OURS.fullmatch(name)}
+    # Where it is set, each of some thousand starts would compile the whole service.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**kept, "PYTHONWARNINGS": "error", **settings}
 
 

@@ -23,7 +23,7 @@ VALUES = {
     "bigint": "1",
     "boolean": "true",
     "text": "1",  # also fits an id of another type
-    "text[]": "{}",
+    "text[]": "{1}",
     "bigint[]": "{1}",
     "jsonb": "{}",
 }
@@ -65,8 +65,8 @@ def test_psql_runs_the_file(file: Path, filled: str) -> None:
     before = BEFORE.get(file.stem, "") if file.parent.name in ("departments", "employees") else ""
     before = before.format(file.parent.name)
     if file.stem == "roles":
-        # `python -m db roles` puts this line before the file.
-        before = roles().splitlines(keepends=True)[0]
+        # `python -m db roles` puts these lines before the file.
+        before = "".join(roles().splitlines(keepends=True)[:2])
     script = f"{before}{bind}\\i {file}\n"
     if not re.search(r"^(CREATE|DROP)\b.* CONCURRENTLY", text, re.MULTILINE):
         script = f"BEGIN;\n{script}ROLLBACK;\n"

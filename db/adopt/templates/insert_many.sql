@@ -10,7 +10,7 @@
 -- before the snapshot, so that no conflict can be forgotten, however old the transaction is.
 WITH these_rows AS MATERIALIZED (
     SELECT {{ given_columns | map(attribute="as_collated") | join(", ") }}, {{ item }}
-    FROM unnest({% for column in given_columns %}${{ loop.index }}::{{ column.bare }}[]{{ ", " if not loop.last }}{% endfor %})
+    FROM {{ unnest(given_columns) }}
         WITH ORDINALITY AS these_rows ({{ set_names }}, {{ item }})
 ),
 missing AS MATERIALIZED (

@@ -5,7 +5,7 @@
 -- Each key is looked for by {{ name }}_lookup, as in select.sql.
 WITH these_keys AS MATERIALIZED (
     SELECT {{ key | map(attribute="column") | map(attribute="as_collated") | join(", ") }}, {{ item }}
-    FROM unnest({% for part in key %}${{ loop.index }}::{{ part.column.bare }}[]{{ ", " if not loop.last }}{% endfor %})
+    FROM {{ unnest(key | map(attribute="column") | list) }}
         WITH ORDINALITY AS these_keys ({{ key_names() | join(", ") }}, {{ item }})
 ),
 same_key AS MATERIALIZED (

@@ -4,5 +4,5 @@
 SELECT id, name, created_at, count(*) OVER () AS copies
 FROM departments
 WHERE name OPERATOR(pg_catalog.=) $1::text
-ORDER BY id
+ORDER BY departments.id
 LIMIT 1;

@@ -6,5 +6,5 @@ SELECT id, department_id, name, created_at, count(*) OVER () AS copies
 FROM employees
 WHERE department_id OPERATOR(pg_catalog.=) $1::bigint
   AND name OPERATOR(pg_catalog.=) $2::text
-ORDER BY id
+ORDER BY employees.id
 LIMIT 1;
