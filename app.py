@@ -37,7 +37,7 @@ from db.engine import discover
 from db.pool import open_pool
 from db.refusal import is_refusal
 from db.resources import FOLDER, RESOURCES, check_resources
-from db.rows import Retired, get_or_create, get_or_create_many, look_up, select
+from db.rows import Retired, look_up, select
 from db.rows import delete as delete_row
 from db.schema import apply_schema
 from db.settings import read_settings, without_secrets
@@ -53,11 +53,12 @@ from web.endpoint import Endpoint, endpoints, route
 from web.errors import ERROR_HANDLERS
 from web.health import check_ready
 from web.http_connection import Limits
+from web.lines import create_lines
 from web.log import log_to_stderr
 from web.metrics import Metrics
 from web.observation import Observe
 from web.problem import defect, problem
-from web.response import answer, moved, path_of
+from web.response import answer, moved, outcome, path_of
 from web.serving import end_in_order, serve
 from web.token import RequireToken
 from web.traffic import Traffic, shared_folder
@@ -69,6 +70,7 @@ from web.validation import (
     from_body,
     from_path,
     from_query,
+    has_lines,
     is_array,
     json_body,
     prefers_strict,
@@ -97,25 +99,20 @@ def routes(endpoint: Endpoint) -> list[Route]:
 
 
 async def create(endpoint: Endpoint, request: Request, attempts: Attempts) -> Response:
-    """Get or create the row of a key, or of each key in an array."""
+    """Get or create the row of a key, or of each key in an array or in lines."""
+    if endpoint.resource.takes_many and has_lines(request):
+        return await create_lines(
+            endpoint, request, most=settings.max_body, seconds=settings.retry_deadline
+        )
     body = await json_body(request)
     if endpoint.resource.takes_many and is_array(body):
         return await create_many(endpoint, request, body, attempts)
-    values = as_text(from_body(body, endpoint.types.body))
-    width = len(endpoint.resource.key)
-    row, copies, created = await found_or_created(
+    ((row, copies, created),) = await found_or_created(
         endpoint,
         request.state.pool,
-        lambda items: partial(
-            get_or_create,
-            resource=endpoint.name,
-            key=items[0][:width],
-            attributes=items[0][width:],
-        ),
-        [values],
+        [as_text(from_body(body, endpoint.types.body))],
         seconds=settings.retry_deadline,
         attempts=attempts,
-        array=False,
     )
     if copies > 1 and prefers_strict(request):
         response = problem(412, f"{copies} rows have this key.")
@@ -135,26 +132,16 @@ async def create_many(
     outcomes = await found_or_created(
         endpoint,
         request.state.pool,
-        lambda items: partial(
-            get_or_create_many,
-            resource=endpoint.name,
-            width=len(endpoint.resource.key),
-            items=items,
-            attempts=attempts,
-        ),
         [as_text(each) for each in from_array(body, endpoint.types.body)],
         seconds=settings.retry_deadline,
         attempts=attempts,
         array=True,
     )
-    strict = prefers_strict(request)
-    items = []
-    for row, copies, created in outcomes:
-        status = 412 if copies > 1 and strict else 201 if created else 200
-        if status != 412:
-            request.state.metrics.row(endpoint.name, created=created)
-        items.append({"status": status, "row": row, "duplicates": copies})
-    return answer(items)
+    told = [outcome(each, strict=prefers_strict(request)) for each in outcomes]
+    for each, item in zip(outcomes, told, strict=True):
+        if item["status"] != 412:
+            request.state.metrics.row(endpoint.name, created=each.created)
+    return answer(told)
 
 
 async def get(endpoint: Endpoint, request: Request, _attempts: Attempts) -> Response:

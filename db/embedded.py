@@ -78,6 +78,11 @@ SPARE_CONNECTIONS = 20
 # measured. 10,000 would cost 460 MB, and half a second at the start.
 MAX_PREPARED_TRANSACTIONS = 1000
 
+# How many pages of an index a transaction can lock before it locks the whole index, and conflicts
+# with every creator: as many as web.lines takes keys. By default they are 32. There is room for
+# 72,000 such locks, 64 for each of the connections, processes and prepared transactions above.
+PRED_LOCKS_PER_RELATION = 250
+
 # The server's log begins anew with each start, and must not grow without end while one server runs
 # for years. So it has LOG, FATAL and PANIC. It has no ERROR and no WARNING, because clients cause
 # those as often as they like (each serialization failure is an ERROR, and the service has seen it),
@@ -221,6 +226,7 @@ def _start(data_dir: Path, as_user: dict[str, Any], sockets: Path, connections: 
         "unix_socket_directories": ".",  # the data directory, which is the server's working folder
         "max_connections": connections,
         "max_prepared_transactions": MAX_PREPARED_TRANSACTIONS,
+        "max_pred_locks_per_relation": PRED_LOCKS_PER_RELATION,
         **LOGGING,
     }
     words = shlex.join(f"--{name}={value}" for name, value in options.items())

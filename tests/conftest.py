@@ -10,7 +10,7 @@ from itertools import count
 import psycopg
 import pytest
 from hypothesis import core
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.embedded import embedded_server
 from db.engine import discover
@@ -72,6 +72,9 @@ def server() -> Iterator[str]:
         else:
             data_dir = stack.enter_context(temporary_data_dir())
             url = stack.enter_context(embedded_server(data_dir))
+            # With some hundred databases, autovacuum would start ten processes a second.
+            sql(url, "ALTER SYSTEM SET autovacuum_naptime = '1d'")
+            sql(url, "SELECT pg_reload_conf()")
             # Nobody needs the data any more, which an end in order would write to the disk.
             stack.callback(Server(data_dir, url).stop, signal.SIGQUIT)
         yield url
@@ -95,14 +98,18 @@ def new_database(server: str) -> Callable[[], str]:
     numbers = count(1)
     engine = discover(server)
 
-    def create() -> str:
+    def create(template: str = "") -> str:
         name = f"onerow_test_{next(numbers)}"
-        sql(server, f"CREATE DATABASE {name}")
+        sql(server, f"CREATE DATABASE {name}{template}")
         database = make_conninfo(server, dbname=name)
-        apply_schema(database, engine)
+        if not template:
+            apply_schema(database, engine)
         return database
 
-    return create
+    if engine != "postgresql":
+        return create
+    with_tables = conninfo_to_dict(create())["dbname"]  # a copy takes half as long as to make them
+    return lambda: create(f" TEMPLATE {with_tables}")
 
 
 @pytest.fixture

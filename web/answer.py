@@ -2,6 +2,7 @@
 
 import logging
 from asyncio import Event, Transport
+from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -17,6 +18,9 @@ STATUS_LINES = {
 }
 
 Headers = list[tuple[bytes, bytes]]
+
+# The most bytes of a streamed body that wait to be read. Then no more is taken from the connection.
+MOST_UNREAD = 2**16
 
 log = logging.getLogger("onerow")
 
@@ -39,12 +43,14 @@ class Answer:
         writable: Event,
         server: ServerState,
         on_complete: Callable[[], None],
+        on_hungry: Callable[[], None],
     ) -> None:
         """Take a request.
 
         `writable` is set while the client reads what is sent. `on_complete` is called when the
-        whole answer is written.
+        whole answer is written, and `on_hungry` when feed() may be called again.
         """
+        self._on_hungry = on_hungry
         self.keep_alive = request.keep_alive
         self.started = False
         self._complete = False
@@ -56,6 +62,11 @@ class Answer:
         self._head: tuple[int, Headers] | None = None  # is written with the first part of the body
         self._received = False
         self._over = Event()
+        self.feeding = request.streamed  # whether more of the body is to come
+        self._parts: deque[bytes] = deque()
+        self._unread = 0  # bytes of those parts
+        self._arrived = Event()
+        self._chunked = False  # whether the answer is sent in chunks
 
     def scope(self, **others: Any) -> Scope:
         """Return the ASGI scope of the request, with `others` added."""
@@ -89,9 +100,47 @@ class Answer:
         """Drop the rest of the answer, because the client is gone."""
         self._complete = True
         self._over.set()
+        self._arrived.set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough of a streamed body is waiting to be read."""
+        return self._unread >= MOST_UNREAD
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether the application waits for more of a streamed body."""
+        return self.feeding and not self._parts
+
+    def feed(self, part: bytes) -> None:
+        """Take the next part of a streamed body, which is b"" at its end."""
+        self.feeding = bool(part)
+        self._parts.append(part)
+        self._unread += len(part)
+        self._arrived.set()
+
+    async def _receive_part(self) -> Message:
+        while not self._parts and not self._complete:
+            self._arrived.clear()
+            await self._arrived.wait()
+        if not self._parts:
+            return {"type": "http.disconnect"}
+        was_full = self.is_full
+        part = self._parts.popleft()
+        self._unread -= len(part)
+        if was_full and not self.is_full:
+            self._on_hungry()
+        return {"type": "http.request", "body": part, "more_body": bool(part)}
 
     async def receive(self) -> Message:
-        """Return the body, and at the next call http.disconnect, once the answer is complete."""
+        """Return the body, and at the next call http.disconnect, once the answer is complete.
+
+        A streamed body comes in parts, one at a call.
+        """
+        if self._request.streamed and not self._received:
+            message = await self._receive_part()
+            self._received = not message.get("more_body", False)
+            return message
         if not self._received:
             self._received = True
             return {"type": "http.request", "body": self._request.body, "more_body": False}
@@ -107,22 +156,31 @@ class Answer:
         if message["type"] == "http.response.start":
             self._head = message["status"], [*self._server.default_headers, *message["headers"]]
             return
-        self._transport.write(self._bytes(message.get("body", b"")))
-        if not message.get("more_body", False):
+        more = message.get("more_body", False)
+        self._transport.write(self._bytes(message.get("body", b""), more=more))
+        if not more:
             self._complete = True
             self._over.set()
             self._on_complete()
 
-    def _bytes(self, body: bytes) -> bytes:
+    def _bytes(self, body: bytes, *, more: bool) -> bytes:
         head = b""
         if self._head is not None:
             head, self._head = self._begin(*self._head), None
+        if self._chunked:
+            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n" * (
+                not more
+            )
         return head if self._request.method == "HEAD" else head + body
 
     def _begin(self, status: int, headers: Headers) -> bytes:
         self.started = True
         if status != 204 and not any(name == b"content-length" for name, _ in headers):
-            self.keep_alive = False  # the end of the connection is the end of the body
+            self._chunked = self._request.version == "1.1"
+            if self._chunked:
+                headers.append((b"transfer-encoding", b"chunked"))
+            else:
+                self.keep_alive = False  # the end of the connection is the end of the body
         if not self.keep_alive:
             headers.append((b"connection", b"close"))
         return head_of(status, headers)

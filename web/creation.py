@@ -1,48 +1,52 @@
 """Gets or creates rows, with the kept row in the place of a parent that a merge retired."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import Any
 
 import psycopg
 
 from db.pool import Pool
 from db.refusal import is_taken_id
-from db.rows import Retired, Values, look_up
-from db.transaction import Attempts, Work, transact
+from db.rows import Outcome, Retired, Values, get_or_create, get_or_create_many, look_up
+from db.transaction import Attempts, transact
 from web.endpoint import Endpoint
 from web.validation import Invalid, wrong
 
-T = TypeVar("T")
 Items = Sequence[Values]  # what a request has for each row: the key, and then the attributes
 
 
 async def found_or_created(
     endpoint: Endpoint,
     pool: Pool,
-    work: Callable[[Items], Work[T]],
     items: Items,
     *,
     seconds: float,
     attempts: Attempts,
-    array: bool,
-) -> T:
-    """Run `work` for the items, and again where merges have put other parents in their place.
+    array: bool = False,
+) -> list[Outcome]:
+    """Get or create the row of each item, all in one transaction.
 
-    `array` tells whether the request has an array of items. Raises Invalid, and what transact()
-    raises.
+    `array` tells whether the request has an array of items; without it there is one. Raises
+    Invalid, and what transact() raises.
     """
     deadline = monotonic() + seconds
+    name, width = endpoint.name, len(endpoint.resource.key)
     again = True
     while True:
+        options: dict[str, Any] = {
+            "seconds": deadline - monotonic(),
+            "attempts": attempts,
+            "key_constraint": f"{name}_key",
+        }
         try:
-            return await transact(
-                pool,
-                work(items),
-                seconds=deadline - monotonic(),
-                attempts=attempts,
-                key_constraint=f"{endpoint.name}_key",
-            )
+            if array:
+                many = partial(get_or_create_many, resource=name, width=width, items=items)
+                return await transact(pool, partial(many, attempts=attempts), **options)
+            key, attributes = items[0][:width], items[0][width:]
+            one = partial(get_or_create, resource=name, key=key, attributes=attributes)
+            return [await transact(pool, one, **options)]
         except psycopg.errors.UniqueViolation as error:
             if is_taken_id(error) and any(field.name == "id" for field in endpoint.resource.fields):
                 taken = (

@@ -5,7 +5,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from db.resources import Resource, parents
@@ -60,6 +60,8 @@ def route(path: str, endpoint: Endpoint, **handlers: Handler) -> Route:
             response = await on_error(request, error)
         finally:
             request.state.metrics.transaction(request.method, endpoint.name, attempts)
+        if isinstance(response, StreamingResponse):
+            return response  # it is still to be made
         milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
         timing = f'db;dur={milliseconds:.1f};desc="attempts={attempts.begun}"'
         response.headers["Server-Timing"] = timing

@@ -24,7 +24,8 @@ from web.request import MAX_HEAD, Awaits, Request, Requests
 HEAD_TIMEOUT = 10
 
 # Seconds that a client has to read an answer when it is complete. The longest answer has some 4 MB,
-# for which 130 KB a second are enough.
+# for which 130 KB a second are enough. A client whose body is answered line by line has as long for
+# the next part of it.
 READ_TIMEOUT = 30
 
 # Seconds between two checks of these limits, which are all longer.
@@ -130,12 +131,16 @@ class HttpConnection(asyncio.Protocol):
         """Read on, or keep bytes that came before an answer was out, one request at the most."""
         if self._over or self.transport.is_closing():
             return
-        if self._answer is not None and not self._answer.keep_alive:
+        is_fed = self._answer is not None and self._answer.feeding
+        if self._answer is not None and not (self._answer.keep_alive or is_fed):
             return  # the answer that is due is the last one
         self._requests.data += data
         self._hold(self._held + len(data))
         if self._answer is None:
             self._advance()
+        elif is_fed:
+            self._since = self._loop.time()
+            self._feed()
         elif self._holds_too_much():
             self._answer.keep_alive = False
             self._forget()
@@ -146,7 +151,8 @@ class HttpConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Return whether the connection stays open, which it does while an answer is due."""
         self._eof = True
-        return self._answer is not None
+        # Without the rest of a streamed body there is no whole answer.
+        return self._answer is not None and not self._answer.feeding
 
     def _hold(self, size: int) -> None:
         HttpConnection.held += size - self._held
@@ -176,15 +182,44 @@ class HttpConnection(asyncio.Protocol):
         if isinstance(came, Request):
             self._awaits = Awaits.HEAD
             self._start(came)
+            if came.streamed:
+                self._feed()
             return
+        assert isinstance(came, Awaits)  # the parts of a streamed body are for _feed()
         if came is not Awaits.HEAD and self._awaits is Awaits.HEAD:
             self._since = self._loop.time()
         if came is Awaits.BODY_AFTER_CONTINUE:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._awaits = came
 
+    def _feed(self) -> None:
+        """Hand the parts of a streamed body to the answer, until it has enough of them."""
+        answer = self._answer
+        if answer is None or self.transport.is_closing():
+            return
+        try:
+            while answer.feeding and not answer.is_full:
+                part = next(self._requests)
+                if not isinstance(part, bytes):
+                    break
+                answer.feed(part)
+        except HTTPException:
+            self.transport.abort()  # a part of the answer may be out, so nothing else can be said
+            return
+        self._hold(len(self._requests.data))
+        if answer.feeding and answer.is_full and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _fed(self) -> None:
+        self._since = self._loop.time()
+        self._resume()
+        self._feed()
+
     def _start(self, request: Request) -> None:
-        answer = Answer(request, self.transport, self._writable, self._server, self._answered)
+        answer = Answer(
+            request, self.transport, self._writable, self._server, self._answered, self._fed
+        )
         if self.draining:
             answer.keep_alive = False
         self._answer = answer
@@ -197,7 +232,8 @@ class HttpConnection(asyncio.Protocol):
         """Go on after an answer: it is the client's turn, or the connection ends."""
         assert self._answer is not None
         self._since = self._loop.time()
-        last, self._answer = not self._answer.keep_alive, None
+        # What is left of a streamed body that was not read would be taken for the next request.
+        last, self._answer = self._answer.feeding or not self._answer.keep_alive, None
         if last:
             self._end()
             return
@@ -239,6 +275,8 @@ class HttpConnection(asyncio.Protocol):
         """Go on writing, because the client has read enough."""
         _behind.pop(self, None)
         self._writable.set()
+        if self._answer is not None:
+            self._since = self._loop.time()  # it reads, so that it has more time for the rest
 
     def drain(self) -> None:
         """Make the answer that is due the last one, and let its headers say so."""
@@ -263,6 +301,8 @@ class HttpConnection(asyncio.Protocol):
             limit: float = READ_TIMEOUT
         elif self._over:
             limit = LINGER
+        elif self._answer is not None and self._answer.is_hungry:
+            limit = READ_TIMEOUT
         elif self._answer is not None:
             return  # it is the application's turn, which has limits of its own
         elif self._idle:
@@ -273,7 +313,7 @@ class HttpConnection(asyncio.Protocol):
             limit = self._limits.body_timeout
         if self._loop.time() - self._since <= limit:
             return
-        if self._awaits is not Awaits.HEAD and not self._over:
+        if self._awaits is not Awaits.HEAD and not self._over and self._answer is None:
             self._refuse(problem(408, "The body did not arrive in time."))
         else:
             self.transport.abort()

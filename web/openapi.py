@@ -20,6 +20,7 @@ from web.fields import example_of, schema_of, type_of
 from web.operations import (
     CSV,
     HTML,
+    LINES,
     TEXT,
     WHOLE,
     Json,
@@ -179,6 +180,9 @@ def _resource_paths(
         parameters=[PREFER],
     )
     content = json(body, _example(resource.fields))
+    if resource.takes_many:
+        content |= LINES
+        create["responses"]["200"]["content"] |= LINES
     create["requestBody"] = {"required": True, "content": content}
 
     moved = response(308, "A merge put another row in its place", headers=["Location"])

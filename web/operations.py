@@ -14,6 +14,7 @@ TEXT = {"type": "string"}
 WHOLE = {"type": "integer"}
 HTML = {"text/html": {"schema": TEXT}}
 CSV = {"text/csv": {"schema": TEXT}}
+LINES = {"application/x-ndjson": {"schema": TEXT}}  # of lines OpenAPI 3.1 knows nothing
 
 # For each status, when it is answered.
 PROBLEMS = {
@@ -25,7 +26,7 @@ PROBLEMS = {
     409: "Rows of another table refer to this one, or a trigger protects it",
     412: "Several rows have this key, and handling=strict: nothing was changed",
     413: "The body is larger than MAX_BODY, or an array than MAX_ARRAY_BODY",
-    415: "The body is not application/json, or it is compressed",
+    415: "The body is not JSON, or it is compressed",
     421: "The Host is no name of this machine, and not in ALLOWED_HOSTS",
     422: "The request does not fit: see errors",
     431: "The request line and the headers are too large",

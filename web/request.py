@@ -25,9 +25,14 @@ FRAMED_BYTE = len(b"1\r\nx\r\n")
 # The methods of RFC 9110 without CONNECT, which is for proxies, and PATCH.
 METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"}
 
-# The headers that this parser reads. They say where the request ends, which host it is for, and
-# what its sender waits for.
-OURS = {b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"}
+# The headers that this parser reads. They say where the request ends, which host it is for, what
+# its sender waits for, and whether the body may be of any length.
+OURS = {
+    *(b"host", b"content-length", b"content-type", b"transfer-encoding", b"connection", b"expect"),
+}
+
+# The media type of a body that is read and answered line by line.
+LINES = b"application/x-ndjson"
 
 # A possessive quantifier (with a + behind it) never backtracks, so that no input takes long.
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
@@ -83,13 +88,15 @@ class Request:
     keep_alive: bool
     length: int | None  # the body's length in bytes, or None if it comes in chunks
     expects_continue: bool  # whether the client asks for 100 Continue
+    streamed: bool  # whether the body is lines of JSON, and follows the request in parts
     body: bytes = b""
 
 
-class Requests(Iterator[Request | Awaits]):
+class Requests(Iterator[Request | Awaits | bytes]):
     """The requests of one connection. Add the bytes that arrive to `data`, and call next().
 
-    next() returns a request, or an Awaits if a part of it has not arrived yet. It raises
+    next() returns a request, or an Awaits if a part of it has not arrived yet. After a request that
+    is streamed it returns the parts of the body, of any length, and b"" at the end. It raises
     HTTPException for what is refused: 400, 413 if the body has more than `max_body` bytes, or than
     `max_array` if it is a JSON array, 417, 431 or 501. After that there is no next request.
     """
@@ -99,36 +106,53 @@ class Requests(Iterator[Request | Awaits]):
         self.is_head = False  # whether the request that is being read begins as a HEAD
         self._max_body = max_body
         self._max_array = max(max_body, max_array)
+        self._streamed = False
+        self._length: int | None = None  # of a streamed body
         self._requests = self._parse()
 
-    def __next__(self) -> Request | Awaits:
+    def __next__(self) -> Request | Awaits | bytes:
         return next(self._requests)
 
-    def _parse(self) -> Generator[Request | Awaits, None, None]:
+    def _parse(self) -> Generator[Request | Awaits | bytes, None, None]:
         while True:
             yield (yield from self._request())  # no variable keeps the request, nor its body
+            if self._streamed:
+                if self._length is None:
+                    yield from self._chunks(bounded=False)
+                else:
+                    yield from self._parts(self._length)
+                yield b""
 
     def _request(self) -> Generator[Awaits, None, Request]:
         request = parse_head((yield from self._head()))
-        if request.length is not None and request.length > self._max_array:
+        self._streamed, self._length = request.streamed, request.length
+        if request.length is not None and request.length > self._max_array and not self._streamed:
             raise too_large(self._max_array)
         if request.expects_continue and request.length != 0 and not self.data:
             yield Awaits.BODY_AFTER_CONTINUE
+        if request.streamed:
+            return request
         if request.length is None:
-            request.body = yield from self._chunks()
+            body = bytearray()
+            for part in self._chunks(bounded=True):
+                if isinstance(part, bytes):
+                    body += part
+                else:
+                    yield part
+            request.body = bytes(body)
         elif request.length:
             if request.length > self._max_body and not (yield from self._is_array(b"")):
                 raise too_large(self._max_body)
             request.body = yield from self._take(request.length)
         return request
 
-    def _is_array(self, begun: bytes) -> Generator[Awaits, None, bool]:
-        """Tell whether a body that begins with these bytes, and goes on in `data`, is an array."""
-        while not (first := begun.lstrip(BLANK) or self.data.lstrip(BLANK)):
+    def _is_array(self, first: bytes) -> Generator[Awaits, None, bool]:
+        """Tell whether a body is an array, by its first byte, or by `data` if that is to come."""
+        while not (first := first or bytes(self.data.lstrip(BLANK)[:1])):
             if len(self.data) > self._max_body:
                 return False
             yield Awaits.BODY
-        return first.startswith(b"[")
+        return first == b"["
 
     def _head(self) -> Generator[Awaits, None, bytes]:
         """Return the request line and the headers, with the CRLF of the last one.
@@ -168,10 +192,9 @@ class Requests(Iterator[Request | Awaits]):
             seen = len(self.data)
             yield Awaits.HEAD
 
-    def _chunks(self) -> Generator[Awaits, None, bytes]:
-        """Return a body that came in chunks (RFC 9112, 7.1)."""
-        body = bytearray()
-        most = self._max_body
+    def _chunks(self, *, bounded: bool) -> Generator[Awaits | bytes, None, None]:
+        """Yield the parts of a body in chunks (RFC 9112, 7.1), and check its trailers."""
+        total, most, first = 0, self._max_body, b""
         spare = MAX_HEAD
         while True:
             line = yield from self._line()
@@ -179,32 +202,45 @@ class Requests(Iterator[Request | Awaits]):
             if match is None:
                 raise HTTPException(400, BAD_FRAMING)
             size = int(match[1], 16)
+            total += size
             spare += FRAMED_BYTE * size - len(line) - 2
-            if len(body) + size > self._max_array or spare < 0:
+            if spare < 0 or (bounded and total > self._max_array):
                 raise too_large(self._max_array)
-            if len(body) + size > most:
-                if not (yield from self._is_array(bytes(body))):
+            if bounded and total > most:
+                if not (yield from self._is_array(first)):
                     raise too_large(most)
                 most = self._max_array
             if size == 0:
                 break
-            chunk = yield from self._take(size + 2)
-            if not chunk.endswith(b"\r\n"):
+            for part in self._parts(size):
+                first = first or (part.lstrip(BLANK)[:1] if isinstance(part, bytes) else b"")
+                yield part
+            if (yield from self._take(2)) != b"\r\n":
                 raise HTTPException(400, BAD_FRAMING)
-            body += chunk[:-2]
         # Trailers are checked and dropped, because whoever checked the headers has not seen them
         # (RFC 9110, 6.5.1).
         spare = MAX_HEAD
         for _ in range(MAX_HEADERS + 1):
             line = yield from self._line()
             if line == b"\r\n":
-                return bytes(body)
+                return
             spare -= len(line)
             if not HEADER.fullmatch(line):
                 raise HTTPException(400, NOT_HTTP)
             if spare < 0:
                 break
         raise too_many_headers()
+
+    def _parts(self, size: int) -> Generator[Awaits | bytes, None, None]:
+        """Yield so many bytes as they come."""
+        while size:
+            if not self.data:
+                yield Awaits.BODY
+                continue
+            part = bytes(self.data[:size])
+            del self.data[:size]
+            size -= len(part)
+            yield part
 
     def _line(self) -> Generator[Awaits, None, bytes]:
         seen = 0
@@ -277,7 +313,13 @@ def parse_head(head: bytes) -> Request:
         keep_alive=minor == b"1" and b"close" not in [each.strip(b" \t") for each in options],
         length=length,
         expects_continue=expects,
+        streamed=method == b"POST" and any(map(is_lines, ours.get(b"content-type", []))),
     )
+
+
+def is_lines(content_type: bytes) -> bool:
+    """Tell whether a Content-Type is that of JSON in lines."""
+    return content_type.partition(b";")[0].strip().lower() == LINES
 
 
 @lru_cache  # the clients of one service send few different values, and parsing one takes long

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from web.fields import read_custom
 from web.problem import problem
-from web.request import BLANK
+from web.request import BLANK, is_lines
 
 # A string of JSON, and in the group the colon behind it, if it is the name of a member.
 STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"([ \t\r\n]*+:)?')
@@ -58,18 +58,30 @@ def wrong(field: str, detail: str, item: int | None = None) -> dict[str, str]:
     return {"pointer": f"#{place}/{token}" if field else f"#{place}", "detail": detail}
 
 
+def has_lines(request: Request) -> bool:
+    """Tell whether a body is JSON in lines. Raises HTTPException 415 if it is compressed."""
+    if not is_lines(request.headers.get("content-type", "").encode("latin-1")):
+        return False
+    _check_coding(request)
+    return True
+
+
 async def json_body(request: Request) -> bytes:
     """Return the body. Raises HTTPException 415 if its headers call it anything but plain JSON."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         accept = {"Accept": "application/json"}
         raise HTTPException(415, "The body must be application/json.", accept)
+    _check_coding(request)
+    return await request.body()
+
+
+def _check_coding(request: Request) -> None:
     # RFC 9110 wants the coding "identity" left out, but clients send it, and it means none.
     codings = {each.strip().lower() for each in request.headers.getlist("content-encoding")}
     if codings - {"", "identity"}:
         accept = {"Accept-Encoding": "identity"}
         raise HTTPException(415, "The body must not be compressed.", accept)
-    return await request.body()
 
 
 def from_body(body: bytes, struct: type[S]) -> S:

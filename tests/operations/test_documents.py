@@ -16,6 +16,7 @@ TESTED_BY = {
     "docs/duplicates.md#the-session": "test_readme.py::test_the_road_goes_as_printed",
     "docs/from-get-or-create.md#the-helper-today": "test_from_get_or_create.py::test_helper_leaks",
     "docs/from-get-or-create.md#the-ten-lines": "test_from_get_or_create.py::test_ten_lines_hold",
+    "docs/http.md#many-keys-in-one-request": "test_readme.py::test_lines_are_answered_as_printed",
     "docs/inside.md#what-a-post-sends": "test_readme.py::test_the_sql_is_that_of_the_files",
     "docs/inside.md#the-lookup-and-why-it-is-written-so": "test_readme.py::test_the_lock_is_a_page",
     "docs/inside.md#looking-inside": "test_readme.py::test_a_question_answers_as_printed",

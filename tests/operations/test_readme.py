@@ -76,6 +76,17 @@ def test_the_session_answers_as_printed(database: str) -> None:
 
 
 @needs_curl
+def test_lines_are_answered_as_printed(database: str, tmp_path: Path) -> None:
+    ((command, printed),) = turns(section("docs/http.md#many-keys-in-one-request"))
+    items = tmp_path / "items.ndjson"
+    items.write_text('{"name": "Legal"}\n{}\n')
+    sql(database, "ALTER TABLE departments ALTER id RESTART 4")
+    with serving(DATABASE_URL=database) as service:
+        (answered,) = answers([command.replace("items.ndjson", str(items))], service.port)
+    assert masked(answered) == masked(printed)
+
+
+@needs_curl
 def test_a_question_answers_as_printed(database: str) -> None:
     question, psql = turns(section("docs/inside.md#looking-inside"))
     assert psql == ("make psql", "")

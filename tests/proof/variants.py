@@ -244,7 +244,7 @@ def array_at_read_committed() -> None:
         finally:
             del connection.serializable
 
-    service.get_or_create_many = broken
+    web.creation.get_or_create_many = broken  # type: ignore[attr-defined, assignment]
 
 
 # The service as it is, but for the pauses.

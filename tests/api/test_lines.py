@@ -1,0 +1,284 @@
+"""A POST of lines is answered line by line while it arrives, in bounded memory."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psutil
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.service import LIMIT, Service, serving, until
+
+LINES = {"Content-Type": "application/x-ndjson"}
+CLIENTS = 6
+
+WAYS: dict[str, dict[str, str]] = {"pipeline": {}, "plain": {"PIPELINE": "0"}}
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def service(request: pytest.FixtureRequest, new_database: Callable[[], str]) -> Iterator[Service]:
+    with serving(DATABASE_URL=new_database(), WORKERS="1", **WAYS[request.param]) as service:
+        yield service
+
+
+def new() -> str:
+    return str(uuid4())
+
+
+def body(*items: Any) -> bytes:
+    return b"".join(json.dumps(item).encode() + b"\n" for item in items)
+
+
+def post(service: Service, content: Any, path: str = "/departments", **headers: str) -> Any:
+    answer = service.http.post(path, content=content, headers={**LINES, **headers})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    return [json.loads(line) for line in answer.content.splitlines()]
+
+
+def statuses(told: list[dict[str, Any]]) -> list[int]:
+    return [each["status"] for each in told]
+
+
+def count(service: Service, name: str) -> int:
+    ((number,),) = service.sql("SELECT count(*) FROM departments WHERE name LIKE %s", f"{name}%")
+    return int(number)
+
+
+def names(prefix: str, number: int) -> list[dict[str, str]]:
+    return [{"name": f"{prefix} {n}"} for n in range(number)]
+
+
+@pytest.mark.parametrize("number", [0, 1, 31, 2000])
+def test_a_line_is_answered_by_a_line_in_order(service: Service, number: int) -> None:
+    prefix = new()
+    items = names(prefix, number)
+    for status in (201, 200):
+        told = post(service, body(*items))
+        assert statuses(told) == [status] * number
+        assert [each["row"]["name"] for each in told] == [item["name"] for item in items]
+    assert count(service, prefix) == number
+
+
+def test_the_connection_goes_on(service: Service) -> None:
+    with httpx.Client(base_url=service.url, timeout=LIMIT, trust_env=False) as http:
+        ports = set()
+        for _ in range(3):
+            answer = http.post("/departments", content=body({"name": new()}), headers=LINES)
+            ports.add(answer.extensions["network_stream"].get_extra_info("client_addr"))
+            assert answer.headers["transfer-encoding"] == "chunked"
+            assert "connection" not in answer.headers
+    assert len(ports) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "pointer"),
+    [
+        (b'{"name": " "}', 422, "#/name"),
+        (b'{"name": 7}', 422, "#/name"),
+        (b"{}", 422, "#/name"),
+        (b"[]", 422, "#"),
+        (b"null", 422, "#"),
+        (b'{"name": "a", "name": "b"}', 422, "#"),
+        (b"{", 400, None),
+        (b"\xff", 400, None),
+        (b'{"name": "%s"}' % (b"x" * 20_000), 413, None),
+        (b"x" * 300_000, 413, None),
+    ],
+)
+def test_a_line_that_is_not_valid_stops_nothing(
+    service: Service, line: bytes, status: int, pointer: str | None
+) -> None:
+    one, other = {"name": new()}, {"name": new()}
+    told = post(service, body(one) + line + b"\n" + body(other))
+    assert statuses(told) == [201, status, 201]
+    assert [each["pointer"] for each in told[1].get("errors", [])] == [pointer] * bool(pointer)
+
+
+def test_blank_lines_are_passed_over_and_the_last_needs_no_end(service: Service) -> None:
+    content = b"\n \r\n" + body({"name": new()}) + b"\t\n" + body({"name": new()}).strip()
+    assert statuses(post(service, content)) == [201, 201]
+
+
+def test_what_the_table_refuses_is_told_of_that_line(service: Service) -> None:
+    prefix = new()
+    department = service.post("/departments", name=prefix).json()["id"]
+    items = [{"department_id": department, "name": f"{prefix} {n}"} for n in range(100)]
+    items[41]["department_id"] = 0
+    told = post(service, body(*items), "/employees")
+    assert statuses(told) == [201] * 41 + [422] + [201] * 58
+    assert told[41]["errors"] == [{"pointer": "#/department_id", "detail": "does not exist"}]
+    service.sql("ALTER TABLE departments ADD CONSTRAINT few CHECK (name NOT LIKE '%%7') NOT VALID")
+    try:
+        told = post(service, body(*names(new(), 20)))
+    finally:
+        service.sql("ALTER TABLE departments DROP CONSTRAINT few")
+    assert statuses(told) == [201] * 7 + [422] + [201] * 9 + [422] + [201] * 2
+
+
+def test_duplicates_are_told_and_refused_where_that_is_asked(service: Service) -> None:
+    one, other = new(), new()
+    service.sql("INSERT INTO departments (name) VALUES (%s), (%s)", one, one)
+    content = body({"name": one}, {"name": other}, {"name": other})
+    told = post(service, content, Prefer="handling=strict")
+    assert statuses(told) == [412, 201, 200]
+    assert [each["duplicates"] for each in told] == [2, 1, 1]
+
+
+def test_each_line_is_answered_before_the_next_is_sent(service: Service) -> None:
+    """The client sends a line only when it has read the answer to the one before."""
+    with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
+        connection.sendall(
+            b"POST /departments HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+            b"Content-Type: application/x-ndjson; charset=utf-8\r\n\r\n"
+        )
+        read = connection.makefile("rb")
+        for number in range(5):
+            line = body({"name": f"{new()} {number}"})
+            connection.sendall(b"%x\r\n%b\r\n" % (len(line), line))
+            while not (got := read.readline()).startswith(b'{"status"'):
+                assert got
+            assert json.loads(got)["status"] == 201
+        connection.sendall(b"0\r\n\r\n")
+        assert read.readline() == b"\r\n"
+        assert read.readline() == b"0\r\n"
+
+
+@given(
+    lines=st.lists(st.integers(0, 9), max_size=30),
+    cuts=st.lists(st.integers(1, 40), min_size=1, max_size=10),
+)
+def test_it_is_the_same_however_it_is_cut(
+    shared_service: Service, lines: list[int], cuts: list[int]
+) -> None:
+    prefix = new()
+    content = body(*({"name": f"{prefix} {n}"} for n in lines))
+
+    def pieces() -> Iterator[bytes]:
+        at = 0
+        for size in cycle(cuts):
+            if at >= len(content):
+                return
+            yield content[at : at + size]
+            at += size
+
+    told = post(shared_service, pieces())
+    assert [each["row"]["name"] for each in told] == [f"{prefix} {n}" for n in lines]
+    assert sorted(statuses(told)) == [200] * (len(lines) - len({*lines})) + [201] * len({*lines})
+
+
+def test_clients_that_race_make_one_row_for_a_key(service: Service) -> None:
+    prefix = new()
+    items = names(prefix, 300)
+
+    def client(number: int) -> list[dict[str, Any]]:
+        turned = items[number * 50 :] + items[: number * 50]
+        with httpx.Client(base_url=service.url, timeout=LIMIT, trust_env=False) as http:
+            answer = http.post("/departments", content=body(*turned), headers=LINES)
+            return [json.loads(line) for line in answer.content.splitlines()]
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        told = [each for answer in clients.map(client, range(CLIENTS)) for each in answer]
+    assert sorted(statuses(told)) == [200] * 300 * (CLIENTS - 1) + [201] * 300
+    assert len({each["row"]["id"] for each in told}) == count(service, prefix) == 300
+
+
+def test_a_long_body_takes_little_memory_and_a_slow_reader_slows_itself(service: Service) -> None:
+    """The client sends on and on and reads nothing, until the service reads no more."""
+    worker = psutil.Process(service.process.pid)
+    before = worker.memory_info().rss
+    prefix = new()
+    stopped = threading.Event()
+    sent = 0
+    with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
+        connection.sendall(
+            b"POST /departments HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+            b"Content-Type: application/x-ndjson\r\n\r\n"
+        )
+        connection.settimeout(2)
+        line = body({"name": f"{prefix} {'x' * 200}"}) * 20
+        chunk = b"%x\r\n%b\r\n" % (len(line), line)
+        try:
+            while sent < 2**28:
+                sent += connection.send(chunk)
+        except TimeoutError:
+            stopped.set()
+        assert stopped.is_set(), "it has read 256 MB"
+        assert worker.memory_info().rss - before < 64 * 2**20
+        assert service.post("/departments", name=new()).status_code == 201
+
+
+def test_what_was_answered_is_committed_when_the_client_goes(service: Service) -> None:
+    prefix = new()
+    with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
+        connection.sendall(
+            b"POST /departments HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+            b"Content-Type: application/x-ndjson\r\n\r\n"
+        )
+        line = body(*names(prefix, 100))
+        connection.sendall(b"%x\r\n%b\r\n" % (len(line), line))
+        read = connection.makefile("rb")
+        seen = sum(b'"status":201' in read.readline() for _ in range(100))
+    assert 0 < seen <= count(service, prefix)
+    until(lambda: not service.sql(OPEN))
+    told = post(service, body(*names(prefix, 100)))
+    assert {*statuses(told)} <= {200, 201}
+    assert count(service, prefix) == 100
+
+
+OPEN = "SELECT FROM pg_stat_activity WHERE application_name = 'onerow' AND xact_start IS NOT NULL"
+
+
+def test_a_database_that_goes_away_ends_the_answer_with_503(
+    new_database: Callable[[], str],
+) -> None:
+    database = new_database()
+    with serving(DATABASE_URL=database, RETRY_DEADLINE="1") as service:
+        service.connections_break = True
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("ALTER TABLE departments RENAME TO elsewhere")
+            told = post(service, body(*names(new(), 5000)))
+            connection.execute("ALTER TABLE elsewhere RENAME TO departments")
+        assert 0 < len(told) < 5000
+        assert {*statuses(told)} == {503}
+        assert statuses(post(service, body({"name": new()}))) == [201]
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "status"),
+    [
+        ({"Content-Encoding": "gzip"}, "/departments", 415),
+        ({}, "/nowhere", 404),
+        ({}, "/departments/1", 405),
+        ({"Origin": "http://elsewhere"}, "/departments", 403),
+    ],
+)
+def test_what_is_refused_is_not_read(
+    service: Service, headers: dict[str, str], path: str, status: int
+) -> None:
+    answer = service.http.post(path, content=body({"name": new()}), headers={**LINES, **headers})
+    assert answer.status_code == status
+    assert service.post("/departments", name=new()).status_code == 201
+
+
+def test_a_body_that_is_cut_off_is_not_taken_for_whole(service: Service) -> None:
+    prefix = new()
+    with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
+        connection.sendall(
+            b"POST /departments HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+            b"Content-Type: application/x-ndjson\r\n\r\n" + body({"name": prefix})
+        )
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.makefile("rb").read()
+    assert not answer.endswith(b"0\r\n\r\n")
+    assert psutil.pid_exists(service.process.pid)
+    assert service.post("/departments", name=new()).status_code == 201
