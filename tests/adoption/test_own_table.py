@@ -91,7 +91,13 @@ WAYS: dict[str, dict[str, str]] = {
 }
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        "pipeline",
+        *(pytest.param(way, marks=pytest.mark.long) for way in ("plain", "pooler")),
+    ],
+)
 def service(
     request: pytest.FixtureRequest,
     new_database: Callable[[], str],

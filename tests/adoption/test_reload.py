@@ -41,6 +41,7 @@ def ask(service: Service, path: str, **body: str) -> httpx.Response:
             continue
 
 
+@pytest.mark.long
 def test_changes_are_served(service: Service, root: Path, tmp_path: Path) -> None:
     assert ask(service, "/tags", name="old").status_code == 201
     write(tmp_path / "next", "labels", [NAME])

@@ -24,7 +24,7 @@ CLIENTS = 6
 WAYS: dict[str, dict[str, str]] = {"pipeline": {}, "plain": {"PIPELINE": "0"}}
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=["pipeline", pytest.param("plain", marks=pytest.mark.long)])
 def service(request: pytest.FixtureRequest, new_database: Callable[[], str]) -> Iterator[Service]:
     with serving(DATABASE_URL=new_database(), WORKERS="1", **WAYS[request.param]) as service:
         yield service

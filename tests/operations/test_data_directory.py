@@ -30,6 +30,9 @@ from tests.support.service import (
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 
+# Each starts a server of its own. `make test` starts those of test_embedded.py.
+pytestmark = pytest.mark.long
+
 NOBODY = 65534
 
 

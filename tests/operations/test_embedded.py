@@ -38,7 +38,7 @@ def data_dir() -> Iterator[Path]:
                 pass
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_the_server_stops_with_the_service_and_the_data_is_found_again(
     data_dir: Path, workers: str
 ) -> None:
@@ -143,6 +143,7 @@ def test_a_server_killed_with_9_is_started_again(data_dir: Path) -> None:
         assert sql(url, "SELECT id FROM kept") == [(1,)]
 
 
+@pytest.mark.long
 def test_an_initdb_that_was_cut_short_is_done_again(data_dir: Path) -> None:
     unfinished = data_dir / ".initdb"
     unfinished.mkdir(parents=True)
@@ -179,6 +180,7 @@ def test_a_worker_killed_with_9_is_replaced(data_dir: Path) -> None:
     assert postmaster(data_dir) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("milliseconds", range(150, 850, 70))
 def test_a_signal_during_the_start_leaves_no_server(data_dir: Path, milliseconds: int) -> None:
     # This runs initdb, which would take most of the time that the signals are spread over.
@@ -200,6 +202,7 @@ def test_a_signal_during_the_start_leaves_no_server(data_dir: Path, milliseconds
     assert postmaster(data_dir) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_closed_terminal_stops_both(data_dir: Path, workers: str) -> None:
     with serving(DATA_DIR=str(data_dir), WORKERS=workers) as service:
@@ -224,6 +227,7 @@ def test_a_server_with_no_connection_left_is_still_running(data_dir: Path) -> No
             assert same == url
 
 
+@pytest.mark.long
 def test_the_server_takes_as_many_connections_as_the_service_may_open(data_dir: Path) -> None:
     with serving(DATA_DIR=str(data_dir), WORKERS="2", POOL_SIZE="60") as service:
         service.await_ready()

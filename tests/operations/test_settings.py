@@ -1,11 +1,14 @@
 """A bad value stops the start, with a message that names the variable."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from db.settings import SettingsError, read_settings
 from tests.support.service import LIMIT, ROOT, environment, serving
 
 
@@ -18,6 +21,16 @@ def start(**settings: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=LIMIT,
     )
+
+
+def refusal(**settings: str) -> str:
+    """Return what a start prints that these settings stop."""
+    with (
+        patch.dict(os.environ, environment(**settings), clear=True),
+        pytest.raises(SettingsError) as raised,
+    ):
+        read_settings()
+    return str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -60,12 +73,20 @@ def start(**settings: str) -> subprocess.CompletedProcess[str]:
         ("HOST", "example.org"),
     ],
 )
+def test_a_bad_value_is_refused(variable: str, value: str) -> None:
+    told = refusal(**{variable: value})
+    assert variable in told
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("DATABASE_URL", "postgresql://user:not@hunter2@localhost/x"), ("HOST", "0.0.0.0")],
+)
 def test_a_bad_value_stops_the_start(variable: str, value: str) -> None:
     done = start(**{variable: value})
     assert done.returncode != 0
-    assert variable in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "hunter2" not in done.stderr
+    assert done.stderr.rstrip() == refusal(**{variable: value})
     assert done.stdout == ""
 
 
@@ -101,11 +122,9 @@ def test_each_bad_value_has_a_line_that_says_what_the_variable_takes() -> None:
 @pytest.mark.parametrize("more", [{}, {"ALLOW_ANONYMOUS": "1"}], ids=str)
 def test_a_token_that_others_would_guess_stops_the_start(token: str, more: dict[str, str]) -> None:
     for host in ("0.0.0.0", "::", "192.0.2.1"):
-        done = start(HOST=host, API_TOKEN=token, **more)
-        assert done.returncode != 0
-        assert "API_TOKEN" in done.stderr
-        assert "hunter2" not in done.stderr
-        assert done.stdout == ""
+        told = refusal(HOST=host, API_TOKEN=token, **more)
+        assert "API_TOKEN" in told
+        assert "hunter2" not in told
 
 
 def test_on_this_machine_a_token_may_be_short(tmp_path: Path) -> None:

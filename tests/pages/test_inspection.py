@@ -406,6 +406,7 @@ def wide(question: str) -> bytes:
     return f"-- Wide\n{filled};".encode()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", WIDE)
 def test_no_answer_is_larger_than_the_limit(
     kind: str, drop: Callable[..., httpx.Response], developed: tuple[Service, Path]

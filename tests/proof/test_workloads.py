@@ -28,13 +28,10 @@ def test_the_service_is_linearizable_and_makes_no_second_row(
     verify(runner, workload)
 
 
-# `make test` shows two of them, and `make proof` all the others.
+# `make test` shows one of them, and `make proof` all the others.
 @pytest.mark.parametrize(
     "variant",
-    [
-        pytest.param(name, marks=[] if name in ("READ COMMITTED", "blind insert") else LONG)
-        for name in CONTROLS
-    ],
+    [pytest.param(name, marks=[] if name == "READ COMMITTED" else LONG) for name in CONTROLS],
 )
 def test_broken_variants_are_caught(
     variant: str, database: str, record_property: Callable[[str, object], None]

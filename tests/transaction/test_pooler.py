@@ -44,7 +44,7 @@ def pgbouncer(database: str) -> Iterator[PgBouncer]:
         yield pgbouncer
 
 
-@pytest.fixture(params=["1", "0"], ids=["pipeline", "plain"])
+@pytest.fixture(params=["1", pytest.param("0", marks=pytest.mark.long)], ids=["pipeline", "plain"])
 def service(
     request: pytest.FixtureRequest, pgbouncer: PgBouncer, database: str
 ) -> Iterator[Service]:

@@ -67,7 +67,15 @@ WHERE deptype = 'n'
 """
 
 
-@pytest.fixture(scope="module", params=OTHER_TYPES)
+LONG = ("integer", "numeric")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.long if name in LONG else []) for name in OTHER_TYPES
+    ],
+)
 def shadowed(request: pytest.FixtureRequest, new_database: Callable[[], str]) -> str:
     database = new_database()
     sql(database, "CREATE EXTENSION pg_stat_statements")
@@ -187,6 +195,7 @@ def run_roles(database: str, tmp_path: Path) -> None:
 
 
 # "numeric" is left out: its ids would be strings in the answers, and doctor refuses its citext.
+@pytest.mark.long
 @pytest.mark.parametrize("shadowed", sorted({*OTHER_TYPES} - {"numeric"}), indirect=True)
 def test_service_and_commands_run_among_shadows(shadowed: str) -> None:
     with serving(DATABASE_URL=shadowed) as service:
@@ -254,6 +263,7 @@ def test_a_schema_is_made_among_shadows(preceded: str) -> None:
     assert sql(calm, MADE_WITH_ONE, oids) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pooler", ["0", "1"])
 def test_service_and_commands_run_where_shadows_come_first(pooler: str, preceded: str) -> None:
     with serving(DATABASE_URL=preceded, POOLER=pooler) as service:

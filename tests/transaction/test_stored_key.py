@@ -11,7 +11,7 @@ LOWER = "NEW.name := lower(trim(NEW.name)); RETURN NEW;"
 ELSEWHERE = "INSERT INTO elsewhere VALUES (NEW.name); RETURN NULL;"
 
 
-@pytest.fixture(params=["1", "0"], ids=["pipeline", "plain"])
+@pytest.fixture(params=["1", pytest.param("0", marks=pytest.mark.long)], ids=["pipeline", "plain"])
 def service(request: pytest.FixtureRequest, database: str) -> Iterator[Service]:
     sql(database, "INSERT INTO departments (name) VALUES ('research')")
     sql(database, "CREATE TABLE elsewhere (name text)")

@@ -160,6 +160,7 @@ WRITES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first", LEVELS, ids=lambda level: level.name)
 @pytest.mark.parametrize("second", LEVELS, ids=lambda level: level.name)
 def test_of_two_writers_of_a_key_in_any_order_one_succeeds(
@@ -216,6 +217,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broken", BROKEN)
 def test_the_schedules_catch_a_guard_that(broken: str, stage: Stage) -> None:
     stage.admin.execute("SET search_path = public, pg_temp")

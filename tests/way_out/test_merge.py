@@ -136,6 +136,7 @@ def test_limit_merges_so_many_keys(database: str) -> None:
     assert "--limit" in errors
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("action", ["CASCADE", "RESTRICT", "SET NULL", "NO ACTION"])
 @pytest.mark.parametrize("resource", ["departments", "employees"])
 def test_a_foreign_key_of_someone_else_stops_it(database: str, resource: str, action: str) -> None:
@@ -176,6 +177,7 @@ def test_a_foreign_key_it_was_taught_is_repointed_and_back(
     assert sql(database, "SELECT id, holder FROM badges ORDER BY id") == before
 
 
+@pytest.mark.long
 def test_undo_brings_everything_back(database: str) -> None:
     fill(database, 3000, departments=50)
     before = everything(database)

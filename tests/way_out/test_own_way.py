@@ -226,6 +226,7 @@ def test_enforce_that_fails_leaves_the_guard_as_it_was(command: Command) -> None
     assert "devices: the guard is off." in output
 
 
+@pytest.mark.long
 def test_guard_on_that_fails_half_way_takes_back_its_own(
     shop: str, command: Command, folder: Path
 ) -> None:
@@ -272,6 +273,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", OTHERS)
 def test_what_only_bears_a_guards_name_is_not_dropped(
     what: str, shop: str, command: Command
@@ -294,6 +296,7 @@ def test_what_only_bears_a_guards_name_is_not_dropped(
         assert sql(shop, there) == before
 
 
+@pytest.mark.long
 def test_an_endpoint_without_the_way_out(command: Command, folder: Path) -> None:
     kept = {"select.sql", "insert.sql", "get.sql", "list.sql", "delete.sql", "lookup.sql"}
     for path in (folder / "customers").iterdir():
@@ -320,6 +323,7 @@ HEADERS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("wrong", HEADERS)
 def test_doctor_holds_headers_against_what_postgresql_says(
     wrong: str, command: Command, folder: Path
@@ -362,6 +366,7 @@ def tables(database: str, tmp_path: Path) -> Adopted:
     return Adopted(database, tmp_path / "resources")
 
 
+@pytest.mark.long
 def test_rows_that_refer_to_each_other_in_a_circle_stay(tables: Adopted) -> None:
     sql(
         tables.database,
@@ -416,6 +421,7 @@ def test_merge_refuses_to_make_duplicates_of_what_refers(what: str, tables: Adop
     assert sql(tables.database, "SELECT FROM merged") == []
 
 
+@pytest.mark.long
 def test_merge_goes_on_where_no_key_has_what_refers(tables: Adopted) -> None:
     sql(tables.database, "CREATE TABLE dep (id bigserial PRIMARY KEY, name text NOT NULL)")
     sql(
@@ -434,6 +440,7 @@ def test_merge_goes_on_where_no_key_has_what_refers(tables: Adopted) -> None:
     assert sql(tables.database, "SELECT id, dep_id FROM emp") == [(1, 1), (2, 1)]
 
 
+@pytest.mark.long
 def test_a_reference_is_known_whatever_the_search_path_is(tables: Adopted) -> None:
     sql(tables.database, "CREATE SCHEMA shop")
     sql(tables.database, "CREATE TABLE customers (id bigserial PRIMARY KEY, email text NOT NULL)")
@@ -469,6 +476,7 @@ ACTIONS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("actions", ACTIONS)
 def test_doctor_fails_where_a_delete_changes_keys_and_nothing_refuses(
     actions: str, tables: Adopted
@@ -513,6 +521,7 @@ def test_doctor_fails_where_a_delete_changes_keys_and_nothing_refuses(
 # The command init
 
 
+@pytest.mark.long
 def test_init_replaces_an_index_that_is_another_or_invalid(
     shop: str, command: Command, folder: Path
 ) -> None:
@@ -538,6 +547,7 @@ def test_init_replaces_an_index_that_is_another_or_invalid(
         assert "lookup" not in service.http.get("/ready").text
 
 
+@pytest.mark.long
 def test_init_goes_on_where_an_earlier_one_was_killed(shop: str, command: Command) -> None:
     well(command("init"))
     made = indexes(shop)
@@ -546,6 +556,7 @@ def test_init_goes_on_where_an_earlier_one_was_killed(shop: str, command: Comman
     assert indexes(shop) == made
 
 
+@pytest.mark.long
 def test_two_inits_at_once_while_others_write(shop: str, folder: Path) -> None:
     with psycopg.connect(shop) as writer:
         writer.execute("INSERT INTO customers (email) VALUES ('grace@example.org')")
@@ -559,6 +570,7 @@ def test_two_inits_at_once_while_others_write(shop: str, folder: Path) -> None:
     assert {*indexes(shop)} == {f"{name}_lookup" for name in ADOPTED}
 
 
+@pytest.mark.long
 def test_init_makes_text_of_the_ids_that_an_earlier_version_has_merged(
     shop: str, command: Command
 ) -> None:
@@ -572,6 +584,7 @@ def test_init_makes_text_of_the_ids_that_an_earlier_version_has_merged(
     assert "customers: 1 rows put back." in well(command("merge", "--undo"))
 
 
+@pytest.mark.long
 def test_a_table_merged_of_somebody_elses_is_left_alone(shop: str, command: Command) -> None:
     sql(shop, "CREATE TABLE merged (id bigint PRIMARY KEY, name text, kept boolean)")
     sql(shop, "INSERT INTO merged VALUES (1, 'mine', TRUE)")

@@ -61,6 +61,7 @@ def test_a_guard_from_before_the_roles_becomes_the_owners(database: str) -> None
     command(database, "guard", "off")
 
 
+@pytest.mark.long
 def test_the_maker_of_the_roles_need_not_be_a_superuser() -> None:
     # Only a new server does not have the roles yet.
     with temporary_data_dir() as data_dir, embedded_server(data_dir) as url:
@@ -111,6 +112,7 @@ def use(service: Service, new: str) -> None:
     assert service.http.get(created.headers["location"]).status_code == 404
 
 
+@pytest.mark.long
 def test_each_role_does_its_part_of_the_way_to_a_constraint(granted: str) -> None:
     legacy.fill(granted, employees=200, departments=20)
     command(granted, "init")
