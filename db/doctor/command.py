@@ -84,7 +84,7 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
         yield _role(server)
         yield _connections(server, settings)
         yield _serializable(server)
-        yield _predicate_locks(server)
+        yield _predicate_locks(server, ask(connection, "pages")[0]["pages"])
 
 
 def _connect(url: str) -> Session:
@@ -369,13 +369,16 @@ def _connections(server: Row, settings: Settings) -> Check:
     return Check(OK, "connections", detail)
 
 
-def _predicate_locks(server: Row) -> Check:
+def _predicate_locks(server: Row, pages: int) -> Check:
     held, most = server["predicate_locks_held"], server["predicate_locks"]
     detail = f"{held:,} of {most:,} in use"
     # When the locks run out, transactions fail with 53200, and requests get 503.
     if held > most / 2:
         return Check(ADVICE, "predicate locks", f"{detail}: raise max_pred_locks_per_transaction")
-    return Check(OK, "predicate locks", detail)
+    detail += (
+        f"; a transaction of many keys locks {pages} one by one, and with more the whole index"
+    )
+    return Check(OK, "predicate locks", f"{detail} (max_pred_locks_per_relation)")
 
 
 def _serializable(server: Row) -> Check:

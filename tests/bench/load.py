@@ -64,7 +64,7 @@ def post(port: int, keys: Iterable[Key], connections: int, seconds: int) -> Load
         for department_id, name in keys
     ]
     if WRK is None:
-        return asyncio.run(_post(port, bodies, connections, seconds))
+        return asyncio.run(post_bodies(port, bodies, connections, seconds))
     with tempfile.TemporaryDirectory(prefix="onerow-bench-") as folder:
         script, lines = Path(folder, "post.lua"), Path(folder, "bodies")
         lines.write_bytes(b"\n".join(bodies))
@@ -86,7 +86,8 @@ def post(port: int, keys: Iterable[Key], connections: int, seconds: int) -> Load
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=Load)
 
 
-async def _post(port: int, bodies: list[bytes], connections: int, seconds: int) -> Load:
+async def post_bodies(port: int, bodies: list[bytes], connections: int, seconds: int) -> Load:
+    """POST the bodies to /employees, from the first again when they are used up."""
     following = cycle(bodies)
     times: list[float] = []
     refused = broken = 0

@@ -1,0 +1,140 @@
+"""Keys a second of arrays and lines, beside single POSTs and COPY: `python -m tests.bench.many`.
+
+All keys are new. The ways take turns, on one service with two workers, or with --default on one
+whose PostgreSQL locks as few keys one by one as it does by its defaults.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Callable, Iterator
+from itertools import count, islice
+from statistics import median
+from time import perf_counter
+
+import msgspec
+import psycopg
+
+from db.signals import unwind_on_signals
+from tests.bench import keys
+from tests.bench.databases import Server, Table, server
+from tests.bench.load import post, post_bodies
+from tests.support.service import serving, sql
+
+SINGLE = "single POSTs, 32 connections"
+LINES = "lines, 1 request"
+COPY = "COPY"
+ARRAYS = {30: "arrays of 30, 8 connections", 1000: "arrays of 1,000, 4 connections"}
+CONNECTIONS = {30: 8, 1000: 4}
+
+# The ratios to reach.
+TARGETS = ((LINES, SINGLE, 6.0), (ARRAYS[30], SINGLE, 4.0))
+
+_marks = (f"many {number:06}" for number in count())
+
+
+def bodies(mark: str) -> Iterator[dict[str, object]]:
+    for department_id, name in keys.new(0, mark):
+        yield {"department_id": department_id, "name": name}
+
+
+def singles(port: int, seconds: int) -> float:
+    load = post(port, islice(keys.new(0, next(_marks)), 20_000 * seconds), 32, seconds)
+    return (load.requests - load.refused) / load.seconds
+
+
+def arrays(port: int, size: int, seconds: int) -> float:
+    made = bodies(next(_marks))
+    number = 60_000 * seconds // size
+    sent = [msgspec.json.encode([*islice(made, size)]) for _ in range(number)]
+    load = asyncio.run(post_bodies(port, sent, CONNECTIONS[size], seconds))
+    return (load.requests - load.refused) * size / load.seconds
+
+
+async def lines(port: int, number: int) -> float:
+    """Send so many lines in one request, and read the answer meanwhile."""
+    made = [msgspec.json.encode(each) + b"\n" for each in islice(bodies(next(_marks)), number)]
+    body = b"".join(made)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+    started = perf_counter()
+    writer.write(
+        b"POST /employees HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
+        b"Content-Length: %d\r\n\r\n" % len(body)
+    )
+
+    async def send() -> None:
+        for at in range(0, len(body), 2**16):
+            writer.write(body[at : at + 2**16])
+            await writer.drain()
+
+    sending = asyncio.create_task(send())
+    created = 0
+    while (line := await reader.readline()) not in (b"", b"0\r\n"):
+        created += line.startswith(b'{"status":201')
+    seconds = perf_counter() - started
+    await sending
+    writer.close()
+    assert created == number, f"{created} of {number} lines were created"
+    return number / seconds
+
+
+def copy(table: Table, number: int) -> float:
+    """Copy so many rows into the same table, as its owner."""
+    rows = [*islice(keys.new(0, next(_marks)), number)]
+    with psycopg.connect(table.url) as connection, connection.cursor() as cursor:
+        started = perf_counter()
+        with cursor.copy("COPY employees (department_id, name) FROM STDIN") as writing:
+            for row in rows:
+                writing.write_row(row)
+        connection.commit()
+    return number / (perf_counter() - started)
+
+
+def run(started: Server, options: argparse.Namespace) -> dict[str, list[float]]:
+    table = started.table(100_000, "lookup")
+    if options.default:
+        sql(table.url, "ALTER SYSTEM SET max_pred_locks_per_relation = -2")
+        sql(table.url, "SELECT pg_reload_conf()")
+    with serving(DATABASE_URL=table.url, WORKERS="2") as service:
+        ways: dict[str, Callable[[], float]] = {
+            SINGLE: lambda: singles(service.port, options.seconds),
+            ARRAYS[30]: lambda: arrays(service.port, 30, options.seconds),
+            ARRAYS[1000]: lambda: arrays(service.port, 1000, options.seconds),
+            LINES: lambda: asyncio.run(lines(service.port, options.lines)),
+            COPY: lambda: copy(table, options.lines),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in ways}
+        for number in range(options.rounds + 1):
+            for name, way in ways.items():
+                table.make_ready()
+                rate = way()
+                if number:  # the first round is for warming up
+                    rates[name].append(rate)
+        _, duplicates = table.made_since()
+        assert not duplicates
+        return rates
+
+
+def main() -> None:
+    """Measure, and print the keys a second and the ratios."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.many", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=2, help="of a round")
+    parser.add_argument("--lines", type=int, default=100_000)
+    parser.add_argument("--default", action="store_true", help="PostgreSQL's own settings")
+    options = parser.parse_args()
+    unwind_on_signals(SystemExit(1))
+    with server() as started:
+        rates = run(started, options)
+    medians = {name: median(each) for name, each in rates.items()}
+    for name, rate in medians.items():
+        low, high = min(rates[name]), max(rates[name])
+        print(f"{name:34} {rate:9,.0f} keys a second ({low:,.0f} to {high:,.0f})")
+    for name, other, target in TARGETS:
+        ratio = medians[name] / medians[other]
+        print(f"{name} / {other} {target:g}: {ratio:.3g}, {'met' if ratio >= target else 'short'}")
+    ratio = medians[COPY] / medians[LINES]
+    print(f"{COPY} / {LINES}, at most 4: {ratio:.3g}, {'met' if ratio <= 4 else 'short'}")
+
+
+if __name__ == "__main__":
+    main()
