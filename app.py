@@ -14,7 +14,6 @@ if sys.version_info < (3, 11):  # noqa: UP036  # here, for an older one cannot i
 import logging
 import math
 import os
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -48,8 +47,8 @@ from db.watch import Watch
 from web import health, metrics, openapi, pages, root
 from web.browsers import OwnPages
 from web.check import arguments, check
-from web.creation import found_or_created
-from web.endpoint import Endpoint, endpoints, route
+from web.creation import found_or_created, told
+from web.endpoint import Endpoint, endpoints, exact, route
 from web.errors import ERROR_HANDLERS
 from web.health import check_ready
 from web.http_connection import Limits
@@ -58,7 +57,7 @@ from web.log import log_to_stderr
 from web.metrics import Metrics
 from web.observation import Observe
 from web.problem import defect, problem
-from web.response import answer, moved, outcome, path_of
+from web.response import answer, moved, path_of
 from web.serving import end_in_order, serve
 from web.token import RequireToken
 from web.traffic import Traffic, shared_folder
@@ -137,11 +136,7 @@ async def create_many(
         attempts=attempts,
         array=True,
     )
-    told = [outcome(each, strict=prefers_strict(request)) for each in outcomes]
-    for each, item in zip(outcomes, told, strict=True):
-        if item["status"] != 412:
-            request.state.metrics.row(endpoint.name, created=each.created)
-    return answer(told)
+    return answer([told(endpoint, request, each) for each in outcomes])
 
 
 async def get(endpoint: Endpoint, request: Request, _attempts: Attempts) -> Response:
@@ -158,11 +153,10 @@ async def get(endpoint: Endpoint, request: Request, _attempts: Attempts) -> Resp
 async def list_(endpoint: Endpoint, request: Request, _attempts: Attempts) -> Response:
     """Return one page of rows by id, and the link to the next."""
     deadline = monotonic() + settings.retry_deadline
-    wanted = from_query(request, endpoint.types.filter)
-    parameters = as_text(wanted)
-    names = (field.name for field in endpoint.resource.files["list"].parameters)
-    pairs = zip(names, parameters, strict=True)
-    given = {name: value for name, value in pairs if value is not None}
+    parameters = as_text(from_query(request, endpoint.types.filter))
+    fields = endpoint.resource.files["list"].parameters
+    pairs = zip(fields, parameters, strict=True)
+    given = {field.name: value for field, value in pairs if value is not None}
     # Without the others no index finds what this one asks for, and all rows would be read.
     alone = [
         wrong(field.name, f"needs {', '.join(field.needs)}")
@@ -248,14 +242,14 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
 ENDPOINTS = endpoints(RESOURCES)
 
 app = Starlette(
-    routes=[
+    routes=exact(
         *chain.from_iterable(map(routes, ENDPOINTS)),
         root.route(ENDPOINTS),
         *health.routes(list(RESOURCES)),
         openapi.route(ENDPOINTS, token=bool(settings.tokens)),
         *pages.ROUTES,
         *metrics.ROUTES,
-    ],
+    ),
     middleware=[
         Middleware(Observe, log_requests=settings.log_requests),
         Middleware(RequireToken, settings.tokens)
@@ -266,11 +260,6 @@ app = Starlette(
     exception_handlers={**ERROR_HANDLERS, Exception: defect},
 )
 app.router.redirect_slashes = False  # a path is there or it is not
-for each in app.router.routes:
-    assert isinstance(each, Route)
-    # Starlette's patterns end with $, which also matches before a newline at the end, and their dot
-    # matches no newline, which an id may have.
-    each.path_regex = re.compile(each.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
 
 
 def main() -> None:

@@ -6,13 +6,14 @@ from time import monotonic
 from typing import Any
 
 import psycopg
+from starlette.requests import Request
 
 from db.pool import Pool
 from db.refusal import is_taken_id
 from db.rows import Outcome, Retired, Values, get_or_create, get_or_create_many, look_up
 from db.transaction import Attempts, transact
 from web.endpoint import Endpoint
-from web.validation import Invalid, wrong
+from web.validation import Invalid, prefers_strict, wrong
 
 Items = Sequence[Values]  # what a request has for each row: the key, and then the attributes
 
@@ -91,3 +92,14 @@ async def _kept_parents(
     if missing:
         raise Invalid(missing)
     return kept
+
+
+def told(endpoint: Endpoint, request: Request, outcome: Outcome) -> dict[str, object]:
+    """Return what is told of one of many keys, and count it."""
+    row, copies, created = outcome
+    if copies > 1 and prefers_strict(request):
+        status = 412
+    else:
+        status = 201 if created else 200
+        request.state.metrics.row(endpoint.name, created=created)
+    return {"status": status, "row": row, "duplicates": copies}

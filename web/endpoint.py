@@ -1,5 +1,6 @@
 """A resource with the types that its requests must fit, and the calls of its handlers."""
 
+import re
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import NamedTuple
@@ -68,3 +69,14 @@ def route(path: str, endpoint: Endpoint, **handlers: Handler) -> Route:
         return response
 
     return Route(path, handle, methods=list(handlers))
+
+
+def exact(*routes: Route) -> list[Route]:
+    """Return routes whose paths match as a whole.
+
+    Starlette's patterns end with $, which also matches before a newline at the end, and their dot
+    matches no newline, which an id may have.
+    """
+    for each in routes:
+        each.path_regex = re.compile(each.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
+    return list(routes)

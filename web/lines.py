@@ -24,12 +24,11 @@ from db.transaction import (
     Unavailable,
     transact,
 )
-from web.creation import found_or_created
+from web.creation import found_or_created, told
 from web.endpoint import Endpoint
 from web.errors import ERROR_HANDLERS, on_error
 from web.problem import problem, unavailable
-from web.response import outcome
-from web.validation import Invalid, as_text, from_body, prefers_strict
+from web.validation import Invalid, as_text, from_body
 
 # How many transactions of one request are on their way. One fills the time in which another waits
 # for COMMIT; a request should not take all of the pool's connections.
@@ -85,7 +84,6 @@ class _Answers:
         self._most = most
         self._seconds = seconds
         self._size = size  # the most keys of a transaction
-        self._strict = prefers_strict(request)
         self._unavailable = False  # whether lines were answered with 503, after which none is read
         self._lines: Queue[bytes | Response | None] = Queue(size)
         self._batches: Queue[Task[list[bytes]] | None] = Queue(TRANSACTIONS - 1)
@@ -185,7 +183,8 @@ class _Answers:
             return [bytes(answer.body)] * len(items)
         finally:
             self._request.state.metrics.transaction("POST", self._endpoint.name, attempts)
-        return [msgspec.json.encode(self._told(each)) for each in outcomes]
+        told_each = (told(self._endpoint, self._request, each) for each in outcomes)
+        return [msgspec.json.encode(each) for each in told_each]
 
     async def _transacted(self, items: list[Values], attempts: Attempts) -> list[Outcome]:
         while True:
@@ -200,9 +199,3 @@ class _Answers:
                 )
             except QueueFull:
                 await asyncio.sleep(QUEUE_PAUSE)
-
-    def _told(self, each: Outcome) -> dict[str, object]:
-        told = outcome(each, strict=self._strict)
-        if told["status"] != 412:
-            self._request.state.metrics.row(self._endpoint.name, created=each.created)
-        return told

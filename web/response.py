@@ -5,7 +5,6 @@ from urllib.parse import quote
 import msgspec
 from starlette.responses import Response
 
-from db.rows import Outcome
 from web.validation import as_sent
 
 
@@ -15,13 +14,6 @@ def path_of(resource: str, id_: object) -> str:
     if segment in (".", ".."):  # clients would resolve these segments as they are
         segment = segment.replace(".", "%2E")
     return f"/{resource}/{segment}"
-
-
-def outcome(found: Outcome, *, strict: bool) -> dict[str, object]:
-    """Return what is told of one of many keys; `strict` refuses one that several rows have."""
-    row, copies, created = found
-    status = 412 if copies > 1 and strict else 201 if created else 200
-    return {"status": status, "row": row, "duplicates": copies}
 
 
 def moved(location: str) -> Response:
