@@ -39,6 +39,7 @@ from db.resources import FOLDER, RESOURCES, check_resources
 from db.rows import Retired, look_up, select
 from db.rows import delete as delete_row
 from db.schema import apply_schema
+from db.session import engine_of
 from db.settings import read_settings, without_secrets
 from db.signals import unwind_on_signals
 from db.texts import say
@@ -47,7 +48,7 @@ from db.watch import Watch
 from web import health, metrics, openapi, pages, root
 from web.browsers import OwnPages
 from web.check import arguments, check
-from web.creation import found_or_created, told
+from web.creation import FAILURES, PAGES, found_or_created, told
 from web.endpoint import Endpoint, endpoints, exact, route
 from web.errors import ERROR_HANDLERS
 from web.health import check_ready
@@ -99,12 +100,12 @@ def routes(endpoint: Endpoint) -> list[Route]:
 
 async def create(endpoint: Endpoint, request: Request, attempts: Attempts) -> Response:
     """Get or create the row of a key, or of each key in an array or in lines."""
-    if endpoint.resource.takes_many and has_lines(request):
+    if endpoint.takes_many and has_lines(request):
         return await create_lines(
             endpoint, request, most=settings.max_body, seconds=settings.retry_deadline
         )
     body = await json_body(request)
-    if endpoint.resource.takes_many and is_array(body):
+    if endpoint.takes_many and is_array(body):
         return await create_many(endpoint, request, body, attempts)
     ((row, copies, created),) = await found_or_created(
         endpoint,
@@ -128,13 +129,14 @@ async def create_many(
     endpoint: Endpoint, request: Request, body: bytes, attempts: Attempts
 ) -> Response:
     """Get or create the row of each key in an array, all of them or none."""
+    items = [as_text(each) for each in from_array(body, endpoint.types.body)]
     outcomes = await found_or_created(
         endpoint,
         request.state.pool,
-        [as_text(each) for each in from_array(body, endpoint.types.body)],
+        items,
         seconds=settings.retry_deadline,
         attempts=attempts,
-        array=True,
+        lock_after=FAILURES if len(items) <= PAGES else 1,
     )
     return answer([told(endpoint, request, each) for each in outcomes])
 
@@ -239,7 +241,7 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
                 log.info("worker %d ends", os.getpid())
 
 
-ENDPOINTS = endpoints(RESOURCES)
+ENDPOINTS = endpoints(RESOURCES, engine_of(settings))
 
 app = Starlette(
     routes=exact(

@@ -79,8 +79,9 @@ SPARE_CONNECTIONS = 20
 MAX_PREPARED_TRANSACTIONS = 1000
 
 # How many pages of an index a transaction can lock before it locks the whole index, and conflicts
-# with every creator: as many as web.lines takes keys. By default they are 32. There is room for
-# 72,000 such locks, 64 for each of the connections, processes and prepared transactions above.
+# with every creator. It is more than the 200 keys that web.lines looks for at once; by default it
+# is 32. There is room for 72,000 such locks, 64 for each connection, process and prepared
+# transaction.
 PRED_LOCKS_PER_RELATION = 250
 
 # The server's log begins anew with each start, and must not grow without end while one server runs

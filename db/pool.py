@@ -3,7 +3,7 @@
 import asyncio
 import os
 from asyncio import Future
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Coroutine
 from math import inf
 from time import monotonic
@@ -68,7 +68,8 @@ class Pool:
         self._kept = kept
         self._begun = 0  # connections that were asked for
         self._idle: deque[Connection] = deque()
-        self._waiting: OrderedDict[Future[Connection], None] = OrderedDict()
+        self._waiting: dict[Future[Connection], None] = {}
+        self._waiting_again: dict[Future[Connection], None] = {}
         self._drained = 0.0  # of monotonic(): what was made before it is replaced
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -80,7 +81,7 @@ class Pool:
     @property
     def waiting(self) -> int:
         """How many requests wait for a connection."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._waiting_again)
 
     async def __aenter__(self) -> Self:
         """Begin to make the connections, without waiting for them."""
@@ -101,8 +102,8 @@ class Pool:
     async def take(self, seconds: float, *, again: bool = False) -> Connection:
         """Take a connection, waiting for one up to `seconds`.
 
-        Whoever had one before, and needs one `again`, is the first to get one, and is not refused:
-        it has waited in the queue already. Raises PoolTimeout, or TooManyRequests if as many as may
+        Those that had one, and need one `again`, come first, and are not refused, because they have
+        waited already. Raises PoolTimeout, or TooManyRequests if as many as may
         are waiting already.
         """
         if seconds <= 0:
@@ -119,14 +120,13 @@ class Pool:
         elif self.missing:
             self._begin(self._source.check())  # psycopg's pool may have given up
         waiter: Future[Connection] = asyncio.get_running_loop().create_future()
-        self._waiting[waiter] = None
-        if again:
-            self._waiting.move_to_end(waiter, last=False)
+        waiting = self._waiting_again if again else self._waiting
+        waiting[waiter] = None
         try:
             async with asyncio.timeout(seconds):
                 return await waiter
         except BaseException as error:
-            self._waiting.pop(waiter, None)
+            waiting.pop(waiter, None)
             if waiter.done() and not waiter.cancelled():
                 self.give_back(waiter.result())  # which came when it was too late
             if isinstance(error, TimeoutError):
@@ -156,12 +156,13 @@ class Pool:
 
     async def _reconnect(self, _source: AsyncConnectionPool[Any]) -> None:
         """Let psycopg's pool, which has given up to make a connection, try again for a request."""
-        if self._waiting:
+        if self.waiting:
             await self._source.check()
 
     def _hand_on(self, connection: Connection) -> None:
-        while self._waiting:
-            waiter, _ = self._waiting.popitem(last=False)
+        while waiting := self._waiting_again or self._waiting:
+            waiter = next(iter(waiting))
+            del waiting[waiter]
             if not waiter.done():
                 waiter.set_result(connection)
                 return

@@ -5,6 +5,8 @@ from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
+from psycopg import errors
+
 from db.connection import Connection, Row, Statement
 from db.pool import Pool
 from db.queries import QUERIES
@@ -12,14 +14,9 @@ from db.transaction import Attempts, LateInsert, transact
 
 Values = Sequence[str | None]
 
-# How many keys a transaction can look for and lock a page for each, by PostgreSQL's default of
-# max_pred_locks_per_relation. With more it locks the whole index of the lookup, and conflicts with
-# every creator.
-PAGES = 30
-
-# After so many failed attempts an array of keys keeps all other writers out. One with more than
-# PAGES keys does so after the first, for the next attempt would most likely fail, too.
-FAILURES = 3
+# A wait for a lock on the whole table makes all its writers wait behind it. An index that is being
+# built or somebody's open transaction may be in the way for minutes.
+SHORT_LOCK_TIMEOUT = Statement(b"SET LOCAL lock_timeout = '100ms'")
 
 
 class Outcome(NamedTuple):
@@ -65,25 +62,36 @@ async def get_or_create(
 
 
 async def get_or_create_many(
-    connection: Connection, resource: str, width: int, items: Sequence[Values], attempts: Attempts
+    connection: Connection,
+    resource: str,
+    width: int,
+    items: Sequence[Values],
+    attempts: Attempts,
+    lock_after: int,
 ) -> list[Outcome]:
     """Return the row of each item, creating those that are missing, all of them or none.
 
     The first `width` values of an item are its key, and the others its attributes. Of items with
-    one key the first creates the row. After some failed attempts all other writers are kept out of
-    the table. The errors are those of get_or_create().
+    one key the first creates the row. After `lock_after` failed attempts every second one keeps all
+    other writers out of the table. The errors are those of get_or_create().
     """
     if not items:
         return []
-    lock = len(attempts.retried) >= (FAILURES if len(items) <= PAGES else 1)
+    more = len(attempts.retried) - lock_after
+    # Where a transaction begins with its settings, its snapshot would be from before the lock.
+    lock = more >= 0 and more % 2 == 0 and not connection.set_config
     columns = [_array(column) for column in zip(*items, strict=True)]
-    # Where the settings of the transaction come before the lock, its snapshot does, too.
-    alone = lock and not connection.set_config
-    *_, found, inserted = await connection.serializable(
-        *([statement(connection, f"{resource}/lock", [])] if lock else []),
-        statement(connection, f"{resource}/select_many", columns[:width]),
-        statement(connection, f"{resource}/insert_many", [*columns, str(alone)]),
-    )
+    first = [SHORT_LOCK_TIMEOUT, statement(connection, f"{resource}/lock", [])] if lock else []
+    try:
+        *_, found, inserted = await connection.serializable(
+            *first,
+            statement(connection, f"{resource}/select_many", columns[:width]),
+            statement(connection, f"{resource}/insert_many", [*columns, str(lock)]),
+        )
+    except errors.LockNotAvailable as error:
+        if lock:
+            raise LateInsert from error
+        raise
     new = iter(inserted)
     outcomes = []
     for row in found:

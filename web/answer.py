@@ -1,5 +1,6 @@
 """Hands a request to the ASGI application, and writes its answer as bytes."""
 
+import asyncio
 import logging
 from asyncio import Event, Transport
 from collections import deque
@@ -43,14 +44,14 @@ class Answer:
         writable: Event,
         server: ServerState,
         on_complete: Callable[[], None],
-        on_hungry: Callable[[], None],
+        on_read: Callable[[], None],
     ) -> None:
         """Take a request.
 
         `writable` is set while the client reads what is sent. `on_complete` is called when the
-        whole answer is written, and `on_hungry` when feed() may be called again.
+        whole answer is written, and `on_read` when more of a streamed body may be handed on.
         """
-        self._on_hungry = on_hungry
+        self._on_read = on_read
         self.keep_alive = request.keep_alive
         self.started = False
         self._complete = False
@@ -64,7 +65,8 @@ class Answer:
         self._over = Event()
         self.feeding = request.streamed  # whether more of the body is to come
         self._parts: deque[bytes] = deque()
-        self._unread = 0  # bytes of those parts
+        self.unread = 0  # bytes of those parts
+        self.written = 0.0  # when a part of the answer was written, by the loop's clock
         self._arrived = Event()
         self._chunked = False  # whether the answer is sent in chunks
 
@@ -105,18 +107,13 @@ class Answer:
     @property
     def is_full(self) -> bool:
         """Whether enough of a streamed body is waiting to be read."""
-        return self._unread >= MOST_UNREAD
-
-    @property
-    def is_hungry(self) -> bool:
-        """Whether the application waits for more of a streamed body."""
-        return self.feeding and not self._parts
+        return self.unread >= MOST_UNREAD
 
     def feed(self, part: bytes) -> None:
         """Take the next part of a streamed body, which is b"" at its end."""
         self.feeding = bool(part)
         self._parts.append(part)
-        self._unread += len(part)
+        self.unread += len(part)
         self._arrived.set()
 
     async def _receive_part(self) -> Message:
@@ -127,9 +124,9 @@ class Answer:
             return {"type": "http.disconnect"}
         was_full = self.is_full
         part = self._parts.popleft()
-        self._unread -= len(part)
+        self.unread -= len(part)
         if was_full and not self.is_full:
-            self._on_hungry()
+            self._on_read()
         return {"type": "http.request", "body": part, "more_body": bool(part)}
 
     async def receive(self) -> Message:
@@ -157,6 +154,7 @@ class Answer:
             self._head = message["status"], [*self._server.default_headers, *message["headers"]]
             return
         more = message.get("more_body", False)
+        self.written = asyncio.get_running_loop().time()
         self._transport.write(self._bytes(message.get("body", b""), more=more))
         if not more:
             self._complete = True
@@ -181,6 +179,8 @@ class Answer:
                 headers.append((b"transfer-encoding", b"chunked"))
             else:
                 self.keep_alive = False  # the end of the connection is the end of the body
+        elif self.feeding:
+            self.keep_alive = False  # the rest of the request is not read
         if not self.keep_alive:
             headers.append((b"connection", b"close"))
         return head_of(status, headers)

@@ -15,6 +15,15 @@ from db.transaction import Attempts, transact
 from web.endpoint import Endpoint
 from web.validation import Invalid, prefers_strict, wrong
 
+# How many keys a transaction can look for and lock a page for each, by PostgreSQL's default of
+# max_pred_locks_per_relation. With more it locks the whole index of the lookup, and conflicts with
+# every creator.
+PAGES = 30
+
+# After so many failed attempts an array keeps all other writers out. One with more than PAGES keys
+# does so after the first, for the next attempt would most likely fail, too.
+FAILURES = 3
+
 Items = Sequence[Values]  # what a request has for each row: the key, and then the attributes
 
 
@@ -25,13 +34,14 @@ async def found_or_created(
     *,
     seconds: float,
     attempts: Attempts,
-    array: bool = False,
+    lock_after: int | None = None,
 ) -> list[Outcome]:
     """Get or create the row of each item, all in one transaction.
 
-    `array` tells whether the request has an array of items; without it there is one. Raises
-    Invalid, and what transact() raises.
+    After `lock_after` failed attempts other writers are kept out; it is None where the request has
+    one item, and no array. Raises Invalid, and what transact() raises.
     """
+    array = lock_after is not None
     deadline = monotonic() + seconds
     name, width = endpoint.name, len(endpoint.resource.key)
     again = True
@@ -44,7 +54,9 @@ async def found_or_created(
         try:
             if array:
                 many = partial(get_or_create_many, resource=name, width=width, items=items)
-                return await transact(pool, partial(many, attempts=attempts), **options)
+                return await transact(
+                    pool, partial(many, attempts=attempts, lock_after=lock_after), **options
+                )
             key, attributes = items[0][:width], items[0][width:]
             one = partial(get_or_create, resource=name, key=key, attributes=attributes)
             return [await transact(pool, one, **options)]

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from db.engine import Engine
 from db.resources import Resource, parents
 from db.transaction import Attempts
 from web.errors import ERROR_HANDLERS, on_error
@@ -21,6 +22,7 @@ class Endpoint(NamedTuple):
     resource: Resource
     types: Types
     parents: dict[str, str]  # by field, the name of the resource whose id the field holds
+    takes_many: bool  # whether a request may have many keys
 
     @property
     def name(self) -> str:
@@ -33,10 +35,12 @@ class Endpoint(NamedTuple):
         return "{id:path}" if self.resource.id.kind in ("text", "enum") else "{id}"
 
 
-def endpoints(resources: dict[str, Resource]) -> list[Endpoint]:
+def endpoints(resources: dict[str, Resource], engine: Engine) -> list[Endpoint]:
     """Return an endpoint for each resource."""
     return [
-        Endpoint(each, types(each), parents(resources, name)) for name, each in resources.items()
+        # The files for many keys are of what only PostgreSQL has.
+        Endpoint(each, types(each), parents(resources, name), each.takes_many and not engine.folder)
+        for name, each in resources.items()
     ]
 
 

@@ -65,7 +65,8 @@ class Limits(NamedTuple):
 class HttpConnection(asyncio.Protocol):
     """Reads one request whole, then lets the application answer it, then reads the next.
 
-    So the application never begins with a request that is malformed or incomplete.
+    So the application never begins with a request that is malformed or incomplete. Only a streamed
+    body is read while the application answers it.
     """
 
     # Whether this process is about to end, so that each answer is the last on its connection.
@@ -159,7 +160,7 @@ class HttpConnection(asyncio.Protocol):
         self._held = size
 
     def _holds_too_much(self) -> bool:
-        return HttpConnection.held > MAX_HELD + self._limits.array
+        return HttpConnection.held > MAX_HELD + max(self._limits.body, self._limits.array)
 
     def _forget(self) -> None:
         """Drop the bytes that have arrived behind the request that is being answered."""
@@ -206,19 +207,16 @@ class HttpConnection(asyncio.Protocol):
         except HTTPException:
             self.transport.abort()  # a part of the answer may be out, so nothing else can be said
             return
-        self._hold(len(self._requests.data))
-        if answer.feeding and answer.is_full and not self._paused:
+        self._hold(len(self._requests.data) + answer.unread)
+        if not answer.is_full:
+            self._resume()
+        elif answer.feeding and not self._paused:
             self._paused = True
             self.transport.pause_reading()
 
-    def _fed(self) -> None:
-        self._since = self._loop.time()
-        self._resume()
-        self._feed()
-
     def _start(self, request: Request) -> None:
         answer = Answer(
-            request, self.transport, self._writable, self._server, self._answered, self._fed
+            request, self.transport, self._writable, self._server, self._answered, self._feed
         )
         if self.draining:
             answer.keep_alive = False
@@ -301,8 +299,9 @@ class HttpConnection(asyncio.Protocol):
             limit: float = READ_TIMEOUT
         elif self._over:
             limit = LINGER
-        elif self._answer is not None and self._answer.is_hungry:
-            limit = READ_TIMEOUT
+        elif self._answer is not None and self._answer.feeding:
+            # What has arrived may be worked on for as long as an attempt may take.
+            limit = READ_TIMEOUT + self._limits.body_timeout
         elif self._answer is not None:
             return  # it is the application's turn, which has limits of its own
         elif self._idle:
@@ -311,7 +310,8 @@ class HttpConnection(asyncio.Protocol):
             limit = HEAD_TIMEOUT
         else:
             limit = self._limits.body_timeout
-        if self._loop.time() - self._since <= limit:
+        since = self._since if self._answer is None else max(self._since, self._answer.written)
+        if self._loop.time() - since <= limit:
             return
         if self._awaits is not Awaits.HEAD and not self._over and self._answer is None:
             self._refuse(problem(408, "The body did not arrive in time."))

@@ -5,9 +5,10 @@ Several transactions are on their way at once, each with the lines that had arri
 """
 
 import asyncio
-from asyncio import Queue, Task
-from collections.abc import AsyncIterator
+from asyncio import Queue, Semaphore, Task, TaskGroup
+from collections import deque
 from functools import partial
+from time import monotonic
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -16,17 +17,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from db.rows import Outcome, Values, select
-from db.transaction import (
-    Attempts,
-    AttemptsExhausted,
-    InsertTooLate,
-    QueueFull,
-    Unavailable,
-    transact,
-)
-from web.creation import found_or_created, told
+from db.transaction import Attempts, QueueFull, Unavailable, transact
+from web.creation import FAILURES, found_or_created, told
 from web.endpoint import Endpoint
 from web.errors import ERROR_HANDLERS, on_error
+from web.http_connection import HttpConnection
 from web.problem import problem, unavailable
 from web.validation import Invalid, as_text, from_body
 
@@ -34,122 +29,122 @@ from web.validation import Invalid, as_text, from_body
 # for COMMIT; a request should not take all of the pool's connections.
 TRANSACTIONS = 4
 
-# How many such requests a process answers at once. Each holds up to some 3 MB of lines.
+# How many such requests a process answers at once. Each holds up to some 3 MB.
 REQUESTS = 16
 
-# The most keys of a transaction, whatever the server's settings allow. The insert must come within
-# 50 ms of the begin.
+# The most keys of a transaction, whatever the server's settings allow, and the most bytes of their
+# lines. The insert must come within 50 ms of the begin.
 MOST_KEYS = 200
+MOST_BYTES = 2**18
 
 # Seconds after which a transaction that found the queue for connections full is tried again. A
 # client that sends lines waits, and is not refused.
 QUEUE_PAUSE = 0.25
 
-_requests = 0
+ENDING = b"The service ends: send this line and what follows to another."
 
 
 class Lines(StreamingResponse):
-    """An answer that is sent as it is made.
-
-    Starlette's own would read the body, too, to see whether the client has gone.
-    """
+    """The answer to lines, which is sent while they arrive."""
 
     media_type = "application/x-ndjson"
-
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Send it."""
-        await self.stream_response(send)
-
-
-async def create_lines(
-    endpoint: Endpoint, request: Request, *, most: int, seconds: float
-) -> Response:
-    """Return the answer to lines of at most `most` bytes; each transaction has so many seconds."""
-    if _requests >= REQUESTS:
-        return unavailable("Too many requests with lines.")
-    pages = partial(select, query="pages", values=[])
-    ((row),) = await transact(request.state.pool, pages, seconds=seconds)
-    size = max(1, min(row["pages"], MOST_KEYS))
-    return Lines(_Answers(endpoint, request, most, seconds, size).lines())
-
-
-class _Answers:
-    """One request's lines, on their way to be answered."""
+    begun = 0  # requests of this process that are being answered
 
     def __init__(
-        self, endpoint: Endpoint, request: Request, most: int, seconds: float, size: int
+        self, endpoint: Endpoint, request: Request, *, most: int, seconds: float, size: int
     ) -> None:
+        """Take a request; it has lines of at most `most` bytes.
+
+        A transaction takes at most `size` keys, and `seconds` with all of its attempts.
+        """
+        super().__init__(())
+        Lines.begun += 1
         self._endpoint = endpoint
         self._request = request
         self._most = most
         self._seconds = seconds
-        self._size = size  # the most keys of a transaction
-        self._unavailable = False  # whether lines were answered with 503, after which none is read
-        self._lines: Queue[bytes | Response | None] = Queue(size)
-        self._batches: Queue[Task[list[bytes]] | None] = Queue(TRANSACTIONS - 1)
+        self._size = size
+        # The lines of each part of the body that has arrived; an answer in the place of one that is
+        # too long; and None at the end.
+        self._arrived: Queue[list[bytes | Response] | None] = Queue(2)
+        self._batches: Queue[Task[tuple[bytes, bool]] | None] = Queue()
+        self._free = Semaphore(TRANSACTIONS)
 
-    async def lines(self) -> AsyncIterator[bytes]:
-        """Yield the lines of the answer."""
-        global _requests
-        _requests += 1
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send the answer. Starlette's own way would read the body, to see the client go."""
         try:
-            async with asyncio.TaskGroup() as group:
+            headers = self.raw_headers
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            async with TaskGroup() as group:
                 tasks = [group.create_task(self._read()), group.create_task(self._begin(group))]
-                while (batch := await self._batches.get()) is not None:
-                    for line in await batch:
-                        yield line + b"\n"
-                    if self._unavailable:
-                        break
+                is_last = False
+                while not is_last and (batch := await self._batches.get()) is not None:
+                    lines, is_last = await batch
+                    self._free.release()
+                    await send({"type": "http.response.body", "body": lines, "more_body": True})
                 for task in tasks:
                     task.cancel()
+                while not self._batches.empty() and (batch := self._batches.get_nowait()):
+                    batch.cancel()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            _requests -= 1
+            Lines.begun -= 1
 
     async def _read(self) -> None:
-        """Put each line into the queue, a problem in the place of one that is too long."""
+        """Cut what arrives into lines."""
         too_long = problem(413, f"The line is over {self._most} bytes.")
-        rest = bytearray()
-        skipping = False
+        rest = bytearray()  # of the last line, as far as it has arrived
+        skipping = False  # whether more has arrived of that line than it may have
         try:
             async for part in self._request.stream():
-                rest += part
-                *lines, tail = rest.split(b"\n")
-                for line in lines:
-                    if skipping or len(line) > self._most:
-                        await self._lines.put(too_long)
-                    elif line.strip():
-                        await self._lines.put(bytes(line))
+                first, *others = part.split(b"\n")
+                rest += first
+                lines: list[bytes | Response] = []
+                for line in others:
+                    if skipping or len(rest) > self._most:
+                        lines.append(too_long)
+                    elif rest.strip():
+                        lines.append(bytes(rest))
                     skipping = False
-                rest = tail
+                    rest = bytearray(line)
                 if len(rest) > self._most:
                     skipping = True
                     rest.clear()
+                if lines:
+                    await self._arrived.put(lines)
             if skipping:
-                await self._lines.put(too_long)
+                await self._arrived.put([too_long])
             elif rest.strip():
-                await self._lines.put(bytes(rest))
+                await self._arrived.put([bytes(rest)])
         except ClientDisconnect:
             pass  # what has arrived is done all the same
-        await self._lines.put(None)
+        await self._arrived.put(None)
 
-    async def _begin(self, group: asyncio.TaskGroup) -> None:
+    async def _begin(self, group: TaskGroup) -> None:
         """Begin a transaction with the lines that are there, as soon as one more may begin."""
-        line = await self._lines.get()
-        while line is not None:
-            batch = [line]
-            line = b""
-            while len(batch) < self._size and not self._lines.empty():
-                line = self._lines.get_nowait()
-                if line is None:
+        waiting: deque[bytes | Response] = deque()
+        ended = False
+        while not ended or waiting:
+            await self._free.acquire()
+            while not ended and (not waiting or not self._arrived.empty()):
+                if len(waiting) >= self._size:
                     break
-                batch.append(line)
-            await self._batches.put(group.create_task(self._answered(batch)))
-            if line is not None:
-                line = await self._lines.get()
-        await self._batches.put(None)
+                arrived = await self._arrived.get()
+                ended = arrived is None
+                waiting += arrived or ()
+            batch: list[bytes | Response] = []
+            size = 0
+            while waiting and len(batch) < self._size and size < MOST_BYTES:
+                batch.append(line := waiting.popleft())
+                size += len(line) if isinstance(line, bytes) else 0
+            if batch:
+                self._batches.put_nowait(group.create_task(self._answered(batch)))
+        self._batches.put_nowait(None)
 
-    async def _answered(self, batch: list[bytes | Response]) -> list[bytes]:
-        """Return the answers to some lines."""
+    async def _answered(self, batch: list[bytes | Response]) -> tuple[bytes, bool]:
+        """Return the answers to some lines, and whether they end with a 503, as the last ones."""
+        if HttpConnection.draining:
+            return bytes(unavailable(ENDING.decode()).body) + b"\n", True
         items: dict[int, Values] = {}
         answers: dict[int, bytes] = {}
         for place, line in enumerate(batch):
@@ -160,42 +155,74 @@ class _Answers:
                 items[place] = as_text(from_body(line, self._endpoint.types.body))
             except (HTTPException, Invalid) as error:
                 answers[place] = bytes((await on_error(self._request, error)).body)
-        made = await self._created([*items.values()])
-        answers |= dict(zip(items, made, strict=True))
-        return [answers[place] for place in range(len(batch))]
+        made, is_last = await self._created([*items.values()], monotonic() + self._seconds)
+        answers |= dict(zip(items, made, strict=False))
+        end = min(
+            (place for place in range(len(batch)) if place not in answers), default=len(batch)
+        )
+        return b"".join(answers[place] + b"\n" for place in range(end)), is_last
 
-    async def _created(self, items: list[Values]) -> list[bytes]:
-        """Get or create the row of each item, in one transaction if that can be."""
+    async def _created(self, items: list[Values], deadline: float) -> tuple[list[bytes], bool]:
+        """Get or create the row of each item, in one transaction if that can be.
+
+        Returns the answers, and whether the last of them is a 503, behind which none is made.
+        """
         if not items:
-            return []
+            return [], False
         attempts = Attempts()
         try:
-            outcomes = await self._transacted(items, attempts)
+            outcomes = await self._transacted(items, attempts, deadline)
         except tuple(ERROR_HANDLERS) as error:
-            may_go_alone = not isinstance(error, Unavailable) or isinstance(
-                error, AttemptsExhausted | InsertTooLate
-            )
-            if len(items) > 1 and may_go_alone:
-                half = len(items) // 2
-                return await self._created(items[:half]) + await self._created(items[half:])
-            answer = await on_error(self._request, error)
-            self._unavailable = self._unavailable or answer.status_code == 503
-            return [bytes(answer.body)] * len(items)
+            # A half may be through where the whole conflicts again and again, and what the table
+            # refuses is found by halves.
+            if len(items) == 1 or (isinstance(error, Unavailable) and monotonic() >= deadline):
+                answer = await on_error(self._request, error)
+                return [bytes(answer.body)], answer.status_code == 503
+            half = len(items) // 2
+            first, is_last = await self._created(items[:half], deadline)
+            if is_last:
+                return first, True
+            second, is_last = await self._created(items[half:], deadline)
+            return first + second, is_last
         finally:
             self._request.state.metrics.transaction("POST", self._endpoint.name, attempts)
-        told_each = (told(self._endpoint, self._request, each) for each in outcomes)
-        return [msgspec.json.encode(each) for each in told_each]
+        answers = (told(self._endpoint, self._request, each) for each in outcomes)
+        return [msgspec.json.encode(each) for each in answers], False
 
-    async def _transacted(self, items: list[Values], attempts: Attempts) -> list[Outcome]:
+    async def _transacted(
+        self, items: list[Values], attempts: Attempts, deadline: float
+    ) -> list[Outcome]:
         while True:
+            left = deadline - monotonic()
             try:
                 return await found_or_created(
                     self._endpoint,
                     self._request.state.pool,
                     items,
-                    seconds=self._seconds,
+                    # There must be time for the halves.
+                    seconds=left if len(items) == 1 else left / 2,
                     attempts=attempts,
-                    array=len(items) > 1,
+                    lock_after=FAILURES if len(items) > 1 else None,
                 )
             except QueueFull:
+                if monotonic() + QUEUE_PAUSE > deadline:
+                    raise
                 await asyncio.sleep(QUEUE_PAUSE)
+
+
+# How many keys a transaction can lock one by one, when the server was asked.
+_pages: list[int] = []
+
+
+async def create_lines(
+    endpoint: Endpoint, request: Request, *, most: int, seconds: float
+) -> Response:
+    """Return the answer to lines of at most `most` bytes; each transaction has so many seconds."""
+    if not _pages:
+        pages = partial(select, query="pages", values=[])
+        (row,) = await transact(request.state.pool, pages, seconds=seconds)
+        _pages.append(row["pages"])
+    if Lines.begun >= REQUESTS:
+        raise QueueFull
+    size = max(1, min(_pages[0], MOST_KEYS))
+    return Lines(endpoint, request, most=most, seconds=seconds, size=size)

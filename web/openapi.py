@@ -159,7 +159,7 @@ def _resource_paths(
     }
     timed = ["Location", "Server-Timing"]
     body, found = ref(f"{name}.body"), ref(f"{name}.row")
-    if resource.takes_many:
+    if endpoint.takes_many:
         body = {"oneOf": [body, {"type": "array", "items": body, "maxItems": MOST_ITEMS}]}
         outcome = object_of(status={"enum": [200, 201, 412]}, row=found, duplicates=WHOLE)
         found = {"oneOf": [found, {"type": "array", "items": outcome}]}
@@ -172,15 +172,14 @@ def _resource_paths(
             200,
             "Existing, or all items of an array",
             json(found, example),
-            headers=["Server-Timing"],
-            optional=["Location", "Duplicates"],
+            optional=["Location", "Duplicates", "Server-Timing"],
         ),
         problems(408, 413),  # without Server-Timing, because no transaction was begun
         problems(400, 412, 415, 422, 503, headers=["Server-Timing"]),
         parameters=[PREFER],
     )
     content = json(body, _example(resource.fields))
-    if resource.takes_many:
+    if endpoint.takes_many:
         content |= LINES
         create["responses"]["200"]["content"] |= LINES
     create["requestBody"] = {"required": True, "content": content}

@@ -75,7 +75,7 @@ class Awaits(Enum):
 
 @dataclass(slots=True)
 class Request:
-    """A request with its whole body and without its trailers.
+    """A request with its whole body, unless that is streamed, and without its trailers.
 
     The names of its headers are in lower case.
     """
@@ -313,7 +313,7 @@ def parse_head(head: bytes) -> Request:
         keep_alive=minor == b"1" and b"close" not in [each.strip(b" \t") for each in options],
         length=length,
         expects_continue=expects,
-        streamed=method == b"POST" and any(map(is_lines, ours.get(b"content-type", []))),
+        streamed=method == b"POST" and list(map(is_lines, ours.get(b"content-type", []))) == [True],
     )
 
 

@@ -270,6 +270,49 @@ def test_what_is_refused_is_not_read(
     assert service.post("/departments", name=new()).status_code == 201
 
 
+def test_a_second_content_type_does_not_lift_the_bound(service: Service) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
+        connection.sendall(
+            b"POST /departments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Type: application/x-ndjson\r\nContent-Length: 9999999\r\n\r\n"
+        )
+        assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_refusal_says_that_the_connection_closes(service: Service) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
+        connection.sendall(
+            b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+            b"Content-Type: application/x-ndjson\r\n\r\n"
+        )
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+def test_lines_behind_another_request_are_read(service: Service) -> None:
+    """They arrive while the answer to the other one is due, more of them than are kept."""
+    prefix = new()
+    lines = body(*names(prefix, 3000))
+    with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
+        one = body({"name": prefix})
+        connection.sendall(
+            b"POST /departments HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
+            b"Content-Type: application/json\r\n\r\n%b"
+            % (len(one), one)
+            + b"POST /departments HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
+            b"Content-Type: application/x-ndjson\r\n\r\n" % len(lines)
+        )
+        sending = threading.Thread(target=connection.sendall, args=[lines])
+        sending.start()
+        read = connection.makefile("rb")
+        answered = 0
+        while (line := read.readline()) not in (b"", b"0\r\n"):
+            answered += line.startswith(b'{"status":201')
+        sending.join()
+    assert answered == 3000
+
+
 def test_a_body_that_is_cut_off_is_not_taken_for_whole(service: Service) -> None:
     prefix = new()
     with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from db.engine import POSTGRESQL
 from db.header import File
 from db.resources import Resource
 from tests.support.service import LIMIT, ROOT, Service, environment, serving, sql
@@ -326,7 +327,7 @@ def test_a_new_resource_needs_nothing_but_its_files() -> None:
         numbers = range(1, header.count("-- $") + 1)
         files[name] = File(Path(name), header + "SELECT " + ", ".join(f"${n}" for n in numbers))
     projects = Resource("projects", files)
-    made = document(endpoints({"projects": projects}), token=False)
+    made = document(endpoints({"projects": projects}, POSTGRESQL), token=False)
     assert set(made["paths"]["/projects"]) == {"get", "post", "head"}
     assert set(made["paths"]["/projects/{id}"]) == {"get", "delete", "head"}
     schemas = made["components"]["schemas"]

@@ -114,10 +114,42 @@ async def test_a_lookup_that_misses_locks_one_page_of_its_index(
                 ]
 
 
+@pytest.mark.parametrize("index", ["", "UNIQUE"])
+@pytest.mark.parametrize("rows", [0, 100, 20_000])
+@pytest.mark.parametrize("file", ["select_many", "insert_many"])
+async def test_many_keys_lock_a_page_for_each(
+    file: str, rows: int, index: str, new_database: Callable[[], str]
+) -> None:
+    """An index of the key that a scan of nothing else would need to be read is left alone."""
+    database = new_database()
+    sql(database, f"CREATE {index} INDEX others ON departments (name)")
+    sql(
+        database,
+        "INSERT INTO departments (name) SELECT 'n ' || n FROM generate_series(1, %s) n",
+        rows,
+    )
+    sql(database, "VACUUM ANALYZE departments")
+    keys = f"{{{','.join(f'new {n}' for n in range(20))}}}"
+    more = [] if file == "select_many" else ["f"]
+    async with (
+        open_pool(Settings(database_url=database, pool_size=1)) as pool,
+        borrowed(pool) as connection,
+        connection.transaction(),
+    ):
+        locks = await predicate_locks(connection, "departments", [keys, *more], file)
+    assert {(lock["locktype"], lock["relation"]) for lock in locks} == {
+        ("page", "departments_lookup")
+    }
+    assert len(locks) <= 20
+
+
 async def predicate_locks(
-    connection: AsyncConnection[dict[str, object]], resource: str, key: list[object]
+    connection: AsyncConnection[dict[str, object]],
+    resource: str,
+    key: list[object],
+    file: str = "select",
 ) -> list[dict[str, object]]:
-    await connection.execute(QUERIES[f"{resource}/select"], key)
+    await connection.execute(QUERIES[f"{resource}/{file}"], key)
     cursor = await connection.execute(
         "SELECT locktype, relation::regclass::text AS relation FROM pg_locks"
         " WHERE mode = 'SIReadLock' AND pid = pg_backend_pid()"

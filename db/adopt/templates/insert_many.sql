@@ -7,7 +7,8 @@
 -- Where a parameter with a default is NULL, PostgreSQL evaluates the default of its column.
 {% endif %}
 -- The end checks each row as in insert.sql. {{ alone }} tells that lock.sql has kept all other writers out since
--- before the snapshot, so that no conflict can be forgotten, however old the transaction is.
+-- before the snapshot, so that no conflict can be forgotten, however old the transaction is. OFFSET 0 keeps
+-- NOT EXISTS from becoming a join, for which another index of the key might be read as a whole.
 WITH these_rows AS MATERIALIZED (
     SELECT {{ given_columns | map(attribute="as_collated") | join(", ") }}, {{ item }}
     FROM {{ unnest(given_columns) }}
@@ -27,6 +28,7 @@ missing AS MATERIALIZED (
 {% if where %}
           AND {{ where.fenced(table ~ ".") }}
 {% endif %}
+        OFFSET 0
     )
 ),
 inserted AS (
@@ -34,7 +36,8 @@ inserted AS (
     SELECT {{ given_many | join(", ") }}
     FROM missing
     WHERE {{ nth }} = 1
-    ORDER BY {{ item }}
+    -- Two transactions with the same new keys wait for each other in one order.
+    ORDER BY {{ given_in("missing.") | join(", ") }}
 {% if where %}
     -- A row outside the condition counts as none, because the next request would not find it.
     RETURNING CASE WHEN {{ where() }} THEN tableoid END AS tableoid, {{ listed }}
