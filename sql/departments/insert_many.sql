@@ -2,7 +2,8 @@
 -- $1 name text[]
 -- $2 alone boolean
 -- The end checks each row as in insert.sql. alone tells that lock.sql has kept all other writers out since
--- before the snapshot, so that no conflict can be forgotten, however old the transaction is.
+-- before the snapshot, so that no conflict can be forgotten, however old the transaction is. OFFSET 0 keeps
+-- NOT EXISTS from becoming a join, for which another index of the key might be read as a whole.
 WITH these_rows AS MATERIALIZED (
     SELECT name, item
     FROM pg_catalog.unnest($1::text[])
@@ -17,6 +18,7 @@ missing AS MATERIALIZED (
         WHERE hash_record_extended(ROW(departments.name::text), 0::bigint)
               = hash_record_extended(ROW(these_rows.name), 0::bigint)
           AND departments.name::text IS NOT DISTINCT FROM these_rows.name
+        OFFSET 0
     )
 ),
 inserted AS (
@@ -24,7 +26,8 @@ inserted AS (
     SELECT name
     FROM missing
     WHERE nth = 1
-    ORDER BY item
+    -- Two transactions with the same new keys wait for each other in one order.
+    ORDER BY missing.name
     RETURNING tableoid, id, name, created_at
 )
 SELECT inserted.id, inserted.name, inserted.created_at, missing.nth AS copies

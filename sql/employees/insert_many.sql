@@ -3,7 +3,8 @@
 -- $2 name text[]
 -- $3 alone boolean
 -- The end checks each row as in insert.sql. alone tells that lock.sql has kept all other writers out since
--- before the snapshot, so that no conflict can be forgotten, however old the transaction is.
+-- before the snapshot, so that no conflict can be forgotten, however old the transaction is. OFFSET 0 keeps
+-- NOT EXISTS from becoming a join, for which another index of the key might be read as a whole.
 WITH these_rows AS MATERIALIZED (
     SELECT department_id, name, item
     FROM unnest($1::bigint[], $2::text[])
@@ -19,6 +20,7 @@ missing AS MATERIALIZED (
               = hash_record_extended(ROW(these_rows.department_id, these_rows.name), 0::bigint)
           AND employees.department_id::bigint IS NOT DISTINCT FROM these_rows.department_id
           AND employees.name::text IS NOT DISTINCT FROM these_rows.name
+        OFFSET 0
     )
 ),
 inserted AS (
@@ -26,7 +28,8 @@ inserted AS (
     SELECT department_id, name
     FROM missing
     WHERE nth = 1
-    ORDER BY item
+    -- Two transactions with the same new keys wait for each other in one order.
+    ORDER BY missing.department_id, missing.name
     RETURNING tableoid, id, department_id, name, created_at
 )
 SELECT inserted.id, inserted.department_id, inserted.name, inserted.created_at, missing.nth AS copies

@@ -114,13 +114,14 @@ async def test_a_lookup_that_misses_locks_one_page_of_its_index(
                 ]
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("index", ["", "UNIQUE"])
 @pytest.mark.parametrize("rows", [0, 100, 20_000])
 @pytest.mark.parametrize("file", ["select_many", "insert_many"])
 async def test_many_keys_lock_a_page_for_each(
     file: str, rows: int, index: str, new_database: Callable[[], str]
 ) -> None:
-    """An index of the key that a scan of nothing else would need to be read is left alone."""
+    """Another index of the key, which could be read as a whole, is left alone."""
     database = new_database()
     sql(database, f"CREATE {index} INDEX others ON departments (name)")
     sql(
