@@ -16,12 +16,12 @@ run: .venv/installed
 
 # Two files of tests run at a time, on two cores. Nothing runs in parallel on a server that TEST_DATABASE_URL names, because each
 # process drops the tests' roles at its end.
-test: JOBS ?= $(if $(TEST_DATABASE_URL),0,2)
+test: JOBS ?= $(if $(TEST_DATABASE_URL),0,3)
 test: .venv/tested
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not long and not alone'
 
 # The tests that take long, and then, alone, those that judge what a busy machine changes.
-proof: JOBS ?= $(if $(TEST_DATABASE_URL),0,2)
+proof: JOBS ?= $(if $(TEST_DATABASE_URL),0,3)
 proof: .venv/tested
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m long
 	$(BIN)/python -m pytest -m alone

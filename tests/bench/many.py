@@ -14,11 +14,12 @@ from time import perf_counter
 import msgspec
 import psycopg
 
+import db.embedded
 from db.signals import unwind_on_signals
 from tests.bench import keys
 from tests.bench.databases import Server, Table, server
 from tests.bench.load import post, post_bodies
-from tests.support.service import serving, sql
+from tests.support.service import serving
 
 SINGLE = "single POSTs, 32 connections"
 LINES = "lines, 1 request"
@@ -91,9 +92,6 @@ def copy(table: Table, number: int) -> float:
 
 def run(started: Server, options: argparse.Namespace) -> dict[str, list[float]]:
     table = started.table(100_000, "lookup")
-    if options.default:
-        sql(table.url, "ALTER SYSTEM SET max_pred_locks_per_relation = -2")
-        sql(table.url, "SELECT pg_reload_conf()")
     with serving(DATABASE_URL=table.url, WORKERS="2") as service:
         ways: dict[str, Callable[[], float]] = {
             SINGLE: lambda: singles(service.port, options.seconds),
@@ -123,6 +121,8 @@ def main() -> None:
     parser.add_argument("--default", action="store_true", help="PostgreSQL's own settings")
     options = parser.parse_args()
     unwind_on_signals(SystemExit(1))
+    if options.default:
+        db.embedded.PRED_LOCKS_PER_RELATION = -2  # half of max_pred_locks_per_transaction
     with server() as started:
         rates = run(started, options)
     medians = {name: median(each) for name, each in rates.items()}

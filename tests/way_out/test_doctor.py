@@ -694,16 +694,20 @@ def test_a_server_that_remembers_few(room: int, level: str) -> None:
 
 
 def test_predicate_locks_that_run_out(own_server: str) -> None:
-    sql(own_server, "CREATE TABLE many (id integer PRIMARY KEY)")
-    sql(own_server, "INSERT INTO many SELECT generate_series(1, 36000)")
-    # With these limits PostgreSQL keeps a lock for each row instead of one for the table.
-    limits = configured(own_server, max_pred_locks_per_relation=99999, max_pred_locks_per_page=999)
+    # PostgreSQL keeps a lock for each row, up to 250 of a table, instead of one for its page.
+    tables = [f"many_{n}" for n in range(150)]
+    for table in tables:
+        sql(own_server, f"CREATE TABLE {table} (id integer PRIMARY KEY)")
+        sql(own_server, f"INSERT INTO {table} SELECT generate_series(1, 240)")
+    limits = configured(own_server, max_pred_locks_per_page=999)
     by_index = "-c default_transaction_isolation=serializable -c enable_seqscan=off"
     by_index += " -c enable_bitmapscan=off -c enable_indexonlyscan=off"
     with limits, psycopg.connect(own_server, options=by_index) as reader:
-        reader.execute("SELECT id FROM many WHERE id <= 35000")
+        for table in tables[:140]:
+            reader.execute(f"SELECT id FROM {table} WHERE id > 0")
         assert about("predicate locks", checks(own_server)).level == "ok"
-        reader.execute("SELECT id FROM many WHERE id > 35000")
+        for table in tables[140:]:
+            reader.execute(f"SELECT id FROM {table} WHERE id > 0")
         level, _, detail = about("predicate locks", checks(own_server))
         assert level == "advice"
         assert detail.startswith("36,")
