@@ -14,8 +14,8 @@ RELOAD ?= 1
 run: .venv/installed
 	@RELOAD=$(RELOAD) exec $(BIN)/python app.py
 
-# Two files of tests run at a time, on two cores. Nothing runs in parallel on a server that TEST_DATABASE_URL names, because each
-# process drops the tests' roles at its end.
+# Three files of tests run at a time, because one often waits while two have a core each. Nothing runs
+# in parallel on a server that TEST_DATABASE_URL names: each process drops the tests' roles at its end.
 test: JOBS ?= $(if $(TEST_DATABASE_URL),0,3)
 test: .venv/tested
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not long and not alone'
