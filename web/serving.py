@@ -35,7 +35,7 @@ SEND_BUFFER = 2**18
 # How many connections a worker accepts in one turn of its event loop, by as many descriptors of the
 # listening socket: libuv takes one from each. With one, a busy worker took 250 a second, and of
 # 2,000 clients that came at once the last waited for ten seconds.
-ACCEPTED = 16
+ACCEPTED = 4
 
 # The headers of every answer. Browsers must not guess another type than the answer says. Nobody
 # may keep an answer, because a row may be deleted, and the redirect of a merged id ends when the
