@@ -14,7 +14,7 @@ from tests.faults.verdict import Verdict
 from tests.proof.linearizability import Call, Key, Row, check
 from tests.support.haproxy import HAProxy, balancing, free_port
 from tests.support.raw import Caller
-from tests.support.service import Service, serving, sql, until
+from tests.support.service import Service, both_serve, serving, sql, until
 
 # The rows of the table.
 OVERLOAD = "2,000 connections"
@@ -191,6 +191,8 @@ def overload(
         serving(DATABASE_URL=database, WORKERS="2") as service,
         serving(DATABASE_URL=another, WORKERS="2") as spared,
     ):
+        # A worker that is up before the other would take all connections that come at once.
+        until(lambda: both_serve(service))
         traffic, usual = Traffic(service.port), Traffic(spared.port)
         served(traffic, connections, seconds)
         ended = perf_counter()
