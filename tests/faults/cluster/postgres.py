@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -94,9 +95,17 @@ class Node:
                   "--options", options, "start")  # fmt: skip
 
     def kill(self) -> None:
-        """End it by kill -9, and wait until its sessions have, too."""
-        processes = [psutil.Process(self.pid), *psutil.Process(self.pid).children()]
-        processes[0].kill()
+        """End it by kill -9, sessions included, and wait until all have ended.
+
+        A session that outlives the server's main process ends its wait for the standby, and shows
+        the others what the standby does not have. A machine that dies has no such moment.
+        """
+        main = psutil.Process(self.pid)
+        main.suspend()  # so that it begins no session any more
+        processes = [*main.children(), main]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         until(lambda: not any(_runs(process) for process in processes))
         # The next start would take the process, which nobody has reaped, for one that runs.
         for lock in (self._data_dir / "postmaster.pid", *self._sockets.glob(".s.PGSQL.*.lock")):
