@@ -85,6 +85,7 @@ class Answer:
             "raw_path": request.path,
             "query_string": request.query,
             "headers": request.headers,
+            "streamed": request.streamed,
             **others,
         }
 

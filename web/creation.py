@@ -52,11 +52,16 @@ async def found_or_created(
             "key_constraint": f"{name}_key",
         }
         try:
-            if array:
-                many = partial(get_or_create_many, resource=name, width=width, items=items)
-                return await transact(
-                    pool, partial(many, attempts=attempts, lock_after=lock_after), **options
+            if lock_after is not None:
+                many = partial(
+                    get_or_create_many,
+                    resource=name,
+                    width=width,
+                    items=items,
+                    attempts=attempts,
+                    lock_after=lock_after,
                 )
+                return await transact(pool, many, **options)
             key, attributes = items[0][:width], items[0][width:]
             one = partial(get_or_create, resource=name, key=key, attributes=attributes)
             return [await transact(pool, one, **options)]

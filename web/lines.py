@@ -8,6 +8,7 @@ import asyncio
 from asyncio import Queue, Semaphore, Task, TaskGroup
 from collections import deque
 from functools import partial
+from itertools import takewhile
 from time import monotonic
 
 import msgspec
@@ -41,7 +42,7 @@ MOST_BYTES = 2**18
 # client that sends lines waits, and is not refused.
 QUEUE_PAUSE = 0.25
 
-ENDING = b"The service ends: send this line and what follows to another."
+ENDING = "The service ends: send this line and what follows to another."
 
 
 class Lines(StreamingResponse):
@@ -144,7 +145,7 @@ class Lines(StreamingResponse):
     async def _answered(self, batch: list[bytes | Response]) -> tuple[bytes, bool]:
         """Return the answers to some lines, and whether they end with a 503, as the last ones."""
         if HttpConnection.draining:
-            return bytes(unavailable(ENDING.decode()).body) + b"\n", True
+            return bytes(unavailable(ENDING).body) + b"\n", True
         items: dict[int, Values] = {}
         answers: dict[int, bytes] = {}
         for place, line in enumerate(batch):
@@ -157,10 +158,8 @@ class Lines(StreamingResponse):
                 answers[place] = bytes((await on_error(self._request, error)).body)
         made, is_last = await self._created([*items.values()], monotonic() + self._seconds)
         answers |= dict(zip(items, made, strict=False))
-        end = min(
-            (place for place in range(len(batch)) if place not in answers), default=len(batch)
-        )
-        return b"".join(answers[place] + b"\n" for place in range(end)), is_last
+        answered = takewhile(answers.__contains__, range(len(batch)))
+        return b"".join(answers[place] + b"\n" for place in answered), is_last
 
     async def _created(self, items: list[Values], deadline: float) -> tuple[list[bytes], bool]:
         """Get or create the row of each item, in one transaction if that can be.

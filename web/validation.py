@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from web.fields import read_custom
 from web.problem import problem
-from web.request import BLANK, is_lines
+from web.request import BLANK
 
 # A string of JSON, and in the group the colon behind it, if it is the name of a member.
 STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"([ \t\r\n]*+:)?')
@@ -60,7 +60,7 @@ def wrong(field: str, detail: str, item: int | None = None) -> dict[str, str]:
 
 def has_lines(request: Request) -> bool:
     """Tell whether a body is JSON in lines. Raises HTTPException 415 if it is compressed."""
-    if not is_lines(request.headers.get("content-type", "").encode("latin-1")):
+    if not request.scope["streamed"]:  # as web.request has decided, by the Content-Type
         return False
     _check_coding(request)
     return True

@@ -254,8 +254,8 @@ class Understood:
             condition = self._deparsed("(1)", text)["condition"] or ""
         except psycopg.Error as error:
             raise self._refusal(text, error) from None
-        there = {mark: sql for mark, sql in self.marks.items() if mark in condition}
-        if not there or self.nonce in replaced(condition, dict.fromkeys(there, "")):
+        there = {mark: self.marks[mark] for mark in self._marks_in(condition)}
+        if not there:
             raise Refused(f"{text} is no condition of the table's columns")
         simple = re.fullmatch(r"(?:NOT )?\w+(?: IS (?:NOT )?NULL)?", condition)
         return Condition(condition if simple else f"({condition})", there)
@@ -277,8 +277,8 @@ class Understood:
                 deparsed = self._deparsed(f"(({_own_line(expression)}))", None)["expression"]
             except psycopg.Error as error:
                 raise self._refusal(expression, error) from None
-            there = [mark for mark in self.marks if mark in deparsed]
-            if not there or self.nonce in replaced(deparsed, dict.fromkeys(there, "")):
+            there = self._marks_in(deparsed)
+            if not there:
                 raise Refused(f"{element} is no order of the table's columns")
             plain = deparsed.strip("()")
             direction = " ".join(end[0].upper().split())
@@ -292,10 +292,15 @@ class Understood:
         return Order(elements, columns, counts)
 
     def _one_column(self, expression: str, text: str) -> tuple[str, Column]:
-        there = [mark for mark in self.marks if mark in expression]
-        if len(there) != 1 or self.nonce in expression.replace(there[0], ""):
+        there = self._marks_in(expression)
+        if len(there) != 1:
             raise Refused(f"{text} must be made of one column, which is what a request sends")
         return there[0], self.columns[there[0]]
+
+    def _marks_in(self, deparsed: str) -> list[str]:
+        """Return the marks of the columns in a text, none if it names the whole table, too."""
+        there = [mark for mark in self.marks if mark in deparsed]
+        return [] if self.nonce in replaced(deparsed, dict.fromkeys(there, "")) else there
 
     def _type(self, text: str) -> tuple[str, bool]:
         """Return the type of an expression, and whether it is citext."""
