@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -65,6 +65,37 @@ def statuses(answer: httpx.Response) -> list[int]:
 def count(service: Service, name: str) -> int:
     ((number,),) = service.sql("SELECT count(*) FROM departments WHERE name LIKE %s", f"{name}%")
     return int(number)
+
+
+@contextmanager
+def trigger(service: Service, body: str, when: str) -> Iterator[None]:
+    """A trigger with this body in PL/pgSQL, while the block runs."""
+    service.sql(
+        f"CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$"
+    )
+    try:
+        service.sql(f"CREATE TRIGGER meddle {when} EXECUTE FUNCTION meddle()")
+        yield
+    finally:
+        service.sql("DROP FUNCTION meddle CASCADE")
+
+
+@contextmanager
+def failing_first(service: Service, failures: int) -> Iterator[None]:
+    """So many attempts fail; the table seen gets the locks of the next one."""
+    body = (
+        f"IF nextval('attempt') <= {failures} THEN RAISE serialization_failure; END IF;"
+        " INSERT INTO seen SELECT mode FROM pg_locks"
+        " WHERE pid = pg_backend_pid() AND relation = 'departments'::regclass; RETURN NULL;"
+    )
+    service.sql("CREATE SEQUENCE attempt")
+    service.sql("CREATE TABLE seen (mode text)")
+    try:
+        with trigger(service, body, "AFTER INSERT ON departments"):
+            yield
+    finally:
+        service.sql("DROP TABLE seen")
+        service.sql("DROP SEQUENCE attempt")
 
 
 def test_each_item_is_answered_in_order(service: Service) -> None:
@@ -197,17 +228,8 @@ def test_the_table_refuses_all_for_one(service: Service) -> None:
 )
 def test_an_item_that_is_stored_otherwise_is_named(service: Service, body: str) -> None:
     prefix = new().lower()
-    service.sql(
-        "CREATE OR REPLACE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS"
-        f" $$ BEGIN {body} END $$"
-    )
-    service.sql(
-        "CREATE TRIGGER meddle BEFORE INSERT ON departments FOR EACH ROW EXECUTE FUNCTION meddle()"
-    )
-    try:
+    with trigger(service, body, "BEFORE INSERT ON departments FOR EACH ROW"):
         answer = post(service, "/departments", names(f"{prefix} a", f"{prefix} SWALLOWED"))
-    finally:
-        service.sql("DROP TRIGGER meddle ON departments")
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/1")
     assert count(service, prefix) == 0
 
@@ -254,50 +276,21 @@ def test_an_array_that_fails_keeps_other_writers_out(
 ) -> None:
     if "pooler" in request.node.callspec.id:
         pytest.skip("behind a pooler the snapshot would be older than the lock")
-    service.sql("CREATE SEQUENCE attempt")
-    service.sql("CREATE TABLE seen (mode text)")
-    service.sql(
-        "CREATE FUNCTION fail_first() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        f" IF nextval('attempt') <= {failures} THEN RAISE serialization_failure; END IF;"
-        " INSERT INTO seen SELECT mode FROM pg_locks"
-        " WHERE pid = pg_backend_pid() AND relation = 'departments'::regclass; RETURN NULL; END $$"
-    )
-    service.sql(
-        "CREATE TRIGGER fail_first AFTER INSERT ON departments EXECUTE FUNCTION fail_first()"
-    )
     prefix = new()
-    try:
+    with failing_first(service, failures):
         answer = post(service, "/departments", names(*(f"{prefix} {n}" for n in range(size))))
         assert statuses(answer) == [201] * size
         assert f"attempts={failures + 1}" in answer.headers["Server-Timing"]
         assert ("ShareRowExclusiveLock",) in service.sql("SELECT mode FROM seen")
-    finally:
-        service.sql("DROP TRIGGER fail_first ON departments")
-        service.sql("DROP FUNCTION fail_first")
-        service.sql("DROP TABLE seen")
-        service.sql("DROP SEQUENCE attempt")
 
 
 def test_a_lock_that_is_not_had_at_once_is_done_without(service: Service) -> None:
     """Somebody's transaction has written to the table, and does not end."""
     prefix = new()
     keys = names(*(f"{prefix} {n}" for n in range(100)))
-    service.sql("CREATE SEQUENCE attempt")
-    service.sql(
-        "CREATE FUNCTION fail_first() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        " IF nextval('attempt') <= 1 THEN RAISE serialization_failure; END IF; RETURN NULL; END $$"
-    )
-    service.sql(
-        "CREATE TRIGGER fail_first AFTER INSERT ON departments EXECUTE FUNCTION fail_first()"
-    )
-    try:
-        with psycopg.connect(service.database) as writer:
-            writer.execute("LOCK TABLE departments IN ROW EXCLUSIVE MODE")
-            assert statuses(post(service, "/departments", keys)) == [201] * 100
-    finally:
-        service.sql("DROP TRIGGER fail_first ON departments")
-        service.sql("DROP FUNCTION fail_first")
-        service.sql("DROP SEQUENCE attempt")
+    with failing_first(service, 1), psycopg.connect(service.database) as writer:
+        writer.execute("LOCK TABLE departments IN ROW EXCLUSIVE MODE")
+        assert statuses(post(service, "/departments", keys)) == [201] * 100
 
 
 @pytest.mark.parametrize("size", [16384, 2**20])

@@ -291,15 +291,20 @@ async def test_a_rollback_after_a_probe_leaves_what_is_prepared(database: str) -
         assert attempts == Attempts(begun=1)
 
 
-async def test_a_connection_killed_between_select_and_commit_is_replaced(
-    pool: Pool, database: str, gate: Gate
-) -> None:
+async def create_while_the_connection_is_killed(pool: Pool, database: str, gate: Gate) -> None:
+    """Kill it between select and COMMIT; the row must be created by a second attempt."""
     attempts = Attempts()
     request = asyncio.ensure_future(run(pool, "Ada", attempts))
     sql(database, "SELECT pg_terminate_backend(%s, 10000)", await gate.waiting())
     gate.open()
     assert (await request).created
     assert (attempts.begun, len(attempts.retried)) == (2, 1)
+
+
+async def test_a_connection_killed_between_select_and_commit_is_replaced(
+    pool: Pool, database: str, gate: Gate
+) -> None:
+    await create_while_the_connection_is_killed(pool, database, gate)
     assert sql(database, "SELECT count(*) FROM departments") == [(1,)]
 
 
@@ -313,12 +318,7 @@ async def test_an_end_that_the_event_loop_does_not_tell_of_is_seen(
         loop.remove_reader(self._watched)  # as uvloop does where a socket has an error
 
     monkeypatch.setattr(Connection, "_send", untold)
-    attempts = Attempts()
-    request = asyncio.ensure_future(run(pool, "Ada", attempts))
-    sql(database, "SELECT pg_terminate_backend(%s, 10000)", await gate.waiting())
-    gate.open()
-    assert (await request).created
-    assert (attempts.begun, len(attempts.retried)) == (2, 1)
+    await create_while_the_connection_is_killed(pool, database, gate)
 
 
 async def test_the_deadline_ends_the_wait(pool: Pool, gate: Gate) -> None:
