@@ -22,6 +22,16 @@ def _hash(parts: list[str]) -> str:
     return f"hash_record_extended(ROW({', '.join(parts)}), 0::bigint)"
 
 
+def _same(stored: list[str], given: list[str], column: int) -> str:
+    """Return the condition that a row has a key. The index of the lookup serves its hash.
+
+    It begins in this column of its line, and its other lines are put below.
+    """
+    parts = [f"AND {a} IS NOT DISTINCT FROM {b}" for a, b in zip(stored, given, strict=True)]
+    indented = [" " * column + f"= {_hash(given)}", *(" " * (column - 4) + each for each in parts)]
+    return "\n".join([_hash(stored), *indented])
+
+
 def _unnest(columns: list[Column]) -> str:
     """Return the SQL that makes rows of one array parameter for each column."""
     arrays = [f"${number}::{column.bare}[]" for number, column in enumerate(columns, 1)]
@@ -39,7 +49,7 @@ ENVIRONMENT = Environment(
     undefined=StrictUndefined,
     autoescape=False,
 )
-ENVIRONMENT.globals.update(literal=literal, quoted=quoted, hash=_hash, unnest=_unnest)
+ENVIRONMENT.globals.update(literal=literal, quoted=quoted, hash=_hash, same=_same, unnest=_unnest)
 
 
 def render(table: Table, tables: list[Table], *, distributed: bool = False) -> dict[str, str]:

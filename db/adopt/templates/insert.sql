@@ -16,11 +16,7 @@ WITH missing AS MATERIALIZED (
     WHERE NOT EXISTS (
         SELECT
         FROM {{ table }}
-        WHERE {{ hash(stored()) }}
-              = {{ hash(sent) }}
-{% for part in key %}
-          AND {{ part.stored() }} IS NOT DISTINCT FROM {{ part.sent }}
-{% endfor %}
+        WHERE {{ same(stored(), sent, 14) }}
 {% if where %}
           AND {{ where.fenced() }}
 {% endif %}

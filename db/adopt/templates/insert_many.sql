@@ -20,11 +20,7 @@ missing AS MATERIALIZED (
     WHERE NOT EXISTS (
         SELECT
         FROM {{ table }}
-        WHERE {{ hash(stored(table ~ ".")) }}
-              = {{ hash(given_in("these_rows.")) }}
-{% for part in key %}
-          AND {{ part.stored(table ~ ".") }} IS NOT DISTINCT FROM {{ part.given_in("these_rows.") }}
-{% endfor %}
+        WHERE {{ same(stored(table ~ "."), given_in("these_rows."), 14) }}
 {% if where %}
           AND {{ where.fenced(table ~ ".") }}
 {% endif %}
@@ -48,11 +44,7 @@ inserted AS (
 SELECT {{ names_of("inserted.") }}, missing.{{ nth }} AS copies
 FROM missing
 LEFT JOIN inserted
-    ON {{ hash(stored("inserted.")) }}
-       = {{ hash(given_in("missing.")) }}
-{% for part in key %}
-   AND {{ part.stored("inserted.") }} IS NOT DISTINCT FROM {{ part.given_in("missing.") }}
-{% endfor %}
+    ON {{ same(stored("inserted."), given_in("missing."), 7) }}
 WHERE CASE
     WHEN inserted.tableoid IS NULL THEN 'the table stored no such row for item ' || missing.{{ item }}::text
     WHEN NOT ${{ given_columns | length + 1 }}::boolean AND clock_timestamp() > transaction_timestamp() + interval '50 milliseconds' THEN 'the insert came too late'

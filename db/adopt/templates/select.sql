@@ -11,11 +11,7 @@
 WITH same_key AS MATERIALIZED (
     SELECT {{ ([listed] + order_listed(keys=False)) | join(", ") }}{{ ", count(*) OVER () AS copies" if keep.referring }}
     FROM {{ table }}
-    WHERE {{ hash(stored()) }}
-          = {{ hash(sent) }}
-{% for part in key %}
-      AND {{ part.stored() }} IS NOT DISTINCT FROM {{ part.sent }}
-{% endfor %}
+    WHERE {{ same(stored(), sent, 10) }}
 {% if where %}
       AND {{ where.fenced() }}
 {% endif %}

@@ -12,11 +12,7 @@ same_key AS MATERIALIZED (
     SELECT these_keys.{{ item }}, count(*) OVER (PARTITION BY these_keys.{{ item }}) AS copies, {{ ([listed_of(table ~ ".")] + order_listed(table ~ ".", keys=False)) | join(", ") }}
     FROM these_keys
     INNER JOIN {{ table }}
-        ON {{ hash(stored(table ~ ".")) }}
-           = {{ hash(given_in("these_keys.")) }}
-{% for part in key %}
-       AND {{ part.stored(table ~ ".") }} IS NOT DISTINCT FROM {{ part.given_in("these_keys.") }}
-{% endfor %}
+        ON {{ same(stored(table ~ "."), given_in("these_keys."), 11) }}
 {% if where %}
        AND {{ where.fenced(table ~ ".") }}
 {% endif %}

@@ -10,11 +10,7 @@ same_key AS MATERIALIZED (
     SELECT {{ table }}.{{ id.as_id }}, {{ (key_names("these_keys.") + order_listed(table ~ ".", keys=True)) | join(", ") }}
     FROM these_keys
     INNER JOIN {{ table }}
-        ON {{ hash(stored(table ~ ".")) }}
-           = {{ hash(of("these_keys.")) }}
-{% for part in key %}
-       AND {{ part.stored(table ~ ".") }} IS NOT DISTINCT FROM {{ part.of("these_keys.") }}
-{% endfor %}
+        ON {{ same(stored(table ~ "."), of("these_keys."), 11) }}
 {% if where %}
        AND {{ where.fenced(table ~ ".") }}
 {% endif %}

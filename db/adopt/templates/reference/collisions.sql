@@ -18,11 +18,7 @@ staying AS (
     SELECT {{ child.table }}.{{ child.id.as_id }}, {{ (child.key_names("these_keys.") + child.order_listed(child.table ~ ".", keys=True)) | join(", ") }}
     FROM (SELECT DISTINCT {{ child.key_names() | join(", ") }} FROM moving) AS these_keys
     INNER JOIN {{ child.table }}
-        ON {{ hash(child.stored(child.table ~ ".")) }}
-           = {{ hash(child.of("these_keys.")) }}
-{% for part in child.key %}
-       AND {{ part.stored(child.table ~ ".") }} IS NOT DISTINCT FROM {{ part.of("these_keys.") }}
-{% endfor %}
+        ON {{ same(child.stored(child.table ~ "."), child.of("these_keys."), 11) }}
 {% if child.where %}
        AND {{ child.where.fenced(child.table ~ ".") }}
 {% endif %}
