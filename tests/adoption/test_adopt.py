@@ -864,6 +864,7 @@ def test_a_table_may_be_called_as_a_type(name: str, empty: str, tmp_path: Path) 
 LINES = ["a\n-- b", "a\n-- $1 b", "\\\n--'", "a\r\n  b  c"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("line", LINES)
 def test_a_literal_keeps_its_lines(
     line: str, new_database: Callable[[], str], tmp_path: Path

@@ -395,6 +395,7 @@ def test_an_array_answers_as_its_items_one_by_one(
     assert answers(together) == answers(alone)
 
 
+@pytest.mark.long
 def test_a_folder_without_the_files_takes_one_at_a_time(
     new_database: Callable[[], str], tmp_path: Path
 ) -> None:

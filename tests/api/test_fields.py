@@ -457,6 +457,7 @@ def test_rows_that_no_client_could_have_sent(service: Service) -> None:
         assert service.http.get(f"/null_{name}", params=after).json()["items"] == [answer.json()]
 
 
+@pytest.mark.long
 def test_the_document_tells_the_types(service: Service) -> None:
     answer = service.http.get("/openapi.json")
     document = answer.json()

@@ -624,6 +624,7 @@ def test_503_pool_queue_full(database: str, name: str) -> None:
         assert sorted(post.result().status_code for post in posts) == [200, 201, 503]
 
 
+@pytest.mark.long
 def test_503_no_database(name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -728,6 +729,7 @@ def test_a_column_that_changes_its_type_under_the_service(database: str, name: s
         service.await_ready()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("encoding", "status"), [("UTF8", 201), ("LATIN1", 422), ("SQL_ASCII", 201)]
 )
@@ -743,6 +745,7 @@ def test_databases_in_other_encodings(server: str, encoding: str, status: int) -
         assert service.http.get("/departments", params={"name": "漢"}).status_code in (200, 422)
 
 
+@pytest.mark.long
 def test_pgoptions_are_kept(database: str, name: str) -> None:
     sql(database, "CREATE SCHEMA legacy")
     for table in ("departments", "employees"):
@@ -775,6 +778,7 @@ def test_the_service_is_back_when_the_database_is(name: str) -> None:
                 service.await_ready()
 
 
+@pytest.mark.long
 def test_a_request_that_waits_is_served_as_soon_as_the_database_is_back(name: str) -> None:
     with temporary_data_dir() as data_dir:
         with embedded_server(data_dir) as url:
@@ -806,6 +810,7 @@ def test_requests_in_flight_are_answered_at_sigterm(database: str, name: str) ->
         assert service.process.wait(LIMIT) == 0
 
 
+@pytest.mark.long
 def test_init_on_a_live_database_holds_nobody_up(database: str) -> None:
     with serving(DATABASE_URL=database) as service, psycopg.connect(database) as writer:
         writer.execute("INSERT INTO departments (name) VALUES ('in the making')")

@@ -297,6 +297,7 @@ def test_invisible_is_the_same_to_the_document_and_to_unicode(described: dict[st
     assert all(name.search(f"a{character}") for character in refused - {"\0"})
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not VALIDATOR.exists(), reason="`make fuzz` installs openapi-spec-validator")
 def test_it_is_openapi_3_1(service: Service, closed: Service) -> None:
     for text in (

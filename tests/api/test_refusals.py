@@ -95,6 +95,7 @@ def test_a_sequence_behind_its_table_is_no_fault_of_the_client(
     assert service.post("/departments", name="one more").status_code == 201
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("constraint", ["PRIMARY KEY", "UNIQUE"])
 def test_a_constraint_on_what_the_client_sends(
     constraint: str, service: Service, database: str

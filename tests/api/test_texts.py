@@ -63,6 +63,7 @@ def test_names_and_messages_of_the_tables(raising: str, words: str) -> None:
     assert_harmless(output + errors)
 
 
+@pytest.mark.long
 def test_what_an_event_trigger_says(database: str) -> None:
     sql(
         database,

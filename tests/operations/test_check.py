@@ -79,6 +79,7 @@ def test_each_setting_has_a_line(database: str) -> None:
     assert set(origins.values()) == {"(default)"}
 
 
+@pytest.mark.long
 def test_an_empty_variable_is_the_default(database: str) -> None:
     status, lines = check(DATABASE_URL=database, WORKERS="", POOL_SIZE="4", ENGINE="postgresql")
     assert status == 0
@@ -99,6 +100,7 @@ def test_it_follows_the_variables_of_libpq(database: str) -> None:
 
 
 @pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+@pytest.mark.long
 def test_behind_a_pooler_it_asks_what_the_service_asks(database: str) -> None:
     with pooling(database, ignore_startup_parameters="options") as pooler:
         status, lines = check(DATABASE_URL=pooler.url, POOLER="1")
@@ -222,6 +224,7 @@ def test_an_index_that_is_missing_is_told(database: str) -> None:
     assert "Without departments_lookup all creators of departments conflict" in advice
 
 
+@pytest.mark.long
 def test_a_database_that_takes_no_writes_fails(database: str) -> None:
     name = conninfo_to_dict(database)["dbname"]
     sql(database, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
@@ -230,6 +233,7 @@ def test_a_database_that_takes_no_writes_fails(database: str) -> None:
     assert said.endswith("session is read-only")
 
 
+@pytest.mark.long
 def test_hosts_that_do_not_answer_fail_on_one_line() -> None:
     url = "postgresql://postgres@127.0.0.1:1,127.0.0.1:2/postgres"
     (said,) = failures(check(DATABASE_URL=url)[1])
@@ -263,6 +267,7 @@ def test_a_directory_that_is_a_file_fails(data_dir: Path) -> None:
     assert told == [f"database: DATA_DIR='{data_dir}' is a file, not a folder: choose another"]
 
 
+@pytest.mark.long
 def test_data_of_another_version_fails(data_dir: Path) -> None:
     data_dir.mkdir()
     (data_dir / "PG_VERSION").write_text("9\n")

@@ -75,6 +75,7 @@ def is_served(port: int) -> bool:
         return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.long
 def test_ctrl_c_reaches_the_whole_group_and_still_ends_in_order(data_dir: Path) -> None:
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
@@ -112,6 +113,7 @@ def test_the_password_is_not_printed(database: str) -> None:
         assert "hunter2" not in service.line + service.log.read_text()
 
 
+@pytest.mark.long
 def test_the_last_to_leave_stops_it(data_dir: Path) -> None:
     with embedded_server(data_dir) as url:
         with embedded_server(data_dir) as same:
@@ -120,6 +122,7 @@ def test_the_last_to_leave_stops_it(data_dir: Path) -> None:
     assert postmaster(data_dir) is None
 
 
+@pytest.mark.long
 def test_two_that_start_at_once_share_one_server(data_dir: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as processes:
         pids = processes.map(_postmaster_while_running, [data_dir] * 8, chunksize=1)
@@ -133,6 +136,7 @@ def _postmaster_while_running(data_dir: Path) -> int | None:
         return postmaster(data_dir)
 
 
+@pytest.mark.long
 def test_a_server_killed_with_9_is_started_again(data_dir: Path) -> None:
     with embedded_server(data_dir) as url:
         sql(url, "CREATE TABLE kept AS SELECT 1 AS id")
@@ -160,6 +164,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(data_dir: Path) -> None:
     assert [path.name for path in data_dir.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.long
 def test_a_path_too_long_for_a_socket(data_dir: Path) -> None:
     deep = data_dir.parent / ("a" * 50) / ("it's, b c" * 8) / "data"
     with embedded_server(deep) as url:
@@ -211,6 +216,7 @@ def test_a_closed_terminal_stops_both(data_dir: Path, workers: str) -> None:
     assert postmaster(data_dir) is None
 
 
+@pytest.mark.long
 def test_the_callers_locale_does_not_matter(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +225,7 @@ def test_the_callers_locale_does_not_matter(
         assert sql(url, "SHOW server_encoding") == [("UTF8",)]
 
 
+@pytest.mark.long
 def test_a_server_with_no_connection_left_is_still_running(data_dir: Path) -> None:
     with embedded_server(data_dir) as url, contextlib.ExitStack() as stack:
         for _ in range(100):

@@ -135,6 +135,7 @@ def test_ten_lines_hold(staffed: str, tmp_path: Path) -> None:
     assert employees(staffed, "Ada") == 1
 
 
+@pytest.mark.long
 def test_ten_lines_hold_in_django(staffed: str, tmp_path: Path) -> None:
     with serving(DATABASE_URL=staffed) as service:
         told = run(TEN_LINES[1] + DJANGO, staffed, tmp_path, ONEROW=service.url)

@@ -80,7 +80,7 @@ def test_of_an_exception_there_is_all_but_the_text() -> None:
 # A service
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_each_line_is_an_object(workers: str, database: str) -> None:
     with serving(DATABASE_URL=database, LOG_FORMAT="json", WORKERS=workers) as service:
         until(lambda: service.log.read_text().count(" begins") == int(workers))

@@ -81,6 +81,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_the_image_has_what_serving_needs(database: str, tmp_path: Path) -> None:
     (text,) = blocks(section("docs/operating.md#a-container"), "dockerfile")
     for line in re.findall(r"^COPY (.*)", text, re.MULTILINE):

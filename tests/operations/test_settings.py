@@ -127,6 +127,7 @@ def test_a_token_that_others_would_guess_stops_the_start(token: str, more: dict[
         assert "hunter2" not in told
 
 
+@pytest.mark.long
 def test_on_this_machine_a_token_may_be_short(tmp_path: Path) -> None:
     url = f"postgresql://postgres@/postgres?host={tmp_path}"
     with serving(DATABASE_URL=url, API_TOKEN="x") as service:

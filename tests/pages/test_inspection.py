@@ -247,6 +247,7 @@ HEADLINES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("question", HEADLINES, ids=lambda question: question[1])
 def test_a_headline_is_told_or_left_out(
     question: tuple[str, str],
@@ -442,6 +443,7 @@ def test_what_is_just_within_the_limit(drop: Callable[..., httpx.Response]) -> N
         assert (answer["cut"], len(answer["rows"][0]["text"])) == (False, SIZE_LIMIT - 1_000)
 
 
+@pytest.mark.long
 def test_a_wide_row_takes_no_memory(new_database: Callable[[], str], tmp_path: Path) -> None:
     for name in ("app.py", "db", "sql", "web"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -837,6 +839,7 @@ def test_guard_constraint_and_what_merge_removed(new_database: Callable[[], str]
         assert (state()["its_index"], state()["guard"]) == ("valid", "off")
 
 
+@pytest.mark.long
 def test_statements_where_the_extension_is_loaded_and_where_it_is_not(
     service: Service, developed: tuple[Service, Path]
 ) -> None:
@@ -923,6 +926,7 @@ def test_without_the_shared_folder_a_worker_counts_alone(trouble: str, tmp_path:
     assert traffic.seconds()[-1] == (1_000_000, 0, 3, 0)
 
 
+@pytest.mark.long
 def test_the_service_outlives_the_folder_of_the_counts(new_database: Callable[[], str]) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -969,6 +973,7 @@ def test_a_page_answers_while_the_services_connections_are_stuck(
         assert stuck.result().status_code == 201
 
 
+@pytest.mark.long
 def test_without_a_database_a_page_says_so(tmp_path: Path) -> None:
     with serving(DATABASE_URL=f"postgresql://postgres@/postgres?host={tmp_path}") as service:
         page = service.http.get("/inspect/departments_duplicates")

@@ -178,7 +178,14 @@ def broken(bench: Bench, level: IsolationLevel, drawn: Requests) -> str:
     return ""
 
 
-@pytest.mark.parametrize("bench", [False, True], indirect=True, ids=["no constraint", "unique"])
+@pytest.mark.parametrize(
+    "bench",
+    [
+        pytest.param(False, id="no constraint"),
+        pytest.param(True, id="unique", marks=pytest.mark.long),
+    ],
+    indirect=True,
+)
 @given(drawn=requests())
 def test_three_to_five_requests_at_serializable(bench: Bench, drawn: Requests) -> None:
     assert broken(bench, IsolationLevel.SERIALIZABLE, drawn) == ""

@@ -44,6 +44,7 @@ def distributed(new_database: Callable[[], str]) -> str:
     return database
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pipeline", ["1", "0"])
 def test_each_key_gets_one_row_by_their_sql(pipeline: str, distributed: str) -> None:
     settings = {"DATABASE_URL": distributed, "ENGINE": "cockroachdb", "PIPELINE": pipeline}
@@ -80,6 +81,7 @@ def test_what_only_postgresql_has_is_refused(command: list[str], distributed: st
     assert "the server is CockroachDB" in errors
 
 
+@pytest.mark.long
 def test_a_server_that_cannot_be_asked_does_not_hold_up_the_start() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/"

@@ -75,6 +75,7 @@ def test_each_key_gets_one_row_and_each_transaction_its_settings(
     assert service.complaints() == []
 
 
+@pytest.mark.long
 def test_sessions_and_poolers_may_end(
     service: Service, pgbouncer: PgBouncer, database: str
 ) -> None:
@@ -104,12 +105,14 @@ def test_no_statement_goes_on_when_its_client_has_an_answer(
         until(lambda: sql(database, WAITING) == [])
 
 
+@pytest.mark.long
 def test_a_pooler_that_refuses_the_settings(pgbouncer: PgBouncer) -> None:
     with serving(DATABASE_URL=pgbouncer.url) as service:
         until(lambda: "unsupported startup parameter: options" in service.log.read_text())
         assert service.http.get("/ready").status_code == 503
 
 
+@pytest.mark.long
 def test_a_pooler_that_drops_the_settings(database: str) -> None:
     with (
         pooling(database, ignore_startup_parameters="options") as pgbouncer,

@@ -105,6 +105,7 @@ def test_make_psql_opens_psql_on_the_same_database(filled: str) -> None:
     assert answers == ["1", "2", "0"]
 
 
+@pytest.mark.long
 def test_psql_on_the_embedded_server_has_the_tables() -> None:
     with temporary_data_dir() as data_dir:
         done = subprocess.run(

@@ -67,7 +67,7 @@ WHERE deptype = 'n'
 """
 
 
-LONG = ("integer", "numeric")
+LONG = ("integer", "numeric", "domains")
 
 
 @pytest.fixture(

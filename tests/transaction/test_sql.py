@@ -81,7 +81,11 @@ def test_the_table_merged_is_that_of_the_schema() -> None:
 KEYS: dict[str, list[object]] = {"departments": ["no such name"], "employees": [1, "no such name"]}
 
 # The states of a table: how many rows it has, and whether ANALYZE has seen them.
-STATES = [(rows, analyzed) for rows in (0, 10, 100_000) for analyzed in (False, True)]
+STATES = [
+    pytest.param(rows, analyzed, marks=pytest.mark.long if rows == 100_000 else [])
+    for rows in (0, 10, 100_000)
+    for analyzed in (False, True)
+]
 
 
 @pytest.mark.anyio

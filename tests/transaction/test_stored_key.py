@@ -58,6 +58,7 @@ def test_a_trigger_that_changes_the_key(command: str, service: Service) -> None:
     assert count(service, "departments") == 2
 
 
+@pytest.mark.long
 def test_a_trigger_that_changes_another_part_of_the_key(service: Service) -> None:
     trigger(service.database, "employees", "NEW.department_id := 1; RETURN NEW;")
     other = service.post("/departments", name="other").json()["id"]
@@ -106,6 +107,7 @@ def test_a_rule_that_writes_the_row_elsewhere(rule: str, service: Service) -> No
     assert count(service, "elsewhere") == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("instead", [False, True])
 def test_a_view_that_hides_what_is_written(instead: bool, service: Service) -> None:
     service.sql("ALTER TABLE departments RENAME TO base")
@@ -133,6 +135,7 @@ def test_what_a_client_says_is_not_what_the_insert_says(type_: str, service: Ser
         assert answer.json()["errors"] == [{"pointer": "#", "detail": "is refused by the table"}]
 
 
+@pytest.mark.long
 def test_a_trigger_that_takes_longer_than_an_insert_may(service: Service) -> None:
     trigger(service.database, "departments", "PERFORM pg_sleep(0.06); RETURN NEW;")
     answer = service.post("/departments", name="Ada")

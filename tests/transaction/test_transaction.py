@@ -311,6 +311,7 @@ async def test_no_connection_before_the_deadline(database: str) -> None:
         pool.give_back(connection)
 
 
+@pytest.mark.long
 async def test_cancelled_tasks_leave_no_transaction_and_lose_no_connection(
     pool: Pool, database: str
 ) -> None:

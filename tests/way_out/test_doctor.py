@@ -241,6 +241,7 @@ def configured(server: str, **settings: object) -> Iterator[None]:
             follows(name, value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["fsync", "full_page_writes"])
 def test_a_server_that_a_crash_corrupts(name: str, own_server: str) -> None:
     with configured(own_server, **{name: "off"}):
@@ -295,6 +296,7 @@ def standby(own_server: str) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.long
 def test_a_standby_alone_and_as_one_of_several_hosts(own_server: str, standby: str) -> None:
     failure = "this is a standby: DATABASE_URL must lead to the primary"
     status, lines, stderr = command(standby)
@@ -360,6 +362,7 @@ def test_an_unlogged_table(patient: str) -> None:
     assert troubles(as_role(patient)) == []
 
 
+@pytest.mark.long
 def test_row_security_fails_only_where_it_is_active(patient: str) -> None:
     sql(patient, "ALTER TABLE departments ENABLE ROW LEVEL SECURITY")
     failure = "row security hides rows from this role, and so makes duplicates"
@@ -446,6 +449,7 @@ def test_a_lookup_without_its_index(resource: str, patient: str) -> None:
     assert troubles(as_role(patient)) == []
 
 
+@pytest.mark.long
 def test_a_lookup_whose_index_is_another_one(patient: str) -> None:
     sql(patient, "DROP INDEX departments_lookup")
     sql(patient, "CREATE INDEX departments_lookup ON departments (name)")
@@ -540,6 +544,7 @@ ANOTHER = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("statement", ANOTHER.values(), ids=ANOTHER)
 def test_a_unique_index_of_another_name(statement: str, patient: str) -> None:
     sql(patient, statement)
@@ -648,6 +653,7 @@ def test_more_connections_than_the_server_has(patient: str) -> None:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limited", ["role", "database"])
 def test_more_connections_than_the_role_or_the_database_has(limited: str, patient: str) -> None:
     name = ROLE if limited == "role" else conninfo_to_dict(patient)["dbname"]
@@ -693,6 +699,7 @@ def test_a_server_that_remembers_few(room: int, level: str) -> None:
     assert "max_prepared_transactions" in check.detail
 
 
+@pytest.mark.long
 def test_predicate_locks_that_run_out(own_server: str) -> None:
     # PostgreSQL keeps a lock for each row, up to 250 of a table, instead of one for its page.
     tables = [f"many_{n}" for n in range(150)]

@@ -69,6 +69,7 @@ def test_it_refuses_while_there_are_duplicates_and_names_them(database: str) -> 
     assert "employees: the guard is on." in legacy.run(database, "guard", "status")[1]
 
 
+@pytest.mark.long
 def test_it_removes_what_a_failed_build_left(database: str) -> None:
     duplicate(database)
     with pytest.raises(psycopg.errors.UniqueViolation):
@@ -131,6 +132,7 @@ def test_a_key_that_does_not_fit_an_index_is_an_error_and_nothing_is_left(databa
     assert index(database, "departments_key") == []
 
 
+@pytest.mark.long
 def test_it_waits_for_another_enforce(database: str) -> None:
     with change.connect(database, "enforce") as first:
         assert change.ask(first, "way_out/turn")[0]["mine"]

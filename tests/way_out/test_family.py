@@ -365,6 +365,7 @@ def post_at_once(service: Service, path: str, **body: Any) -> int:
     return int(id_)
 
 
+@pytest.mark.long
 def test_a_partitioned_table_gets_one_row_for_a_key(partitioned: str) -> None:
     database = as_role(partitioned, SERVICE)
     with serving(DATABASE_URL=database, WORKERS="2", RETRY_DEADLINE="60") as service:

@@ -109,6 +109,7 @@ def filled(new_database: Callable[[], str]) -> str:
     return database
 
 
+@pytest.mark.long
 @settings(max_examples=20, phases=[Phase.generate])
 @given(order=st.lists(elements, min_size=1, max_size=3), rows=drawn_rows)
 def test_every_file_has_the_same_first_row(

@@ -206,6 +206,7 @@ def test_undo_says_what_it_cannot_bring_back(database: str) -> None:
     ]
 
 
+@pytest.mark.long
 def test_undo_refuses_while_something_refuses_duplicates(database: str) -> None:
     insert(database, ["Sales", "Sales"], [])
     merge(database, "--apply")
@@ -236,6 +237,7 @@ def test_a_row_that_cannot_go_is_named_and_the_others_are_merged(database: str) 
     assert merged(database) == [("employees", 4, 3)]
 
 
+@pytest.mark.long
 def test_a_key_with_very_many_rows_and_a_department_with_very_many_employees(
     database: str,
 ) -> None:
@@ -368,6 +370,7 @@ def test_a_row_that_a_trigger_keeps_in_place_is_not_lost(database: str, event: s
     assert everything(database) == before
 
 
+@pytest.mark.long
 def test_a_row_that_a_policy_hides_is_not_lost(database: str) -> None:
     insert(database, SALES, STAFF)
     make_role(database, "onerow_test_merger")
@@ -401,6 +404,7 @@ def test_rows_without_a_key_are_left_alone(database: str) -> None:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "alteration",
     [
@@ -458,6 +462,7 @@ def test_without_a_foreign_key_it_refuses(database: str) -> None:
     assert merged(database) == []
 
 
+@pytest.mark.long
 def test_a_limit_that_ends_it_hides_no_note(database: str) -> None:
     insert(database, ["Sales"], [(1, "Ada"), (1, "Ada"), (1, "Alan"), (1, "Alan")])
     sql(database, KEEP)
@@ -503,6 +508,7 @@ def test_a_large_department_is_merged_under_traffic_to_it(database: str, guard: 
     assert duplicated(database, "departments") == 0
 
 
+@pytest.mark.long
 def test_with_writers_locked_out_nothing_conflicts(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -553,6 +559,7 @@ def test_a_column_with_the_tables_name_is_one_of_the_row(database: str) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_value_that_json_does_not_hold_stays_where_it_is(database: str) -> None:
     sql(database, "ALTER TABLE employees ADD COLUMN odd integer[]")
     insert(database, ["Sales"], [(1, "Ada"), (1, "Ada")])
@@ -562,6 +569,7 @@ def test_a_value_that_json_does_not_hold_stays_where_it_is(database: str) -> Non
     assert merged(database) == []
 
 
+@pytest.mark.long
 def test_without_the_rights_it_ends_at_once(database: str) -> None:
     insert(database, ["Sales"], [(1, f"{n // 2}") for n in range(40)])
     sql(database, "DROP TABLE merged")

@@ -167,6 +167,7 @@ def test_from_adopt_to_the_constraint(shop: str, command: Command) -> None:
     sql(shop, "INSERT INTO customers (email, deleted_at) VALUES ('ADA@example.org', now())")
 
 
+@pytest.mark.long
 def test_a_limit_and_some_resources(shop: str, command: Command) -> None:
     well(command("init"))
     output = well(command("merge", "--apply", "--limit", "1", "devices"))
@@ -217,6 +218,7 @@ def test_a_resource_that_cannot_go_on_does_not_hold_up_the_others(
         assert ("customers has children" in errors) == (action == "on")
 
 
+@pytest.mark.long
 def test_enforce_that_fails_leaves_the_guard_as_it_was(command: Command) -> None:
     well(command("init"))
     well(command("guard", "on", "customers"))
@@ -396,6 +398,7 @@ EMPLOYED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", EMPLOYED)
 def test_merge_refuses_to_make_duplicates_of_what_refers(what: str, tables: Adopted) -> None:
     adoptions, told = EMPLOYED[what]
@@ -618,6 +621,7 @@ def ready(service: Service) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
+@pytest.mark.long
 def test_ready_names_what_is_missing(shop: str, command: Command, folder: Path) -> None:
     well(command("init"))
     with serving(DATABASE_URL=shop, RESOURCES=str(folder)) as service:
@@ -635,6 +639,7 @@ def test_ready_names_what_is_missing(shop: str, command: Command, folder: Path) 
             assert ready(service)[0] == 200
 
 
+@pytest.mark.long
 def test_the_roles_have_what_they_need(shop: str, command: Command, folder: Path) -> None:
     well(command("init"))
     make_roles(shop, well(command("roles")))

@@ -45,6 +45,7 @@ RIGHTS = """
 """
 
 
+@pytest.mark.long
 def test_the_script_may_run_again(granted: str) -> None:
     command(granted, "guard", "on")
     before = sql(granted, RIGHTS)
@@ -52,6 +53,7 @@ def test_the_script_may_run_again(granted: str) -> None:
     assert sql(granted, RIGHTS) == before
 
 
+@pytest.mark.long
 def test_a_guard_from_before_the_roles_becomes_the_owners(database: str) -> None:
     assert legacy.run(database, "guard", "on")[0] == 0
     make_roles(database)
@@ -74,6 +76,7 @@ def test_the_maker_of_the_roles_need_not_be_a_superuser() -> None:
         command(database, "guard", "on")
 
 
+@pytest.mark.long
 def test_the_tables_may_be_in_another_schema(database: str) -> None:
     sql(database, 'CREATE SCHEMA "Its own"')
     for table in ("departments", "employees", "merged"):
@@ -147,6 +150,7 @@ def test_the_doctor_finds_no_right_too_many_nor_too_few(granted: str) -> None:
     assert owned == {"departments", "employees", "merged", "role"}
 
 
+@pytest.mark.long
 def test_of_others_the_pages_show_who_they_are_and_not_what_they_say(granted: str) -> None:
     with (
         serving(DATABASE_URL=as_role(granted, SERVICE)) as service,
