@@ -9,10 +9,11 @@ from collections.abc import Callable
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from db.adopt.command import add_arguments, adopt
+from db.adopt import command as adopt
 from db.doctor import command as doctor
 from db.embedded import database_url
 from db.engine import ENGINES, POSTGRESQL, discover
+from db.load import command as load
 from db.psql import psql
 from db.resources import RESOURCES, check_resources
 from db.roles import roles
@@ -35,7 +36,7 @@ def _init(url: str, given: argparse.Namespace) -> bool:
 
 
 def _adopt(url: str, given: argparse.Namespace) -> bool:
-    return adopt(url, given, read_settings())
+    return adopt.adopt(url, given, read_settings())
 
 
 def _doctor(url: str, given: argparse.Namespace) -> bool:
@@ -77,6 +78,12 @@ def _enforce(url: str, given: argparse.Namespace) -> bool:
     return True
 
 
+def _load(url: str, given: argparse.Namespace) -> bool:
+    if read_settings().database_url is None:
+        apply_schema(url)
+    return load.load(url, given)
+
+
 def _psql(url: str, _: argparse.Namespace) -> bool:
     if read_settings().database_url is None:
         apply_schema(url)
@@ -88,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     about = "write the folder of a table's resource, by what its catalog says"
     command = commands.add_parser("adopt", help=about)
-    add_arguments(command)
+    adopt.add_arguments(command)
     command.set_defaults(run=_adopt)
     about = "make the table merged and each lookup's index, and the sample's tables"
     _of_resources(commands.add_parser("init", help=about), _init)
@@ -117,6 +124,10 @@ def _parser() -> argparse.ArgumentParser:
     _of_resources(command, _merge)
     about = "make each key unique for all writers, under traffic, and turn its guard off"
     _of_resources(commands.add_parser("enforce", help=about), _enforce)
+    about = "get or create a row for each row of a file"
+    command = commands.add_parser("load", help=about)
+    load.add_arguments(command)
+    command.set_defaults(run=_load)
     about = "write the script that makes the roles, for psql"
     commands.add_parser("roles", help=about).set_defaults(run=None)
     about = "open psql on this database"

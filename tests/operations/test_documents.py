@@ -12,6 +12,7 @@ TESTED_BY = {
     "README.md#a-session": "test_readme.py::test_the_session_answers_as_printed",
     "README.md#your-own-table": "test_readme.py::test_a_table_of_ones_own_takes_five_lines",
     "docs/own-table.md#your-own-table": "test_readme.py::test_a_table_of_ones_own_takes_five_lines",
+    "docs/own-table.md#loading-a-file": "test_load.py::test_a_file_is_loaded_as_printed",
     "docs/own-table.md#the-files": "test_readme.py::test_the_comment_lines_are_those_of_the_file",
     "docs/duplicates.md#the-session": "test_readme.py::test_the_road_goes_as_printed",
     "docs/from-get-or-create.md#the-helper-today": "test_from_get_or_create.py::test_helper_leaks",
