@@ -37,7 +37,8 @@ CANCEL_TIMEOUT = 0.5
 # Seconds for the statement to end by that. If it takes longer, nothing is heard of the server.
 ANSWER_TIMEOUT = 0.2
 
-# Seconds between two looks at a connection that has not answered.
+# Seconds between two looks at a connection that has not answered. A deadline counts at a look, so
+# that one timer serves many messages.
 LOOK = 0.05
 
 
@@ -88,7 +89,7 @@ class Connection(AsyncConnection[Row]):
         self._watched = -1  # the socket, while _on_readable() is told what comes on it
         self._done: Future[None] | None = None  # is settled when the message is answered
         self._results: list[PGresult] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._looking = False  # whether _look() is to be called
         self.add_notice_handler(self._notice)
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
@@ -147,16 +148,16 @@ class Connection(AsyncConnection[Row]):
         loop = asyncio.get_running_loop()
         try:
             self._send(loop, steps, values)
-            self._done = done = loop.create_future()
-            self._look_later(loop, done)
-            await done
+            self._done = loop.create_future()
+            if not self._looking:
+                self._looking = True
+                loop.call_later(LOOK, self._look, loop)
+            await self._done
         except BaseException:
             await self._abandon()
             raise
         finally:
             results, self._results, self._done = self._results, [], None
-            if self._timer is not None:
-                self._timer.cancel()
         for step, result in zip(steps, results, strict=False):
             if isinstance(step, Prepare) and result.status == ExecStatus.COMMAND_OK:
                 self._names.add(step.name)  # which stays, whatever comes after it
@@ -249,23 +250,20 @@ class Connection(AsyncConnection[Row]):
         if (answered or self.closed) and self._done is not None and not self._done.done():
             self._done.set_result(None)
 
-    def _look_later(self, loop: asyncio.AbstractEventLoop, done: Future[None]) -> None:
-        seconds = min(LOOK, max(self.deadline - monotonic(), 0))
-        self._timer = loop.call_later(seconds, self._look, done)
-
-    def _look(self, done: Future[None]) -> None:
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give up at the deadline. Until then, see whether the connection has ended.
 
         uvloop does not tell: it stops watching a socket with an error, as of a killed server.
         """
-        if done.done():
+        done = self._done
+        if done is None or done.done():
+            self._looking = False
             return
         if monotonic() >= self.deadline:
             done.set_exception(psycopg.OperationalError("the deadline is over"))
-            return
-        self._on_readable()
-        if not done.done():
-            self._look_later(asyncio.get_running_loop(), done)
+        else:
+            self._on_readable()
+        loop.call_later(LOOK, self._look, loop)
 
     def _on_writable(self) -> None:
         """Send more of what did not fit into the socket."""

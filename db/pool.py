@@ -119,20 +119,25 @@ class Pool:
             self._begin_another()
         elif self.missing:
             self._begin(self._source.check())  # psycopg's pool may have given up
-        waiter: Future[Connection] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter: Future[Connection] = loop.create_future()
         waiting = self._waiting_again if again else self._waiting
         waiting[waiter] = None
+        timer = loop.call_later(seconds, self._give_up, waiter)  # asyncio.timeout() takes longer
         try:
-            async with asyncio.timeout(seconds):
-                return await waiter
-        except BaseException as error:
-            waiting.pop(waiter, None)
-            if waiter.done() and not waiter.cancelled():
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.give_back(waiter.result())  # which came when it was too late
-            if isinstance(error, TimeoutError):
-                self.timeouts += 1
-                raise PoolTimeout from None
             raise
+        finally:
+            waiting.pop(waiter, None)
+            timer.cancel()
+
+    def _give_up(self, waiter: Future[Connection]) -> None:
+        if not waiter.done():
+            self.timeouts += 1
+            waiter.set_exception(PoolTimeout())
 
     def give_back(self, connection: Connection) -> None:
         """Hand a connection on to the request that has waited longest, or keep it for the next."""

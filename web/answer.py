@@ -62,12 +62,11 @@ class Answer:
         self._on_complete = on_complete
         self._head: tuple[int, Headers] | None = None  # is written with the first part of the body
         self._received = False
-        self._over = Event()
         self.feeding = request.streamed  # whether more of the body is to come
         self._parts: deque[bytes] = deque()
         self.unread = 0  # bytes of those parts
         self.written = 0.0  # when a part of the answer was written, by the loop's clock
-        self._arrived = Event()
+        self._woken = Event()  # when more of a streamed body has come, or the answer is complete
         self._chunked = False  # whether the answer is sent in chunks
 
     def scope(self, **others: Any) -> Scope:
@@ -102,8 +101,7 @@ class Answer:
     def disconnect(self) -> None:
         """Drop the rest of the answer, because the client is gone."""
         self._complete = True
-        self._over.set()
-        self._arrived.set()
+        self._woken.set()
 
     @property
     def is_full(self) -> bool:
@@ -115,12 +113,12 @@ class Answer:
         self.feeding = bool(part)
         self._parts.append(part)
         self.unread += len(part)
-        self._arrived.set()
+        self._woken.set()
 
     async def _receive_part(self) -> Message:
         while not self._parts and not self._complete:
-            self._arrived.clear()
-            await self._arrived.wait()
+            self._woken.clear()
+            await self._woken.wait()
         if not self._parts:
             return {"type": "http.disconnect"}
         was_full = self.is_full
@@ -142,7 +140,9 @@ class Answer:
         if not self._received:
             self._received = True
             return {"type": "http.request", "body": self._request.body, "more_body": False}
-        await self._over.wait()
+        while not self._complete:
+            self._woken.clear()
+            await self._woken.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -159,7 +159,7 @@ class Answer:
         self._transport.write(self._bytes(message.get("body", b""), more=more))
         if not more:
             self._complete = True
-            self._over.set()
+            self._woken.set()
             self._on_complete()
 
     def _bytes(self, body: bytes, *, more: bool) -> bytes:
