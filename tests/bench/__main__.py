@@ -68,7 +68,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--svg", action="store_true", help="write results.svg")
     options = parser.parse_args()
     options.rounds = options.rounds or (3 if options.quick else 5)
-    options.seconds = options.seconds or 2
+    options.seconds = options.seconds or (1 if options.quick else 2)
     return options
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ from psycopg import sql
 
 from db.embedded import embedded_server
 from db.schema import apply_schema
-from tests.bench.keys import DEPARTMENTS, OLD_ROWS
+from tests.bench.keys import DEPARTMENTS, OLD_ROWS, Key
 from tests.support.service import temporary_data_dir
 
 # The index of the key. "lookup" is schema.sql as it is. "unique" has a unique constraint in the
@@ -126,6 +127,17 @@ class Table:
     def begin_round(self) -> None:
         """Note which rows are there."""
         (self._last,) = self._ask("SELECT coalesce(max(id), 0) FROM employees")
+
+    def add(self, keys: Iterator[Key], number: int) -> list[int]:
+        """Add so many rows, and return their ids."""
+        names = [name for _, name in islice(keys, number)]
+        with psycopg.connect(self.url) as connection:
+            added = connection.execute(
+                "INSERT INTO employees (department_id, name)"
+                " SELECT 1, name FROM unnest(%s::text[]) AS name RETURNING id",
+                [names],
+            )
+            return [id_ for (id_,) in added.fetchall()]
 
     def made_since(self) -> tuple[int, int]:
         """Return how many rows the round made, and how many share their key with another row."""

@@ -1,17 +1,16 @@
-"""Sends POSTs on keep-alive connections, as fast as they are answered."""
+"""Sends requests on keep-alive connections, as fast as they are answered."""
 
 import asyncio
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import msgspec
-
-from tests.bench.keys import Key
 
 # Seconds for one answer; the service's own deadline is 5.
 TIMEOUT = 15
@@ -23,10 +22,10 @@ CLIENT = "wrk" if WRK else "the built-in client, which needs far more of the pro
 SCRIPT = """
 local requests, sent = {}, 0
 function init()
-  wrk.method = "POST"
-  wrk.headers["Content-Type"] = "application/json"
-  for body in io.lines("BODIES") do
-    requests[#requests + 1] = wrk.format(nil, nil, nil, body)
+  local json = { ["Content-Type"] = "application/json" }
+  for line in io.lines("REQUESTS") do
+    local method, path, body = line:match("^(%u+) (%S+) (.*)$")
+    requests[#requests + 1] = wrk.format(method, path, body ~= "" and json or {}, body)
   end
 end
 function request()
@@ -44,6 +43,14 @@ end
 """
 
 
+class Request(NamedTuple):
+    """A request, whose body is JSON if it has one."""
+
+    method: str
+    path: str
+    body: bytes = b""
+
+
 class Load(msgspec.Struct):
     """The result of one round of requests; times are milliseconds."""
 
@@ -57,18 +64,16 @@ class Load(msgspec.Struct):
     retried: int | None = None  # None where the client does not know
 
 
-def post(port: int, keys: Iterable[Key], connections: int, seconds: int) -> Load:
-    """POST the keys to /employees, from the first again when they are used up."""
-    bodies = [
-        msgspec.json.encode({"department_id": department_id, "name": name})
-        for department_id, name in keys
-    ]
+def send(port: int, requests: Iterable[Request], connections: int, seconds: int) -> Load:
+    """Send the requests, from the first again when they are used up."""
     if WRK is None:
-        return asyncio.run(post_bodies(port, bodies, connections, seconds))
+        return asyncio.run(send_in_python(port, requests, connections, seconds))
     with tempfile.TemporaryDirectory(prefix="onerow-bench-") as folder:
-        script, lines = Path(folder, "post.lua"), Path(folder, "bodies")
-        lines.write_bytes(b"\n".join(bodies))
-        script.write_text(SCRIPT.replace("BODIES", str(lines)))
+        script, lines = Path(folder, "send.lua"), Path(folder, "requests")
+        with lines.open("wb") as file:
+            for method, path, body in requests:
+                file.write(f"{method} {path} ".encode() + body + b"\n")
+        script.write_text(SCRIPT.replace("REQUESTS", str(lines)))
         done = subprocess.run(
             [
                 WRK,
@@ -77,7 +82,7 @@ def post(port: int, keys: Iterable[Key], connections: int, seconds: int) -> Load
                 f"--duration={seconds}s",
                 f"--timeout={TIMEOUT}s",
                 f"--script={script}",
-                f"http://127.0.0.1:{port}/employees",
+                f"http://127.0.0.1:{port}",
             ],
             capture_output=True,
             text=True,
@@ -86,9 +91,11 @@ def post(port: int, keys: Iterable[Key], connections: int, seconds: int) -> Load
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=Load)
 
 
-async def post_bodies(port: int, bodies: list[bytes], connections: int, seconds: int) -> Load:
-    """POST the bodies to /employees, from the first again when they are used up."""
-    following = cycle(bodies)
+async def send_in_python(
+    port: int, requests: Iterable[Request], connections: int, seconds: int
+) -> Load:
+    """Send the requests, from the first again when they are used up."""
+    following = cycle(list(requests))
     times: list[float] = []
     refused = broken = 0
     started = perf_counter()
@@ -98,16 +105,16 @@ async def post_bodies(port: int, bodies: list[bytes], connections: int, seconds:
         nonlocal refused, broken
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while (sent := perf_counter()) < deadline:
-            body = next(following)
-            writer.write(
-                b"POST /employees HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-            )
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0]
-            await reader.readexactly(int(length))
+            method, path, body = next(following)
+            head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
+            if body:
+                head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            writer.write(head.encode() + b"\r\n" + body)
+            answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+            _, _, rest = answer.partition(b"content-length:")
+            await reader.readexactly(int(rest.split(b"\r\n", 1)[0] or 0))
             times.append(perf_counter() - sent)
-            refused += not head.startswith(b"http/1.1 2")
+            refused += not answer.startswith(b"http/1.1 2")
         writer.close()
 
     async def counted() -> None:
@@ -121,6 +128,31 @@ async def post_bodies(port: int, bodies: list[bytes], connections: int, seconds:
     return Load(
         len(times), perf_counter() - started, *percentiles(times), refused=refused, broken=broken
     )
+
+
+async def stream(port: int, bodies: Sequence[bytes]) -> Load:
+    """Send bodies as the lines of one request, and read the answer meanwhile."""
+    whole = b"\n".join(bodies)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+    started = perf_counter()
+    writer.write(
+        b"POST /employees HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
+        b"Content-Length: %d\r\n\r\n" % len(whole)
+    )
+
+    async def send() -> None:
+        for at in range(0, len(whole), 2**16):
+            writer.write(whole[at : at + 2**16])
+            await writer.drain()
+
+    sending = asyncio.create_task(send())
+    answered = 0
+    while (line := await reader.readline()) not in (b"", b"0\r\n"):
+        answered += line.startswith((b'{"status":200', b'{"status":201'))
+    seconds = perf_counter() - started
+    await sending
+    writer.close()
+    return Load(len(bodies), seconds, 0, 0, 0, refused=len(bodies) - answered, broken=0)
 
 
 def percentiles(seconds: list[float]) -> tuple[float, float, float]:

@@ -6,26 +6,26 @@ whose PostgreSQL locks as few keys one by one as it does by its defaults.
 
 import argparse
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count, islice
 from statistics import median
 from time import perf_counter
 
-import msgspec
 import psycopg
 
 import db.embedded
 from db.signals import unwind_on_signals
 from tests.bench import keys
 from tests.bench.databases import Server, Table, server
-from tests.bench.load import post, post_bodies
+from tests.bench.load import stream
+from tests.bench.operations import Operation, arrays, body, posts
+from tests.bench.sides import fire_at
 from tests.support.service import serving
 
 SINGLE = "single POSTs, 32 connections"
 LINES = "lines, 1 request"
 COPY = "COPY"
 ARRAYS = {30: "arrays of 30, 8 connections", 1000: "arrays of 1,000, 4 connections"}
-CONNECTIONS = {30: 8, 1000: 4}
 
 # The ratios to reach.
 TARGETS = ((LINES, SINGLE, 6.0), (ARRAYS[30], SINGLE, 4.0))
@@ -33,49 +33,18 @@ TARGETS = ((LINES, SINGLE, 6.0), (ARRAYS[30], SINGLE, 4.0))
 _marks = (f"many {number:06}" for number in count())
 
 
-def bodies(mark: str) -> Iterator[dict[str, object]]:
-    for department_id, name in keys.new(0, mark):
-        yield {"department_id": department_id, "name": name}
-
-
-def singles(port: int, seconds: int) -> float:
-    load = post(port, islice(keys.new(0, next(_marks)), 20_000 * seconds), 32, seconds)
+def fired(port: int, table: Table, operation: Operation, connections: int, seconds: int) -> float:
+    """Return the keys a second of an operation."""
+    load = fire_at(port, table, operation, next(_marks), connections, seconds)
     return (load.requests - load.refused) / load.seconds
 
 
-def arrays(port: int, size: int, seconds: int) -> float:
-    made = bodies(next(_marks))
-    number = 60_000 * seconds // size
-    sent = [msgspec.json.encode([*islice(made, size)]) for _ in range(number)]
-    load = asyncio.run(post_bodies(port, sent, CONNECTIONS[size], seconds))
-    return (load.requests - load.refused) * size / load.seconds
-
-
-async def lines(port: int, number: int) -> float:
-    """Send so many lines in one request, and read the answer meanwhile."""
-    made = [msgspec.json.encode(each) + b"\n" for each in islice(bodies(next(_marks)), number)]
-    body = b"".join(made)
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
-    started = perf_counter()
-    writer.write(
-        b"POST /employees HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
-        b"Content-Length: %d\r\n\r\n" % len(body)
+def lines(port: int, number: int) -> float:
+    load = asyncio.run(
+        stream(port, [body(key) for key in islice(keys.new(0, next(_marks)), number)])
     )
-
-    async def send() -> None:
-        for at in range(0, len(body), 2**16):
-            writer.write(body[at : at + 2**16])
-            await writer.drain()
-
-    sending = asyncio.create_task(send())
-    created = 0
-    while (line := await reader.readline()) not in (b"", b"0\r\n"):
-        created += line.startswith(b'{"status":201')
-    seconds = perf_counter() - started
-    await sending
-    writer.close()
-    assert created == number, f"{created} of {number} lines were created"
-    return number / seconds
+    assert not load.refused, f"{load.refused} of {number} lines were refused"
+    return number / load.seconds
 
 
 def copy(table: Table, number: int) -> float:
@@ -94,10 +63,10 @@ def run(started: Server, options: argparse.Namespace) -> dict[str, list[float]]:
     table = started.table(100_000, "lookup")
     with serving(DATABASE_URL=table.url, WORKERS="2") as service:
         ways: dict[str, Callable[[], float]] = {
-            SINGLE: lambda: singles(service.port, options.seconds),
-            ARRAYS[30]: lambda: arrays(service.port, 30, options.seconds),
-            ARRAYS[1000]: lambda: arrays(service.port, 1000, options.seconds),
-            LINES: lambda: asyncio.run(lines(service.port, options.lines)),
+            SINGLE: lambda: fired(service.port, table, posts(keys.new), 32, options.seconds),
+            ARRAYS[30]: lambda: fired(service.port, table, arrays(30), 8, options.seconds),
+            ARRAYS[1000]: lambda: fired(service.port, table, arrays(1000), 4, options.seconds),
+            LINES: lambda: lines(service.port, options.lines),
             COPY: lambda: copy(table, options.lines),
         }
         rates: dict[str, list[float]] = {name: [] for name in ways}

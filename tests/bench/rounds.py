@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from tests.bench import keys
 from tests.bench.databases import Server, Table
+from tests.bench.operations import posts
 from tests.bench.plan import EXIST, THIS, Cell
 from tests.bench.processes import cpu_seconds, megabytes
 from tests.bench.sides import SIDES, Running
@@ -87,7 +88,7 @@ def turn(
     table.make_ready()
     table.begin_round()
     before, database_before = _use(running.pid), cpu_seconds(server.pid)
-    load = running.fire(cell.regime, next(_marks), cell.connections, seconds)
+    load = running.fire(cell.operation, next(_marks), cell.connections, seconds)
     after, database_after = _use(running.pid), cpu_seconds(server.pid)
     made, duplicates = table.made_since()
     requests = max(load.requests, 1)
@@ -124,7 +125,7 @@ def memory_over_requests(server: Server, seconds: int, bar: tqdm) -> list[float]
         looks = [megabytes(running.pid)]
         for regime in cycle((keys.exist, keys.new)):
             bar.set_description(f"memory after {answered:,} requests")
-            load = running.fire(regime, next(_marks), EXIST.connections, seconds)
+            load = running.fire(posts(regime), next(_marks), EXIST.connections, seconds)
             answered += load.requests
             while answered >= len(looks) * MEMORY_REQUESTS / MEMORY_LOOKS:
                 looks.append(megabytes(running.pid))

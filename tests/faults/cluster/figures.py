@@ -15,7 +15,8 @@ import psycopg
 
 from db.settings import Settings
 from tests.bench.keys import DEPARTMENTS, OLD_ROWS, Key, Regime, exist, new
-from tests.bench.load import post
+from tests.bench.load import send
+from tests.bench.operations import post
 from tests.bench.processes import cpu_seconds
 from tests.faults.cluster.cluster import Cluster, balanced
 from tests.faults.cluster.network import NETWORK
@@ -93,7 +94,7 @@ def turn(way: Way, node: Node, keys: Regime) -> Figures:
 
     wanted = list(islice(keys(ROWS, f"{random.getrandbits(32):x}"), SECONDS * KEYS_A_SECOND))
     before = used()
-    load = post(way.haproxy.port, wanted, CONNECTIONS, SECONDS)
+    load = send(way.haproxy.port, post(wanted), CONNECTIONS, SECONDS)
     each = [
         (later - earlier) / load.requests * 1e6
         for earlier, later in zip(before, used(), strict=True)
