@@ -21,6 +21,7 @@ from psycopg.rows import tuple_row
 
 from db.connection import Connection
 from db.meter import Meter
+from db.ours import STATEMENTS, not_ours
 from db.pool import Pool
 from db.questions import Question
 from db.session import MEANING, PLANS, SET_CONFIG, conninfo, parameters
@@ -124,7 +125,7 @@ async def _configure_reader(connection: Connection) -> None:
     limit = f"{STATEMENT_TIMEOUT}s"
     limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     pinned = {**MEANING, **dict.fromkeys(limits, limit), "enable_seqscan": "on"}
-    path = await connection.search_path("pg_stat_statements")
+    path = await connection.search_path(STATEMENTS)
     # Each transaction sets these, because DISCARD ALL undoes what was set for the session.
     connection.set_config = parameters(pinned, path, transaction=True)
     await connection.set_read_only(True)
@@ -187,6 +188,7 @@ async def answer_to(pool: Pool, question: Question, values: list[str | None]) ->
         try:
             async with connection.transaction():
                 await connection.apply_settings()
+                await _check_ours(connection, question)
                 if question.lookup:  # whose plan must be the one that the service gets
                     await connection.execute(SET_CONFIG, parameters(PLANS, None, transaction=True))
                 return await _answer(connection, question, values)
@@ -222,6 +224,7 @@ async def headlines(pool: Pool, listed: Sequence[Question]) -> dict[str, str]:
                 try:
                     # In a savepoint, because an answer that fails or is cut ends a transaction.
                     async with connection.transaction(force_rollback=True):
+                        await _check_ours(connection, question)
                         if await _cost(connection, question) <= COST:
                             nothing = [None for _ in question.parameters]
                             answer = await _answer(connection, question, nothing)
@@ -233,6 +236,13 @@ async def headlines(pool: Pool, listed: Sequence[Question]) -> dict[str, str]:
     with suppress(CannotAnswer, Unavailable, psycopg.Error):
         await transact(pool, work, seconds=HEADLINES)
     return found
+
+
+async def _check_ours(connection: Connection, question: Question) -> None:
+    """Raise CannotAnswer if the question's words lead to somebody else's table or view."""
+    asked = [name for name in ("merged", STATEMENTS) if re.search(rf"\b{name}\b", question.sql)]
+    if asked and (others := await not_ours(connection, *asked)):
+        raise CannotAnswer(f"{others[0]} is somebody else's")
 
 
 async def _cost(connection: Connection, question: Question) -> float:

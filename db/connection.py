@@ -399,6 +399,16 @@ def _encoded(step: Statement | Prepare) -> list[bytes | None]:
     return values
 
 
+def array_of(values: Sequence[str | None]) -> str:
+    """Return an array of texts as PostgreSQL reads it."""
+    quoted = ("NULL" if each is None else _quoted(each) for each in values)
+    return f"{{{','.join(quoted)}}}"
+
+
+def _quoted(text: str) -> str:
+    return '"{}"'.format(text.replace("\\", r"\\").replace('"', r"\""))
+
+
 def _is_last(result: PGresult) -> bool:
     """Tell whether the server ends the connection after this error."""
     severity = result.error_field(DiagnosticField.SEVERITY_NONLOCALIZED)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from psycopg import errors
 
-from db.connection import Connection, Row, Statement
+from db.connection import Connection, Row, Statement, array_of
+from db.ours import check_merged
 from db.pool import Pool
 from db.queries import QUERIES
 from db.transaction import Attempts, LateInsert, transact
@@ -80,7 +81,7 @@ async def get_or_create_many(
     more = len(attempts.retried) - lock_after
     # Where a transaction begins with its settings, its snapshot would be from before the lock.
     lock = more >= 0 and more % 2 == 0 and not connection.set_config
-    columns = [_array(column) for column in zip(*items, strict=True)]
+    columns = [array_of(column) for column in zip(*items, strict=True)]
     first = [SHORT_LOCK_TIMEOUT, statement(connection, f"{resource}/lock", [])] if lock else []
     try:
         *_, found, inserted = await connection.serializable(
@@ -101,16 +102,6 @@ async def get_or_create_many(
             row = next(new)
             outcomes.append(Outcome(row, 1, created=row.pop("copies") == 1))
     return outcomes
-
-
-def _array(values: Values) -> str:
-    """Return an array of texts as PostgreSQL reads it."""
-    quoted = ("NULL" if each is None else _quoted(each) for each in values)
-    return f"{{{','.join(quoted)}}}"
-
-
-def _quoted(text: str) -> str:
-    return '"{}"'.format(text.replace("\\", r"\\").replace('"', r"\""))
 
 
 async def delete(connection: Connection, resource: str, id_: str) -> bool:
@@ -137,7 +128,12 @@ async def look_up(pool: Pool, resource: str, id_: str, seconds: float) -> Row | 
         get = partial(select, query=f"{resource}/get", values=[id_])
         if rows := await transact(pool, get, seconds=deadline - monotonic()):
             return rows[0]
-        kept = partial(select, query="kept", values=[resource, id_])
+        kept = partial(_kept, resource=resource, id_=id_)
         if rows := await transact(pool, kept, seconds=deadline - monotonic()):
             return Retired(str(rows[0]["kept"]))
     return None
+
+
+async def _kept(connection: Connection, resource: str, id_: str) -> list[Row]:
+    await check_merged(connection)
+    return await select(connection, "kept", [resource, id_])

@@ -9,6 +9,7 @@ from functools import partial
 from db.connection import Row
 from db.doctor.definition import indexes, made_by
 from db.engine import ENGINES, POSTGRESQL, Engine, discover
+from db.ours import refuse_others_merged, refuse_others_tables
 from db.queries import QUERIES, one_line
 from db.resources import FOLDER, RESOURCES, ROOT
 from db.texts import say
@@ -58,6 +59,10 @@ def init(url: str, names: Iterable[str], engine_name: str | None = None) -> None
     """
     engine = ENGINES[engine_name or discover(url)]
     with connect(url, "init") as connection:
+        if engine is POSTGRESQL and is_sample():
+            # Nobody has chosen these tables, as adopt's are chosen. The embedded server needs no
+            # such check, and gives its tables to the roles where those are made.
+            refuse_others_tables(connection, [each.table for each in RESOURCES.values()])
         _make_tables(connection, engine)
         if engine is POSTGRESQL:
             for_each(connection, names, partial(_make_lookup, connection))
@@ -71,24 +76,12 @@ def _make_tables(connection: Session, engine: Engine) -> None:
     elif engine.folder:
         connection.execute(engine.schema.read_bytes())
         return
-    else:
+    refuse_others_merged(connection)
+    if is_sample():
         _make(connection, [each.table for each in RESOURCES.values()], engine.schema.read_bytes())
     _make(connection, ["merged"], sql_of("way_out/merged"))
-    if reason := why_not_ours(connection):
-        raise Refused(reason)
     if ask(connection, "way_out/merged_ids"):
         change(connection, ["merged"], [sql_of("way_out/merged_as_text")])
-
-
-def why_not_ours(connection: Session) -> str | None:
-    """Return what to do where the table merged is somebody else's, or None if it is merge's."""
-    for table in ask(connection, "way_out/merged_others"):
-        return (
-            f"the table {table['name']} is somebody else's, for it has no column"
-            f" {', '.join(table['missing'])}: rename it, or put another schema first on the"
-            " search_path and make merged there by sql/way_out/merged.sql"
-        )
-    return None
 
 
 def _make(connection: Session, tables: list[str], statements: bytes) -> None:

@@ -107,6 +107,10 @@ class SchemaMissing(Unavailable):
         return f"{super().__str__()}{about}"
 
 
+class MergedNotOurs(Unavailable):
+    """The table merged is somebody else's: `python -m db doctor` says whose."""
+
+
 class LateInsert(Exception):
     """The transaction had become too old to insert, and did not."""
 

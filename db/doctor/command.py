@@ -17,9 +17,10 @@ from db.doctor.lookup import lookup
 from db.doctor.readiness import version_fault
 from db.doctor.trial import INSERT_AGE, trial
 from db.header import quoted
+from db.ours import why_not_ours
 from db.queries import QUERIES
 from db.resources import RESOURCES, Resource
-from db.schema import is_sample, why_not_ours
+from db.schema import is_sample
 from db.session import TABLES, conninfo, pin, service_settings
 from db.settings import INSPECTION_POOL_SIZE, Settings
 from db.way_out.change import Refused, Session, ask

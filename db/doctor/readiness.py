@@ -7,6 +7,7 @@ import psycopg
 
 from db.connection import Connection, Row, Statement
 from db.doctor.lookup import JSON, build_lookup, is_served, scans
+from db.ours import check_merged
 from db.queries import QUERIES, explained
 from db.resources import RESOURCES
 from db.transaction import SchemaMissing, SettingsLost
@@ -33,9 +34,11 @@ async def shortcomings(connection: Connection, names: Sequence[str]) -> list[str
     """Return a sentence, with what mends it, for each shortcoming with which a POST is served.
 
     `names` are those of the resources. If a POST would not be served, raises SchemaMissing, which
-    names the resource, SettingsLost or psycopg.Error. The statements are only explained: that shows
-    whether tables, columns and rights are there, and which index a lookup would use.
+    names the resource, MergedNotOurs, SettingsLost or psycopg.Error. The statements are only
+    explained: that shows whether tables, columns and rights are there, and which index a lookup
+    would use.
     """
+    await check_merged(connection)
     form = b"" if connection.engine.folder else JSON  # not every engine has this format
     needed = {
         name: (

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from db.connection import Connection, Row
 from db.header import names_of, table_of
 from db.loaders import TimeOfDay
+from db.ours import refuse_others_merged
 from db.pool import Pool, open_pool
 from db.resources import RESOURCES, Resource
 from db.session import MEANING
@@ -233,6 +234,7 @@ def _check_keys(connection: change.Session, resource: Resource, reference: str) 
 
 def _check_tables(connection: change.Session, resources: list[Resource]) -> None:
     """Raise Refused unless rows can be moved out of these tables, and back, whole."""
+    refuse_others_merged(connection)
     for resource in resources:
         refuse_relatives(connection, resource)
         for reference in resource.references:

@@ -6,7 +6,7 @@
 SELECT
     pg_class.oid::regclass::text AS table_name,
     relpersistence <> 'p' AS unlogged,
-    pg_has_role(relowner, 'MEMBER'::text) AS owned,
+    pg_has_role(relowner, 'MEMBER'::text) AND (relowner = role.oid OR NOT rolsuper) AS owned,
     row_security_active(pg_class.oid) AS row_security,
     ARRAY(
         SELECT wanted
@@ -39,4 +39,6 @@ SELECT
         ORDER BY attnum
     ) AS nullable
 FROM pg_class
+-- A superuser counts as a member of every role.
+INNER JOIN pg_roles AS role ON role.rolname = current_user
 WHERE pg_class.oid = to_regclass($1::text)::oid;

@@ -1,0 +1,59 @@
+"""Tells our own tables from those that somebody else has made under their names.
+
+Whoever may create in a schema of the search_path can make a table or a view of such a name first.
+To use it runs its owner's code with the rights of this session, and even to plan a statement may.
+"""
+
+from collections.abc import Sequence
+
+from db.connection import Connection, Statement, array_of
+from db.queries import QUERIES
+from db.resources import RESOURCES
+from db.transaction import MergedNotOurs
+from db.way_out.change import Refused, Session, ask
+
+# The view of an extension, which one of the pages reads.
+STATEMENTS = "pg_stat_statements"
+
+# Whoever owns a table that is served runs code in these sessions anyway, by its triggers.
+TRUSTED = sorted({each.table for each in RESOURCES.values()})
+
+
+def why_not_ours(connection: Session) -> str | None:
+    """Return what to do where the table merged is somebody else's, or None if it is merge's."""
+    for table in ask(connection, "not_ours", ["merged"], TRUSTED):
+        return (
+            f"the table merged is somebody else's, for it {table['why']}: rename it, or put another"
+            " schema first on the search_path and make merged there by sql/way_out/merged.sql"
+        )
+    return None
+
+
+def refuse_others_merged(connection: Session) -> None:
+    """Raise Refused if the table merged is somebody else's."""
+    if reason := why_not_ours(connection):
+        raise Refused(reason)
+
+
+def refuse_others_tables(connection: Session, tables: Sequence[str]) -> None:
+    """Raise Refused if one of these tables is neither the role's own nor a superuser's."""
+    for table in ask(connection, "not_ours", tables, []):
+        raise Refused(
+            f"the table {table['name']} is there already, and {table['why']}: run this as its"
+            " owner, if that is whom you trust, or rename it"
+        )
+
+
+async def not_ours(connection: Connection, *names: str) -> list[str]:
+    """Return which of these names lead to something of somebody else's, on PostgreSQL."""
+    if connection.engine.folder:
+        return []
+    parameters = [array_of(names), array_of(TRUSTED)]
+    (found,) = await connection.run(Statement(QUERIES["not_ours"], parameters))
+    return [row["name"] for row in found]
+
+
+async def check_merged(connection: Connection) -> None:
+    """Raise MergedNotOurs if the table merged is somebody else's."""
+    if await not_ours(connection, "merged"):
+        raise MergedNotOurs
