@@ -129,7 +129,7 @@ async def create_many(
     endpoint: Endpoint, request: Request, body: bytes, attempts: Attempts
 ) -> Response:
     """Get or create the row of each key in an array, all of them or none."""
-    items = [as_text(each) for each in from_array(body, endpoint.types.body)]
+    items = [as_text(each) for each in from_array(body, endpoint.types.body, settings.max_body)]
     outcomes = await found_or_created(
         endpoint,
         request.state.pool,

@@ -23,16 +23,18 @@ from web.request import MAX_HEAD, Awaits, Request, Requests
 # beginning of the connection. 16 KB take a fraction of that even on a slow line.
 HEAD_TIMEOUT = 10
 
-# Seconds that a client has to read an answer when it is complete. The longest answer has some 4 MB,
-# for which 130 KB a second are enough. A client whose body is answered line by line has as long for
+# Seconds that a client has to read an answer when it is complete. The longest answer from rows that
+# the service has written is a list of 1,000 with MAX_BODY bytes each, some 16 MB by default, for
+# which 550 KB a second are enough. A client whose body is answered line by line has as long for
 # the next part of it.
 READ_TIMEOUT = 30
 
 # Seconds between two checks of these limits, which are all longer.
 CHECK = 1.0
 
-# The most bytes of answers in a process that clients have not read yet. The longest answer has some
-# 4 MB, so that sixteen clients may be slow to read one.
+# The most bytes of answers in a process that clients have not read yet. Sixteen clients may be slow
+# to read the longest page of /inspect, which has some 4 MB, or four to read the longest list. The
+# slowest is cut off beyond that, and so is whoever reads a longer answer, of rows that others wrote.
 MAX_UNREAD = 64 * 2**20
 
 # The most bytes in a process that have arrived of requests without an answer. One more body may be

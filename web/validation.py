@@ -106,8 +106,17 @@ def is_array(body: bytes) -> bool:
     return body.lstrip(BLANK).startswith(b"[")
 
 
-def from_array(body: bytes, struct: type[S]) -> list[S]:
-    """Decode a JSON array of objects; the errors are those of from_body()."""
+def from_array(body: bytes, struct: type[S], most: int) -> list[S]:
+    """Decode a JSON array of objects, each of at most `most` bytes, as a body of its own has.
+
+    The errors are those of from_body().
+    """
+    if len(body) > most:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            items = msgspec.json.decode(body, type=list[msgspec.Raw])
+            too_long = [place for place, item in enumerate(items) if len(item) > most]
+            if too_long:
+                raise Invalid([wrong("", f"is over {most} bytes", place) for place in too_long])
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         decoded = msgspec.json.decode(body, type=list[struct], dec_hook=read_custom)  # type: ignore[valid-type]
         if len(decoded) <= MOST_ITEMS and _has_each_field_once(body, *decoded):

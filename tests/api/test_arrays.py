@@ -314,6 +314,23 @@ def test_only_an_array_may_be_large(service: Service, size: int) -> None:
             assert answer.status_code == (200 if status == 201 else status)
 
 
+def test_an_item_may_have_as_many_bytes_as_a_body_of_its_own(service: Service) -> None:
+    def item(size: int) -> str:
+        begin = json.dumps({"name": new()}).removesuffix("}")
+        return f"{begin}{' ' * (size - len(begin) - 1)}}}"
+
+    headers = {"Content-Type": "application/json"}
+    for last, wrong in ((16384, []), (16385, ["#/0", "#/2"])):
+        body = f"[{item(last)}, {item(16384)}, {item(last)}]"
+        answer = service.http.post("/departments", content=body, headers=headers)
+        if not wrong:
+            assert statuses(answer) == [201, 201, 201]
+            continue
+        assert answer.status_code == 422
+        errors = [{"pointer": each, "detail": "is over 16384 bytes"} for each in wrong]
+        assert answer.json()["errors"] == errors
+
+
 # A table of one's own
 
 TABLES = """

@@ -1,4 +1,4 @@
-"""What somebody else has made under the name of a table of ours is not used: its code never runs."""
+"""What somebody else has made under the name of a table of ours is not used, nor its code run."""
 
 from collections.abc import Iterator
 
