@@ -81,7 +81,7 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
             if on_trial:
                 yield from prepared.way_out(connection, resource)
                 yield from trial(connection, resource)
-        yield _creators(connection)
+        yield from _creators(connection)
         yield _role(server)
         yield _connections(server, settings)
         yield _serializable(server)
@@ -345,16 +345,24 @@ def _role(server: Row) -> Check:
     return Check(OK, "role", f"{server['role']} has no powers over the server")
 
 
-def _creators(connection: Session) -> Check:
+def _creators(connection: Session) -> Iterator[Check]:
     found = ask(connection, "way_out/doctor/creators", TABLES)
-    if not found:
-        return Check(OK, "schemas", "nobody else may create there")
-    who = "; ".join(f"{', '.join(row['roles'])} in {row['schema']}" for row in found)
-    return Check(
-        ADVICE,
-        "schemas",
-        f"others may create there what looks like a table or a function of ours: {who}",
-    )
+
+    def who(privilege: str, preposition: str) -> str:
+        return "; ".join(
+            f"{', '.join(row['roles'])} {preposition} {row['place']}"
+            for row in found
+            if row["privilege"] == privilege
+        )
+
+    if names := who("CREATE", "in"):
+        detail = f"others may create there what looks like a table or a function of ours: {names}"
+        yield Check(ADVICE, "schemas", detail)
+    else:
+        yield Check(OK, "schemas", "nobody else may create there")
+    if names := who("TRIGGER", "on"):
+        detail = f"others may make some, which run with the rights of this role: {names}"
+        yield Check(ADVICE, "triggers", detail)
 
 
 def _connections(server: Row, settings: Settings) -> Check:

@@ -282,6 +282,50 @@ def test_who_else_may_create_beside_the_tables(patient: str) -> None:
     )
 
 
+def test_who_else_may_create_the_schema_of_the_role(patient: str) -> None:
+    name = conninfo_to_dict(patient)["dbname"]
+    sql(patient, f"GRANT CREATE ON DATABASE {name} TO pg_monitor")
+    check = about("schemas", checks(as_role(patient)))
+    assert check.level == "advice"
+    assert check.detail.endswith(f" of ours: pg_monitor in {ROLE}, which is not there yet")
+    # Neither the role's own schema nor one behind the tables' can be somebody else's then.
+    sql(patient, f"CREATE SCHEMA {ROLE} AUTHORIZATION {ROLE}")
+    assert about("schemas", checks(as_role(patient))).level == "ok"
+    sql(patient, f"ALTER DATABASE {name} SET search_path = public")
+    sql(patient, f"DROP SCHEMA {ROLE}")
+    assert about("schemas", checks(as_role(patient))).level == "ok"
+
+
+@pytest.mark.parametrize("owned", ["schema", "database"])
+def test_an_owner_of_the_schema_who_owns_no_table(owned: str, patient: str) -> None:
+    name = conninfo_to_dict(patient)["dbname"]
+    sql(patient, "ALTER SCHEMA public OWNER TO pg_database_owner")
+    if owned == "schema":
+        sql(patient, "ALTER SCHEMA public OWNER TO pg_monitor")
+        sql(patient, "REVOKE ALL ON SCHEMA public FROM pg_monitor")
+    else:
+        sql(patient, f"ALTER DATABASE {name} SET search_path = public")
+        sql(patient, f"ALTER DATABASE {name} OWNER TO pg_monitor")
+    sql(patient, "GRANT USAGE ON SCHEMA public TO PUBLIC")
+    check = about("schemas", checks(as_role(patient)))
+    assert (check.level, check.detail.rpartition(": ")[2]) == ("advice", "pg_monitor in public")
+
+
+def test_who_else_may_make_triggers(patient: str) -> None:
+    sql(patient, "GRANT TRIGGER ON departments, merged TO pg_monitor")
+    sql(patient, "GRANT TRIGGER ON merged TO PUBLIC")
+    detail = (
+        "others may make some, which run with the rights of this role:"
+        " pg_monitor on departments; everyone, pg_monitor on merged"
+    )
+    # Each role may do what everyone may.
+    own = "the role has TRIGGER, which the service does not need"
+    assert troubles(as_role(patient)) == [
+        ("advice", "merged", own),
+        ("advice", "triggers", detail),
+    ]
+
+
 def test_a_database_that_is_read_only(patient: str) -> None:
     name = conninfo_to_dict(patient)["dbname"]
     sql(patient, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
