@@ -34,7 +34,7 @@ CHECK = 1.0
 
 # The most bytes of answers in a process that clients have not read yet. Sixteen clients may be slow
 # to read the longest page of /inspect, which has some 4 MB, or four to read the longest list. The
-# slowest is cut off beyond that, and so is whoever reads a longer answer, of rows that others wrote.
+# slowest is cut off beyond that, and so is whoever gets a longer answer, of rows that others wrote.
 MAX_UNREAD = 64 * 2**20
 
 # The most bytes in a process that have arrived of requests without an answer. One more body may be
@@ -206,8 +206,13 @@ class HttpConnection(asyncio.Protocol):
                 if not isinstance(part, bytes):
                     break
                 answer.feed(part)
-        except HTTPException:
-            self.transport.abort()  # a part of the answer may be out, so nothing else can be said
+        except HTTPException as error:
+            if answer.started:
+                self.transport.abort()  # nothing else can be said behind a part of the answer
+            else:
+                self._answer = None
+                answer.disconnect()
+                self._refuse(problem(error.status_code, error.detail, error.headers))
             return
         self._hold(len(self._requests.data) + answer.unread)
         if not answer.is_full:

@@ -26,12 +26,14 @@ FRAMED_BYTE = len(b"1\r\nx\r\n")
 METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"}
 
 # The headers that this parser reads. They say where the request ends, which host it is for, what
-# its sender waits for, and whether the body may be of any length.
+# its sender waits for, and how long the body may be.
 OURS = {
     *(b"host", b"content-length", b"content-type", b"transfer-encoding", b"connection", b"expect"),
+    b"authorization",
 }
 
-# The media type of a body that is read and answered line by line.
+# The media types of a body that may be an array, and of one that is read and answered line by line.
+JSON = b"application/json"
 LINES = b"application/x-ndjson"
 
 # A possessive quantifier (with a + behind it) never backtracks, so that no input takes long.
@@ -89,6 +91,7 @@ class Request:
     length: int | None  # the body's length in bytes, or None if it comes in chunks
     expects_continue: bool  # whether the client asks for 100 Continue
     streamed: bool  # whether the body is lines of JSON, and follows the request in parts
+    takes_array: bool  # whether the body may be a JSON array
     body: bytes = b""
 
 
@@ -106,6 +109,7 @@ class Requests(Iterator[Request | Awaits | bytes]):
         self.is_head = False  # whether the request that is being read begins as a HEAD
         self._max_body = max_body
         self._max_array = max(max_body, max_array)
+        self._most = self._max_array  # the most bytes of the body that is being read
         self._streamed = False
         self._length: int | None = None  # of a streamed body
         self._requests = self._parse()
@@ -126,8 +130,9 @@ class Requests(Iterator[Request | Awaits | bytes]):
     def _request(self) -> Generator[Awaits, None, Request]:
         request = parse_head((yield from self._head()))
         self._streamed, self._length = request.streamed, request.length
-        if request.length is not None and request.length > self._max_array and not self._streamed:
-            raise too_large(self._max_array)
+        self._most = self._max_array if request.takes_array else self._max_body
+        if request.length is not None and request.length > self._most and not self._streamed:
+            raise too_large(self._most)
         if request.expects_continue and request.length != 0 and not self.data:
             yield Awaits.BODY_AFTER_CONTINUE
         if request.streamed:
@@ -204,12 +209,12 @@ class Requests(Iterator[Request | Awaits | bytes]):
             size = int(match[1], 16)
             total += size
             spare += FRAMED_BYTE * size - len(line) - 2
-            if spare < 0 or (bounded and total > self._max_array):
-                raise too_large(self._max_array)
+            if spare < 0 or (bounded and total > self._most):
+                raise too_large(self._most)
             if bounded and total > most:
                 if not (yield from self._is_array(first)):
                     raise too_large(most)
-                most = self._max_array
+                most = self._most
             if size == 0:
                 break
             for part in self._parts(size):
@@ -292,6 +297,11 @@ def parse_head(head: bytes) -> Request:
     # Requests in HTTP/1.0, such as load balancers' health checks, may have no Host.
     if len(hosts) > 1 or (not hosts and minor == b"1") or None in map(parse_host, hosts):
         raise HTTPException(400, "Host is missing, twice or malformed.")
+    # Whoever checked one of them may have checked another than the one that counts here.
+    types = {*ours.get(b"content-type", [])}
+    if len(types) > 1 or len(ours.get(b"authorization", [])) > 1:
+        raise HTTPException(400, "Two values of Content-Type, or two of Authorization.")
+    media = [media_type(each) for each in types] if method == b"POST" else []
     length = body_length(ours, minor)
     if method not in METHODS:
         raise HTTPException(501, "This method is not known here.")
@@ -313,13 +323,14 @@ def parse_head(head: bytes) -> Request:
         keep_alive=minor == b"1" and b"close" not in [each.strip(b" \t") for each in options],
         length=length,
         expects_continue=expects,
-        streamed=method == b"POST" and list(map(is_lines, ours.get(b"content-type", []))) == [True],
+        streamed=media == [LINES],
+        takes_array=media == [JSON],
     )
 
 
-def is_lines(content_type: bytes) -> bool:
-    """Tell whether a Content-Type is that of JSON in lines."""
-    return content_type.partition(b";")[0].strip().lower() == LINES
+def media_type(content_type: bytes) -> bytes:
+    """Return the media type of a Content-Type, without its parameters and in lower case."""
+    return content_type.partition(b";")[0].strip().lower()
 
 
 @lru_cache  # the clients of one service send few different values, and parsing one takes long

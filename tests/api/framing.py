@@ -97,6 +97,16 @@ CASES = {
         post("Expect: 100-continue").replace(b"HTTP/1.1", b"HTTP/1.0", 1),
     ),
     "a length with zeros before it": ("201 200", post("Content-Length: 0015", length=False)),
+    "a Content-Type twice": ("201 200", post("Content-Type: application/json")),
+    "two Content-Types": ("400 / 400 200 / 400 200", post("Content-Type: text/plain")),
+    "two Authorizations": (
+        "400 / 400 200 / 400",
+        post("Authorization: Bearer a", "Authorization: Bearer a"),
+    ),
+    "an offer of h2c, with a large body": (
+        "413 / 413 200 / 413 200",
+        post(*H2C, body=b" " * 16_384 + SMUGGLED),
+    ),
     # Trailers
     "a trailer Content-Type": ("201 200", chunked(NAMED, trailers="Content-Type: text/plain\r\n")),
     "a trailer Content-Length": ("201 200", chunked(NAMED, trailers="Content-Length: 3\r\n")),

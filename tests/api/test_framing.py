@@ -315,6 +315,24 @@ NO_CONTINUE = {
         post("Expect: 100-continue", "Content-Length: 1048577", length=False, body=b""),
         b"413",
     ),
+    **{
+        f"a large body of what is no array: {line} {media}": (
+            get(
+                f"{line} HTTP/1.1",
+                "Content-Length: 16385",
+                "Expect: 100-continue",
+                f"Content-Type: {media}",
+            ),
+            b"413",
+        )
+        for line, media in (
+            ("GET /departments", "application/json"),
+            ("DELETE /departments/1", "application/json"),
+            ("PUT /departments/1", "application/json"),
+            ("POST /departments", "text/plain"),
+            ("DELETE /departments/1", "application/x-ndjson"),
+        )
+    },
     "no body": (get("GET /live HTTP/1.1", "Expect: 100-continue"), b"200"),
     "what is refused": (post("Expect: 100-continue", "Transfer-Encoding: foo", body=b""), b"400"),
 }

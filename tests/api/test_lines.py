@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import cycle
 from typing import Any
 from uuid import uuid4
@@ -270,13 +271,57 @@ def test_what_is_refused_is_not_read(
     assert service.post("/departments", name=new()).status_code == 201
 
 
+@pytest.mark.parametrize(
+    ("chunk", "status"),
+    [
+        (b"zz\r\n", 400),
+        (b"2\r\n{}{}\r\n", 400),
+        (2 * (b"1;a=%b\r\n \r\n" % (b"x" * 10_000)), 413),
+        (b"1;a=%b\r\n \r\n" % (b"x" * 20_000), 431),
+    ],
+)
+def test_a_malformed_chunk_before_the_answer_begins_is_answered(
+    service: Service, chunk: bytes, status: int
+) -> None:
+    """What is behind a good line may come before or behind the answer to that line."""
+    prefix = new()
+    head = (
+        b"POST /departments HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+        b"Content-Type: application/x-ndjson\r\n\r\n"
+    )
+    blank = b"1\r\n\n\r\n"
+    for before in (b"", blank):
+        with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
+            connection.sendall(head + before)
+            if before:  # it has been handed to the application when another request is answered
+                assert service.http.get("/live").status_code == 200
+            connection.sendall(chunk)
+            answer = connection.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+        assert answer.count(b"HTTP/1.1") == 1
+        assert b"application/problem+json" in answer
+        assert b"connection: close" in answer
+    line = body({"name": prefix})
+    good = b"%x\r\n%b\r\n" % (len(line), line)
+    with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
+        connection.sendall(head + good)
+        until(lambda: count(service, prefix) == 1)
+        with suppress(ConnectionResetError):
+            connection.sendall(chunk)
+            while connection.recv(65536):
+                pass
+    # The row of the good line stays, and the service goes on.
+    assert count(service, prefix) == 1
+    assert statuses(post(service, line)) == [200]
+
+
 def test_a_second_content_type_does_not_lift_the_bound(service: Service) -> None:
     with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
         connection.sendall(
             b"POST /departments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Type: application/x-ndjson\r\nContent-Length: 9999999\r\n\r\n"
         )
-        assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 413 ")
+        assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_refusal_says_that_the_connection_closes(service: Service) -> None:
