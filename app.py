@@ -248,15 +248,14 @@ app = Starlette(
         *chain.from_iterable(map(routes, ENDPOINTS)),
         root.route(ENDPOINTS),
         *health.routes(list(RESOURCES)),
-        openapi.route(ENDPOINTS, token=bool(settings.tokens)),
+        openapi.route(ENDPOINTS, token=bool(settings.tokens), guessable=settings.is_guessable),
         *pages.ROUTES,
         *metrics.ROUTES,
     ),
     middleware=[
         Middleware(Observe, log_requests=settings.log_requests),
-        Middleware(RequireToken, settings.tokens)
-        if settings.tokens
-        else Middleware(OwnPages, settings.hosts),
+        *([Middleware(OwnPages, settings.hosts)] if settings.is_guessable else []),
+        *([Middleware(RequireToken, settings.tokens)] if settings.tokens else []),
     ],
     lifespan=lifespan,
     exception_handlers={**ERROR_HANDLERS, Exception: defect},

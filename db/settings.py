@@ -32,8 +32,8 @@ class SettingsError(SystemExit):
 _TOKEN = "[A-Za-z0-9._~+/-]+=*"
 
 # The fewest characters of a token, without the = at its end, where the service can be reached from
-# other machines. 16 random hexadecimal digits take 300,000 years to guess at a million guesses a
-# second.
+# other machines, or by a page under a name of its own. 16 random hexadecimal digits take 300,000
+# years to guess at a million guesses a second.
 TOKEN_LENGTH = 16
 
 # A DNS name, an IPv4 address, or an IPv6 address in brackets, as in a Host header.
@@ -54,7 +54,8 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     # Whether new workers take up each change of the files under RESOURCES, without a restart.
     reload: bool = False
     host: str = "127.0.0.1"
-    # Further names, with commas between, by which browsers may reach a service without a token.
+    # Further names, with commas between, by which browsers may reach a service whose callers need
+    # no token, or a short one.
     allowed_hosts: (
         Annotated[
             str,
@@ -105,12 +106,17 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
         return self.api_token.split(",") if self.api_token else []
 
     @property
+    def is_guessable(self) -> bool:
+        """Whether a page of another site could call the service: by a short token, or without."""
+        return not self.tokens or any(len(each.rstrip("=")) < TOKEN_LENGTH for each in self.tokens)
+
+    @property
     def hosts(self) -> list[str] | None:
         """The Host names that are served beside those that mean loopback, or None for any name.
 
-        With a token any name is served, because no page of another site can send the token.
+        With tokens that cannot be guessed any name is served, for no page of another site has one.
         """
-        if self.tokens or not (self.allowed_hosts or is_loopback(self.host)):
+        if not (self.is_guessable and (self.allowed_hosts or is_loopback(self.host))):
             return None
         return self.allowed_hosts.split(",") if self.allowed_hosts else []
 
@@ -141,7 +147,7 @@ def read_settings() -> Settings:
                 " set API_TOKEN, or ALLOW_ANONYMOUS=1 if that is meant"
             )
             raise SettingsError({"HOST": why})
-        if any(len(token.rstrip("=")) < TOKEN_LENGTH for token in settings.tokens):
+        if settings.tokens and settings.is_guessable:
             why = (
                 f"has a token that others would guess: each needs {TOKEN_LENGTH} characters at"
                 " least, as of `openssl rand -hex 16`"
@@ -218,6 +224,8 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    # Python tells the loopback address that is mapped into IPv6 only from 3.13 on.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -1,4 +1,4 @@
-"""Keeps pages of other sites, in a browser on this machine, from a service without a token.
+"""Keeps pages of other sites, in a browser on this machine, from a service without a good token.
 
 Browsers let any page send here what an HTML form can send. If a page's own name leads to this
 machine (DNS rebinding), they also let it send other requests under that name, and read the answers.

@@ -55,9 +55,9 @@ PREFER = {
 }
 
 
-def route(endpoints: Sequence[Endpoint], *, token: bool) -> Route:
+def route(endpoints: Sequence[Endpoint], *, token: bool, guessable: bool) -> Route:
     """Return the route of the document, which is made once, here."""
-    body = msgspec.json.encode(document(endpoints, token=token))
+    body = msgspec.json.encode(document(endpoints, token=token, guessable=guessable))
 
     async def openapi(_request: Request) -> Response:
         return Response(body, media_type="application/json")
@@ -65,8 +65,8 @@ def route(endpoints: Sequence[Endpoint], *, token: bool) -> Route:
     return Route("/openapi.json", openapi)
 
 
-def document(endpoints: Sequence[Endpoint], *, token: bool) -> Json:
-    """Return the document; `token` tells whether the service needs one."""
+def document(endpoints: Sequence[Endpoint], *, token: bool, guessable: bool) -> Json:
+    """Return the document; `token` and `guessable` tell whether the service needs a good token."""
     schemas = _schemas(endpoints)
     paths: dict[str, Json] = {}
     for each in endpoints:
@@ -75,11 +75,11 @@ def document(endpoints: Sequence[Endpoint], *, token: bool) -> Json:
     for path, item in paths.items():
         for method, each in item.items():
             each["responses"] |= problems(431)
-            if not token:
+            if guessable:
                 # A service that listens beyond loopback takes any Host and never answers 421. The
                 # document does not know where the service listens.
                 each["responses"] |= problems(421) if method == "get" else problems(403, 421)
-            elif path not in OPEN:
+            if token and path not in OPEN:
                 each["responses"] |= problems(401)
                 each["security"] = [{"token": []}]
                 if is_page(path):

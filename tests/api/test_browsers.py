@@ -105,6 +105,8 @@ OWN_HOSTS = [
     "[0:0:0:0:0:0:0:1]:{port}",
     "localhost:",
     "localhost:65535",
+    "[::ffff:127.0.0.1]:{port}",
+    "[::ffff:7f08:901]",
 ]
 
 
@@ -222,11 +224,25 @@ def test_refusals_are_counted_and_have_an_id(service: Service) -> None:
 
 def test_with_a_token_any_name_is_served(new_database: Callable[[], str]) -> None:
     # No page can send the token, and clients reach a service behind a proxy by the proxy's name.
-    with serving(DATABASE_URL=new_database(), API_TOKEN="secret") as service:
-        token = {"Authorization": "Bearer secret", "Origin": "https://front.example"}
+    with serving(DATABASE_URL=new_database(), API_TOKEN="s" * 16) as service:
+        token = {"Authorization": f"Bearer {'s' * 16}", "Origin": "https://front.example"}
         answer = send(service, "public.example", "POST", "/departments", **token)
         assert answer.status_code == 201
         assert send(service, "public.example", "GET", "/departments").status_code == 401
+
+
+@pytest.mark.parametrize("tokens", ["secret", f"{'s' * 16},secret", f"secret{'=' * 20}"])
+def test_with_a_token_that_a_page_could_guess_only_names_of_this_machine_are_served(
+    new_database: Callable[[], str], tokens: str
+) -> None:
+    with serving(DATABASE_URL=new_database(), API_TOKEN=tokens, ALLOWED_HOSTS=OURS) as service:
+        token = {"Authorization": f"Bearer {tokens.rpartition(',')[2]}"}
+        for path in ("/departments", "/live"):
+            assert send(service, "evil.example", "GET", path, **token).status_code == 421
+        origin = {"Origin": "http://evil.example"}
+        assert send(service, OURS, "POST", "/departments", **token, **origin).status_code == 403
+        assert send(service, OURS, "POST", "/departments", **token).status_code == 201
+        assert send(service, "localhost", "GET", "/departments").status_code == 401
 
 
 def test_where_anyone_may_come_any_name_is_served_but_no_foreign_page(

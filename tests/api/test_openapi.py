@@ -328,7 +328,7 @@ def test_a_new_resource_needs_nothing_but_its_files() -> None:
         numbers = range(1, header.count("-- $") + 1)
         files[name] = File(Path(name), header + "SELECT " + ", ".join(f"${n}" for n in numbers))
     projects = Resource("projects", files)
-    made = document(endpoints({"projects": projects}, POSTGRESQL), token=False)
+    made = document(endpoints({"projects": projects}, POSTGRESQL), token=False, guessable=True)
     assert set(made["paths"]["/projects"]) == {"get", "post", "head"}
     assert set(made["paths"]["/projects/{id}"]) == {"get", "delete", "head"}
     schemas = made["components"]["schemas"]
