@@ -141,6 +141,7 @@ def _read(connection: Session, given: argparse.Namespace) -> Table:
     if not NAME.fullmatch(table.name) or table.name in RESERVED:
         raise Refused(f"a resource cannot be called {table.name}: give it a name with --as NAME")
     _choose_attributes(table, given.attributes)
+    _note_lists(table)
     _note_deletes(table)
     return table
 
@@ -204,6 +205,16 @@ def _choose_attributes(table: Table, names: str | None) -> None:
                 f"{column.name} is NOT NULL, has no default, and no request sets it: unless a"
                 " trigger does, the table refuses each new row"
             )
+
+
+def _note_lists(table: Table) -> None:
+    """Note the index that keeps lists from reading the rows that the condition leaves out."""
+    if table.where:
+        table.notes.append(
+            f"CREATE INDEX CONCURRENTLY ON {table.table} ({table.id.sql})"
+            f" WHERE {flat(table.where())}; keeps lists from reading the rows that --where leaves"
+            " out, unless those are few"
+        )
 
 
 def _note_deletes(table: Table) -> None:

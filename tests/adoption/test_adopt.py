@@ -319,6 +319,36 @@ def test_a_row_outside_the_condition_is_no_copy(
     assert not (customers / "constraint.sql").exists()
 
 
+def test_a_list_reads_only_the_rows_that_count(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    database = new_database()
+    script(database, TABLES)
+    _, said = adopt(database, tmp_path, "customers", *FOUR["customers"])
+    advice = next(line for line in said.splitlines() if "CREATE INDEX" in line)
+    statement = advice.removeprefix("customers: ").partition(";")[0]
+    folder = tmp_path / "customers"
+    sql(database, (folder / "lookup.sql").read_text())
+    sql(database, statement)
+    insert = (
+        "INSERT INTO customers (email, deleted_at)"
+        " SELECT n || '@example.org', {} FROM generate_series(1, 3000) AS n"
+    )
+    sql(database, insert.format("now()"))
+    sql(database, insert.format("NULL"))
+    sql(database, "ANALYZE")
+    with psycopg.connect(database, cursor_factory=RawCursor) as connection:
+        connection.execute("SET enable_seqscan = off")
+        explain = b"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) " + (folder / "list.sql").read_bytes()
+        for key, index in (
+            (None, "customers_customer_no_idx"),
+            ("7@EXAMPLE.org", "customers_lookup"),
+        ):
+            plan = "\n".join(line for (line,) in connection.execute(explain, [None, 10, key]))
+            assert index in plan, plan
+            assert "Rows Removed" not in plan, plan
+
+
 def test_null_is_one_key_to_the_guard_and_the_constraint(
     new_database: Callable[[], str], folder: Path
 ) -> None:

@@ -5,7 +5,9 @@
 -- ${{ loop.index + 2 }} {{ each.header }}
 {% endfor %}
 {% if hashed %}
--- If a request has the whole key, {{ name }}_lookup serves the condition about the hash.
+-- If a request has the whole key, {{ name }}_lookup serves the condition about the hash
+{%- if where %}, with the last one.
+-- Without filters any index of the id with the condition before it serves{% endif %}.
 {% endif %}
 SELECT {{ listed }}
 FROM {{ table }}
@@ -20,7 +22,10 @@ WHERE ($1::{{ id.bare }} IS NULL OR {{ id.sql }} {{ id.operator(">") }} $1::{{ i
           = {{ hash(filtered) }})
 {% endif %}
 {% if where %}
+  AND {{ where() }}
+{% if hashed %}
   AND {{ where.fenced() }}
+{% endif %}
 {% endif %}
 ORDER BY {{ id.sql }}
 LIMIT $2::bigint + 1;
