@@ -20,7 +20,7 @@ from db.roles import roles
 from db.schema import apply_schema, init
 from db.settings import Settings, read_settings
 from db.signals import unwind_on_signals
-from db.texts import printable_lines, say
+from db.texts import Arguments, printable_lines, say
 from db.transaction import Unavailable
 from db.way_out.change import Refused, connect
 from db.way_out.duplicates import report
@@ -91,7 +91,7 @@ def _psql(url: str, _: argparse.Namespace) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m db", description=__doc__)
+    parser = Arguments(prog="python -m db", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     about = "write the folder of a table's resource, by what its catalog says"
     command = commands.add_parser("adopt", help=about)

@@ -1,6 +1,8 @@
 """Makes texts from clients and the database harmless for a terminal or a spreadsheet."""
 
+import argparse
 import re
+from typing import NoReturn
 
 # The places where a cell of CSV begins with a sign that makes a spreadsheet run it, in ASCII or in
 # full width. Spreadsheets take quotes before the sign away, and some skip a tab or a line end. Some
@@ -36,6 +38,14 @@ def printable_lines(text: str) -> str:
 def say(line: str) -> None:
     """Print one line, with escapes as of printable()."""
     print(printable(line), flush=True)
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser of a command line that repeats what is wrong with escapes."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and exit with 2."""
+        super().error(printable(message))
 
 
 def inert(cell: str) -> str:

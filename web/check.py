@@ -26,13 +26,14 @@ from db.queries import shown
 from db.resources import FOLDER, RESOURCES, WRONG
 from db.session import conninfo, engine_of
 from db.settings import Settings, SettingsError, as_written, read_settings, without_secrets
+from db.texts import Arguments
 from db.transaction import SettingsLost, Unavailable
 from web.health import check_ready
 
 
 def arguments() -> argparse.Namespace:
     """Return what `python app.py` was told; what it does not know ends it with status 2."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="python app.py",
         description="Serve until SIGTERM or Ctrl-C, as environment variables say:"
         " docs/operating.md lists them.",

@@ -12,7 +12,7 @@ from psycopg import RawServerCursor
 
 from db.connection import Row
 from db.resources import RESOURCES, Resource
-from db.texts import inert, say
+from db.texts import inert, printable, say
 from db.way_out.change import Session, ask, for_each, sql_of
 from db.way_out.references import held_against
 
@@ -88,7 +88,9 @@ def _print_table(connection: Session, resource: Resource) -> bool:
 def _cells(row: Row) -> list[object]:
     plain = {**row, "key": key_text(row)}
     cells = [value if isinstance(value, int) else _text(value) for value in map(plain.get, COLUMNS)]
-    return [inert(cell) if isinstance(cell, str) else cell for cell in cells]
+    # An id is of use to a program only as it is, but a terminal would obey it.
+    safe = printable if sys.stdout.isatty() else str
+    return [inert(safe(cell)) if isinstance(cell, str) else cell for cell in cells]
 
 
 def key_text(row: Row) -> str:

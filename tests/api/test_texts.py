@@ -1,7 +1,10 @@
 """Text from the database can neither control the terminal nor look like a line of a command."""
 
+import os
+import pty
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -61,6 +64,58 @@ def raising(database: str) -> str:
 def test_names_and_messages_of_the_tables(raising: str, words: str) -> None:
     _, output, errors = legacy.run(raising, *words.split())
     assert_harmless(output + errors)
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_an_id_that_is_text(form: str, database: str) -> None:
+    sql(database, "ALTER TABLE employees DROP CONSTRAINT employees_department_id_fkey")
+    sql(database, "ALTER TABLE employees ALTER department_id TYPE text")
+    sql(database, "ALTER TABLE departments ALTER id DROP IDENTITY")
+    sql(database, "ALTER TABLE departments ALTER id TYPE text")
+    for number in (1, 2):
+        row = f"E'{number}' || {LITERAL}, 'Sales', now()"
+        sql(database, f"INSERT INTO departments (id, name, created_at) SELECT {row}")
+    words = ("duplicates", "--format", form, "departments")
+    terminal, end = pty.openpty()
+    shown = b""
+    with subprocess.Popen(
+        [sys.executable, "-m", "db", *words],
+        cwd=ROOT,
+        env=environment(DATABASE_URL=database),
+        stdout=end,
+        stderr=end,
+    ):
+        os.close(end)
+        with suppress(OSError):  # Linux tells so that the other end is closed
+            while part := os.read(terminal, 4096):
+                shown += part
+    os.close(terminal)
+    assert_harmless(shown.decode().replace("\r\n", "\n"))
+    if form == "csv":  # a program gets it as it is
+        assert "1x\x1b[2J" in legacy.run(database, *words)[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "db", HOSTILE],
+        ["-m", "db", "merge", "--limit", HOSTILE],
+        ["-m", "db", "doctor", HOSTILE],
+        ["-m", "db", "adopt", "a", "--key", "b", HOSTILE],
+        ["app.py", HOSTILE],
+    ],
+)
+def test_what_the_command_line_says(words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 2
+    assert_harmless(done.stderr)
 
 
 @pytest.mark.long
