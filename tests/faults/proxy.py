@@ -11,6 +11,8 @@ from threading import Event
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from db.prove.messages import Messages
+
 # SO_LINGER on, for 0 seconds: close() resets the connection instead of ending it in order.
 RESET = struct.pack("ii", 1, 0)
 
@@ -23,27 +25,6 @@ class Lose(Enum):
 
     COMMIT = auto()  # it never reaches the server
     ANSWER = auto()  # the server has carried it out
-
-
-class Messages:
-    """Splits one direction of PostgreSQL's protocol: a type, four bytes of length, the rest."""
-
-    def __init__(self, *, startup: bool) -> None:
-        self._type = 0 if startup else 1  # bytes; a client's first message has none
-        self._rest = b""
-
-    def split(self, data: bytes) -> list[bytes]:
-        """Take these bytes; return the messages that are complete."""
-        self._rest += data
-        found = []
-        while len(self._rest) >= self._type + 4:
-            size = self._type + int.from_bytes(self._rest[self._type : self._type + 4], "big")
-            if len(self._rest) < size:
-                break
-            found.append(self._rest[:size])
-            self._rest = self._rest[size:]
-            self._type = 1
-        return found
 
 
 class Executes:
@@ -226,7 +207,7 @@ class Proxy:
                 self.struck += 1
                 await asyncio.sleep(self.delay)
             await link.flowing.wait()
-            complete = messages.split(data)
+            complete = list(messages.split(data))
             sent = 0
             for position, message in enumerate(complete):
                 here = Lose.COMMIT if sink is link.server else Lose.ANSWER

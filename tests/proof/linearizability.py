@@ -43,14 +43,19 @@ class Key(NamedTuple):
 
 State = frozenset[Row]
 
+# The table, in a state, of an employee that a merge has retired. In the place of a department it
+# has the id of the row that was kept, as a negative number.
+RETIRED = "retired"
+
 
 @dataclass(frozen=True)
 class Call:
     """One call and its answer.
 
     `method` and `target` are "POST" with a Key, "GET" or "DELETE" with (table, id), "LIST" with a
-    Key whose name is empty where the employees of a department were not filtered by it, and "TABLE"
-    with None for the final look at the tables themselves, when all calls are over.
+    Key whose name is empty where the employees of a department were not filtered by it, "MERGE"
+    with None for a merge of the employees of one key, and "TABLE" with None for the final look at
+    the tables themselves, when all calls are over. The row of a 308 is the one that it leads to.
     """
 
     client: int
@@ -255,9 +260,17 @@ def step(call: Call, state: State, fresh: dict[Key, set[int]]) -> Iterator[State
             yield state - gone
     elif not call.answered:
         yield state
+    elif call.method == "MERGE":
+        yield _merged(state)
     elif call.method == "GET":
+        assert isinstance(target, tuple)
         rows = tuple(row for row in state if (row.table, row.id) == target)
-        if call.status == (200 if rows else 404) and call.rows == rows:
+        kept = [-row.department_id for row in state if (row.table, row.id) == (RETIRED, target[1])]
+        if kept:
+            fits = call.status == 308 and [row.id for row in call.rows] == kept
+        else:
+            fits = call.status == (200 if rows else 404) and call.rows == rows
+        if fits:
             yield state
     elif call.method == "LIST":
         assert isinstance(target, Key)
@@ -270,8 +283,19 @@ def step(call: Call, state: State, fresh: dict[Key, set[int]]) -> Iterator[State
         ]
         if call.status == 200 and call.rows == tuple(sorted(wanted, key=lambda row: row.id)):
             yield state
-    elif call.method == "TABLE" and set(call.rows) == state:
+    elif call.method == "TABLE" and set(call.rows) == {r for r in state if r.table != RETIRED}:
         yield state
+
+
+def _merged(state: State) -> State:
+    """Return the state in which each key of an employee has its first row alone."""
+    first: dict[Key, int] = {}
+    after = set()
+    for row in sorted(state):
+        kept = first.setdefault(Key(row.table, row.name, row.department_id), row.id)
+        merged = row.table == "employees" and kept != row.id
+        after.add(Row(RETIRED, row.id, row.name, -kept) if merged else row)
+    return frozenset(after)
 
 
 def _post(call: Call, key: Key, state: State, fresh: dict[Key, set[int]]) -> Iterator[State]:

@@ -32,6 +32,10 @@ def listed(start: float, end: float, *rows: Row) -> Call:
     return Call(0, "LIST", Key("employees", "", 1), start, end, 200, rows)
 
 
+def merge(start: float, end: float) -> Call:
+    return Call(0, "MERGE", None, start, end, 200)
+
+
 def table(*rows: Row) -> Call:
     return Call(0, "TABLE", None, 100, 101, 200, rows)
 
@@ -88,6 +92,20 @@ GOOD = {
         [D],
     ),
     "no answer to a delete, and it happened": ([delete(0, 1, None), get(2, 3, 404)], [D, ADA]),
+    "a merge leads from the second row to the first": (
+        [
+            merge(0, 1),
+            get(2, 3, 308, ADA, of=ADA2),
+            post(2, 3, 200, ADA),
+            delete(2, 3, 404, ADA2),
+            table(D, ADA),
+        ],
+        [D, ADA, ADA2],
+    ),
+    "the first row was deleted before the merge": (
+        [delete(0, 2, 204), merge(1, 3), post(4, 5, 200, ADA2), table(D, ADA2)],
+        [D, ADA, ADA2],
+    ),
     "two departments, each in its own order": (
         [
             post(0, 1, 201, D, key=DEPARTMENT),
@@ -98,6 +116,18 @@ GOOD = {
 }
 
 BAD = {
+    "a row that a merge had taken": (
+        [merge(0, 1), post(2, 3, 200, ADA2)],
+        [D, ADA, ADA2],
+    ),
+    "a merge into a row that was deleted before": (
+        [delete(0, 1, 204), post(2, 3, 200, ADA2), merge(4, 5), table(D)],
+        [D, ADA, ADA2],
+    ),
+    "a row that a merge has taken without a trace": (
+        [merge(0, 1), get(2, 3, 404, of=ADA2)],
+        [D, ADA, ADA2],
+    ),
     "a second row": ([post(0, 2, 201, ADA), post(1, 3, 201, ADA2)], [D]),
     "a second row that only the table shows": (
         [post(0, 2, 201, ADA), table(D, ADA, ADA2)],

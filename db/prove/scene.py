@@ -1,0 +1,175 @@
+"""A service behind the gate, its tables, and the requests that meet in them."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, LiteralString, NamedTuple
+
+from psycopg import AsyncConnection
+
+from db.prove.gate import Gate
+from db.prove.schedule import LIMIT, Request, Run
+from db.resources import ROOT
+
+SAMPLE = ("departments", "employees")
+
+# The limit of insert.sql to the age of its transaction, and what stands in its place: a schedule
+# has no clock, and what waits for its turn would be too late.
+AGE, AGELESS = "interval '50 milliseconds'", "interval '1 day'"
+
+# Makes the tables as they are before each schedule, where the key has no row, or one.
+NONE = """
+TRUNCATE departments, employees, merged RESTART IDENTITY;
+INSERT INTO departments (name) VALUES ('Research');
+"""
+ONE = NONE + "INSERT INTO employees (department_id, name) VALUES (1, 'Ada');\n"
+
+
+ALL_ROWS = """
+SELECT 'departments', id, name, 0 FROM departments
+UNION ALL SELECT 'employees', id, name, department_id FROM employees
+ORDER BY 1, 2
+"""
+
+
+class Answer(NamedTuple):
+    """What a request was told."""
+
+    status: int
+    body: Any  # from JSON, without the times at which rows were created; None if there is none
+    headers: Mapping[str, str]  # by their names in lower case
+
+    def __str__(self) -> str:
+        return (
+            f"{self.status} {json.dumps(self.body)}" if self.body is not None else str(self.status)
+        )
+
+
+class Kind(NamedTuple):
+    """A request over HTTP."""
+
+    method: str
+    path: str
+    body: Any = None
+
+
+ADA = {"department_id": 1, "name": "Ada"}
+
+KINDS = {
+    "create": Kind("POST", "/employees", ADA),
+    "array": Kind("POST", "/employees", [ADA, {"department_id": 1, "name": "Grace"}]),
+    "delete": Kind("DELETE", "/employees/1"),
+    "delete parent": Kind("DELETE", "/departments/1"),
+    "read": Kind("GET", "/employees/1"),
+    "list": Kind("GET", "/employees?department_id=1"),
+}
+
+
+@dataclass
+class Scene:
+    """What a schedule plays in."""
+
+    gate: Gate
+    port: int  # of the service
+    tables: AsyncConnection[Any]
+
+    async def start(self, rows: LiteralString, requests: Sequence[Request]) -> Run:
+        """Make the tables as `rows` says, and return the run of these requests, not sent yet."""
+        await self.tables.execute(rows)
+        return Run(self.gate, requests)
+
+    def request(self, kind: Kind) -> Request:
+        """Return the request that sends this."""
+        return partial(asyncio.to_thread, ask, self.port, kind)
+
+    async def rows(self) -> list[tuple[str, int, str, int]]:
+        """Return the table, the id, the name and the department (0 if it is one) of each row."""
+        return await (await self.tables.execute(ALL_ROWS)).fetchall()
+
+
+def ask(port: int, kind: Kind) -> Answer:
+    """Send a request to the service. Raises OSError or http.client.HTTPException."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=2 * LIMIT)
+    try:
+        body = None if kind.body is None else json.dumps(kind.body)
+        connection.request(kind.method, kind.path, body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        content = response.read()
+        told = json.loads(content, object_hook=_timeless) if content else None
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, told, headers)
+    finally:
+        connection.close()
+
+
+def _timeless(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "created_at"}
+
+
+@asynccontextmanager
+async def scene(database: str, *command: str, **settings: str) -> AsyncIterator[Scene]:
+    """Start the service, or another `command`, behind a gate. The database has the tables.
+
+    `settings` are further variables of the service's environment.
+    """
+    with tempfile.TemporaryDirectory(prefix="onerow-prove-") as folder:
+        resources = Path(folder) / "sql"
+        names = _resources(resources)
+        tables = AsyncConnection.connect(database, autocommit=True)
+        async with await tables as connection, Gate.before(database, names) as gate:
+            environment = {
+                "HOST": "127.0.0.1",
+                "PORT": "0",
+                "WORKERS": "1",
+                "POOL_SIZE": "4",
+                "RETRY_DEADLINE": str(2 * LIMIT),  # what waits for its turn is not given up
+                "DATABASE_URL": gate.url,
+                "RESOURCES": str(resources),
+                "API_TOKEN": "",
+                "RELOAD": "",
+                **settings,
+            }
+            log = Path(folder) / "log"
+            with log.open("w") as file:
+                process = await asyncio.create_subprocess_exec(
+                    *(command or [sys.executable, "app.py"]),
+                    cwd=ROOT,
+                    env={**os.environ, **environment},
+                    stdout=subprocess.PIPE,
+                    stderr=file,
+                )
+            try:
+                assert process.stdout is not None
+                line = (await process.stdout.readline()).decode()
+                found = re.search(r":(\d+)\b", line)
+                if found is None:
+                    raise RuntimeError(f"the service does not start: {log.read_text().strip()}")
+                yield Scene(gate, int(found[1]), connection)
+            finally:
+                gate.is_open = True
+                if process.returncode is None:
+                    process.send_signal(signal.SIGTERM)
+                await process.wait()
+
+
+def _resources(folder: Path) -> dict[bytes, str]:
+    """Copy the sample's files, with AGELESS for AGE; return what to call each statement."""
+    for name in SAMPLE:
+        shutil.copytree(ROOT / "sql" / name, folder / name)
+    files = [*folder.rglob("*.sql")]
+    for path in files:
+        path.write_text(path.read_text().replace(AGE, AGELESS))
+    files += (ROOT / "sql").rglob("*.sql")
+    return {path.read_bytes(): path.stem for path in files}

@@ -1,0 +1,238 @@
+"""Runs requests step by step, in the order of a schedule."""
+
+import asyncio
+from asyncio import Task
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from db.prove.gate import ASK, Gate, Line
+
+# Seconds that a step may take. It takes milliseconds, and after a deadlock the server's second.
+LIMIT = 30.0
+
+# Seconds after which a request that sends nothing counts as waiting for another one inside the
+# service, where as it is nothing waits so. It must be longer than the longest pause before an
+# attempt, which is 0.25 in the service and 2.2 in a merge.
+PATIENCE = 3.0
+
+
+class Turn(NamedTuple):
+    """Which request does what next, as `1:select` in a schedule, and what becomes of it.
+
+    `1:COMMIT!lost` cuts its connection before the server has the step, and `1:COMMIT!unanswered`
+    when the server has answered it. `1:COMMIT!killed` ends the backend in place of the step.
+    `1:COMMIT!held` holds the answer back until the turn `1:answer`. Request 0 is nobody's: `0:1500`
+    lets so many other transactions pass, and `0:60ms` so much time.
+    """
+
+    request: int  # from 1
+    label: str
+    fault: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.request}:{self.label}{'!' * bool(self.fault)}{self.fault}"
+
+
+FAULTS = ("lost", "unanswered", "killed", "held")
+
+
+def parse(text: str) -> list[Turn]:
+    """Return the turns of a schedule as str() of them, with blanks between, says it."""
+    turns = []
+    for word in text.split():
+        number, _, rest = word.partition(":")
+        label, _, fault = rest.partition("!")
+        turns.append(Turn(int(number), label, fault))
+    return turns
+
+
+class Mismatch(Exception):
+    """The schedule does not fit: the request has another step next, or none."""
+
+
+Request = Callable[[], Awaitable[Any]]  # sends itself, and returns its answer
+Others = Callable[[int], Awaitable[None]]
+
+
+@dataclass
+class Session:
+    """A request, and the connection that it has at the moment."""
+
+    number: int
+    request: Request
+    task: Task[Any] | None = None
+    line: Line | None = None
+    transaction: int = 0  # the line's, by its number
+    acted: bool = False  # whether it has taken a turn in which it could see or do anything
+    began: int = -1  # how many turns there were before that
+    ended: int = -1  # how many there were when it had its answer
+    waits_inside: bool = False
+
+    @property
+    def done(self) -> bool:
+        return self.task is not None and self.task.done()
+
+
+class Run:
+    """Some requests, each of which stops before each of its steps."""
+
+    def __init__(
+        self, gate: Gate, requests: Iterable[Request], others: Others | None = None
+    ) -> None:
+        """`others` lets so many transactions pass that have nothing to do with the requests."""
+        self.sessions = [Session(n, each) for n, each in enumerate(requests, 1)]
+        self.turns: list[Turn] = []
+        self._gate = gate
+        self._others = others
+        gate.is_open = False
+
+    @property
+    def done(self) -> bool:
+        """Whether all requests are answered."""
+        return all(session.done for session in self.sessions)
+
+    async def possible(self) -> list[Turn]:
+        """Return the turns that are possible now, none if all requests are answered.
+
+        A request that is not sent yet has the label "".
+        """
+        async with asyncio.timeout(LIMIT):
+            while not (found := self._held()) and not self.done:
+                await self._gate.changed.wait()  # the server will end the deadlock
+                await self._settle(self.sessions[0])
+        return found
+
+    async def take(self, turn: Turn) -> None:
+        """Let this step through; return when each request is stopped, blocked or answered.
+
+        A request is sent with its first step. The label "" stands for any. Raises Mismatch.
+        """
+        if turn.request == 0:
+            await self._pass_by(turn)
+            return
+        session = self.sessions[turn.request - 1]
+        is_new = session.task is None
+        if session.task is None:
+            session.task = asyncio.ensure_future(session.request())
+            session.task.add_done_callback(lambda _: self._gate.changed.set())
+            await self._settle(session)
+        step = session.line.waits if session.line else None
+        label = step.label if step else "nothing"
+        if turn.label not in (label, "") or not (step or is_new):
+            raise Mismatch(f"{turn}: {label} is next")
+        if not session.acted:  # BEGIN does nothing yet
+            session.began, session.acted = len(self.turns), label != "BEGIN"
+        self.turns.append(turn._replace(label=label))
+        if session.done:
+            session.ended = len(self.turns)
+        if step is not None:
+            assert session.line is not None
+            await self._let_through(session, session.line, turn.fault)
+
+    async def _let_through(self, session: Session, line: Line, fault: str) -> None:
+        line.fate = {"unanswered": "cut", "held": "held"}.get(fault, "")
+        if fault == "lost":
+            line.cut()
+        elif fault == "killed":
+            await self._gate.terminate(line)
+        else:
+            line.let_through()
+        await self._settle(session)
+
+    async def _pass_by(self, turn: Turn) -> None:
+        if turn.label.endswith("ms"):
+            await asyncio.sleep(int(turn.label.removesuffix("ms")) / 1000)
+        else:
+            assert self._others is not None
+            await self._others(int(turn.label))
+        self.turns.append(turn)
+
+    async def finish(self) -> None:
+        """Go on with any turn until all requests are answered, and open the gate."""
+        while turns := await self.possible():
+            await self.take(turns[0])
+        self._gate.open()
+
+    async def abandon(self) -> None:
+        """Open the gate, and wait for the answers of what was sent."""
+        self._gate.open()
+        await asyncio.gather(*(each.task for each in self.sessions if each.task))
+
+    def _held(self) -> list[Turn]:
+        found = []
+        for session in self.sessions:
+            if session.task is None:
+                found.append(Turn(session.number, ""))
+            elif session.line and (step := session.line.waits):
+                found.append(Turn(session.number, step.label))
+        return found
+
+    async def _settle(self, mover: Session) -> None:
+        """Wait until no request moves. `mover` is the one that may be between two connections."""
+        silent = 0.0
+        async with asyncio.timeout(LIMIT):
+            while True:
+                self._gate.changed.clear()
+                self._own(mover)
+                busy = [each for each in self.sessions if self._moves(each)]
+                if not busy:
+                    break
+                try:
+                    await asyncio.wait_for(self._gate.changed.wait(), ASK)
+                    silent = 0
+                    continue
+                except TimeoutError:
+                    silent += ASK
+                if not await self._all_stuck(busy, silent):
+                    continue
+                if not self._gate.changed.is_set():
+                    break
+        await self._gate.all_gone()
+        for session in self.sessions:
+            if session.done and session.ended < 0:
+                session.ended = len(self.turns)
+
+    def _own(self, mover: Session) -> None:
+        """Give connections that are used to who uses them."""
+        for session in self.sessions:
+            line = session.line
+            if line and (session.done or not line.open or line.ended > session.transaction):
+                session.line = None
+        owned = [session.line for session in self.sessions]
+        for line in self._gate.lines:
+            if line.waits and line not in owned:
+                moving = [each for each in self.sessions if self._moves(each) and not each.line]
+                owner = mover if mover in moving else moving[0]
+                owner.line, owner.transaction = line, line.ended
+
+    def _moves(self, session: Session) -> bool:
+        """Tell whether a request is neither unsent, nor answered, nor stopped at the gate."""
+        held = session.line is not None and session.line.waits is not None
+        return session.task is not None and not session.done and not held
+
+    async def _all_stuck(self, busy: list[Session], silent: float) -> bool:
+        for session in busy:
+            if session.line is not None and session.line.owed:
+                if not await self._gate.blocked(session.line):
+                    return False
+            else:
+                session.waits_inside = silent > PATIENCE
+                if not session.waits_inside:
+                    return False
+        return True
+
+
+async def replay(run: Run, schedule: Sequence[Turn]) -> None:
+    """Take the turns of a schedule, and then any, until all requests are answered.
+
+    Raises Mismatch if the schedule does not fit.
+    """
+    try:
+        for turn in schedule:
+            await run.possible()
+            await run.take(turn)
+    except Mismatch:
+        await run.abandon()
+        raise
+    await run.finish()
