@@ -14,6 +14,7 @@ from db.doctor import command as doctor
 from db.embedded import database_url
 from db.engine import ENGINES, POSTGRESQL, discover
 from db.load import command as load
+from db.prove import command as prove
 from db.psql import psql
 from db.resources import RESOURCES, check_resources
 from db.roles import roles
@@ -41,6 +42,10 @@ def _adopt(url: str, given: argparse.Namespace) -> bool:
 
 def _doctor(url: str, given: argparse.Namespace) -> bool:
     return doctor.examine(url, read_settings(), given.resources)
+
+
+def _prove(url: str, _: argparse.Namespace) -> bool:
+    return prove.prove(url, read_settings())
 
 
 def _duplicates(url: str, given: argparse.Namespace) -> bool:
@@ -101,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     _of_resources(commands.add_parser("init", help=about), _init)
     about = "check that this database is fit for the service's guarantees"
     _of_resources(commands.add_parser("doctor", help=about), _doctor)
+    about = "try on this server, in tables of its own, that no order of requests makes a second row"
+    commands.add_parser("prove", help=about).set_defaults(run=_prove)
     about = "list the keys that several rows share; exit 1 if there are any"
     command = commands.add_parser("duplicates", help=about)
     command.add_argument("--format", choices=["table", "csv", "json"], default="table")
@@ -188,10 +195,10 @@ def main() -> None:
         print(roles(), end="")
         return
     unwind_on_signals(SystemExit(1))
-    if given.run not in (_adopt, _psql):
+    if given.run not in (_adopt, _prove, _psql):
         check_resources()
     settings = read_settings()
-    if settings.pooler:
+    if settings.pooler and given.run is not _prove:
         # The commands take locks that last for a session, and run CREATE INDEX CONCURRENTLY outside
         # of a transaction. In a pooler's transaction mode neither works.
         sys.exit("POOLER=1 is for the service: give this command the server's own DATABASE_URL")

@@ -174,6 +174,8 @@ class Gate:
         )
         async with await connect as monitor:
             gate = cls(database, names, monitor)
+            if not await _knows_pids(monitor):
+                gate.questions.clear()
             listener = await asyncio.start_server(gate._accept, "127.0.0.1", 0)
             gate._port = listener.sockets[0].getsockname()[1]
             try:
@@ -274,6 +276,15 @@ class Gate:
         if host.startswith("/"):
             return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
         return await asyncio.open_connection(host, port)
+
+
+async def _knows_pids(monitor: AsyncConnection[Any]) -> bool:
+    """Tell whether a client is told the process that works for it, as a pooler does not."""
+    try:
+        row = await (await monitor.execute(b"SELECT pg_backend_pid()")).fetchone()
+    except psycopg.errors.UndefinedFunction:
+        return False
+    return row == (monitor.info.backend_pid,)
 
 
 async def _forward(source: StreamReader, take: Callable[[bytes], None], sink: StreamWriter) -> None:

@@ -13,10 +13,10 @@ SYNC = b"S\0\0\0\4"
 # Requests that come in the place of a start-up message, by the number that is their version.
 SSL_REQUEST, GSSENC_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
 
-# What has its turn outside a transaction, too: a resource's reads, by the names of their files, and
-# the end of a transaction that has failed. All else there is a connection's own affair: settings,
-# health, a plan.
-TURNS = ("get", "list", "kept", "ROLLBACK")
+# What has its turn outside a transaction, too: what a resource's requests send, by the names of the
+# files, and the end of a transaction that has failed. All else there is a connection's own affair:
+# settings, health, a plan.
+TURNS = ("select", "insert", "get", "kept", "list", "delete", "ROLLBACK")
 
 # The settings that a transaction begins with behind a pooler. No other session could see them.
 SETTINGS = "set_config"

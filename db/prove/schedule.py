@@ -11,9 +11,10 @@ from db.prove.gate import ASK, Gate, Line
 # Seconds that a step may take. It takes milliseconds, and after a deadlock the server's second.
 LIMIT = 30.0
 
-# Seconds after which a request that sends nothing counts as waiting for another one inside the
-# service, where as it is nothing waits so. It must be longer than the longest pause before an
-# attempt, which is 0.25 in the service and 2.2 in a merge.
+# Seconds of silence after which a request counts as waiting for another one, inside the service or
+# in a server that does not say so. In the service as it is, on PostgreSQL, nothing waits so. They
+# must be longer than the longest pause before an attempt, which is 0.25 in the service and 2.2 in
+# a merge.
 PATIENCE = 3.0
 
 
@@ -67,7 +68,6 @@ class Session:
     acted: bool = False  # whether it has taken a turn in which it could see or do anything
     began: int = -1  # how many turns there were before that
     ended: int = -1  # how many there were when it had its answer
-    waits_inside: bool = False
 
     @property
     def done(self) -> bool:
@@ -212,14 +212,12 @@ class Run:
         return session.task is not None and not session.done and not held
 
     async def _all_stuck(self, busy: list[Session], silent: float) -> bool:
+        if silent > PATIENCE:
+            return True
         for session in busy:
-            if session.line is not None and session.line.owed:
-                if not await self._gate.blocked(session.line):
-                    return False
-            else:
-                session.waits_inside = silent > PATIENCE
-                if not session.waits_inside:
-                    return False
+            blocked = session.line and session.line.owed and await self._gate.blocked(session.line)
+            if not blocked:
+                return False
         return True
 
 

@@ -22,6 +22,7 @@ TESTED_BY = {
     "docs/inside.md#the-lookup-and-why-it-is-written-so": "test_readme.py::test_the_lock_is_a_page",
     "docs/inside.md#looking-inside": "test_readme.py::test_a_question_answers_as_printed",
     "docs/machines.md#a-pooler-in-between": "pgbouncer.py::pooling",
+    "docs/machines.md#does-your-server-keep-the-guarantee": "test_prove.py::test_all_is_well",
     "docs/operating.md#install": "test_operating.py::test_it_is_installed_as_make_does",
     "docs/operating.md#a-systemd-unit": "test_operating.py::test_the_unit_starts_the_service",
     "docs/operating.md#a-container": "test_operating.py::test_the_image_has_what_serving_needs",

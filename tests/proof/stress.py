@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-import psycopg
 from hypothesis import given, seed, settings
-from psycopg.conninfo import make_conninfo
 
 from db.embedded import embedded_server
-from db.resources import ROOT
-from db.signals import signals_deferred, unwind_on_signals
+from db.engine import ENGINES, discover
+from db.prove.own_tables import own_schema
+from db.signals import unwind_on_signals
 from tests.proof import profiles as profiles  # registers "stress"
 from tests.proof.search import CONTROLS, Catch, catch, running, verify
 from tests.proof.workloads import Runner, Workload, workloads
@@ -43,8 +42,8 @@ def server() -> Iterator[str]:
 
 
 @contextmanager
-def own_schema(url: str) -> Iterator[str]:
-    """Make a schema from schema.sql; yield a URL whose search path it is; drop it at the end."""
+def own_tables(url: str) -> Iterator[str]:
+    """Make a schema with the tables; yield a URL whose search path it is; drop it at the end."""
     there = sql(
         url,
         "SELECT name FROM unnest(ARRAY['departments', 'employees']) AS name"
@@ -56,29 +55,8 @@ def own_schema(url: str) -> Iterator[str]:
             f"This database has tables {names} in its search path. They would not be touched: the"
             " run keeps to a schema of its own. Set STRESS_ANYWAY=1 if it may load this server."
         )
-    schema = f"onerow_stress_{os.getpid()}"
-    with psycopg.connect(url) as connection:
-        info = connection.info  # has what PG* variables say, which the service is not given
-        options = f"{info.options} -c search_path={schema}".strip()
-        own = make_conninfo(
-            url,
-            host=info.host,
-            port=info.port,
-            user=info.user,
-            dbname=info.dbname,
-            password=info.password,
-            options=options,
-        )
-    sql(url, f"CREATE SCHEMA {schema}")
-    try:
-        with psycopg.connect(own) as connection:
-            if sql(own, "SELECT current_schema()") != [(schema,)]:
-                sys.exit("A pooler drops the search path: the run would be in tables of yours.")
-            connection.execute((ROOT / "schema.sql").read_bytes())
+    with own_schema(url, ENGINES[discover(url)], "stress") as own:
         yield own
-    finally:
-        with signals_deferred():
-            sql(url, f"DROP SCHEMA {schema} CASCADE")
 
 
 class Progress:
@@ -139,7 +117,7 @@ def main() -> None:
     unwind_on_signals(KeyboardInterrupt())  # Hypothesis takes SystemExit for a failing example
     rows: list[Progress] = []
     caught: dict[str, Catch] = {}
-    with server() as url, own_schema(url) as database:
+    with server() as url, own_tables(url) as database:
         for title, variant in {"as it is": "", "with pauses": "pipeline", "plain": "none"}.items():
             with running(variant, database) as runner:
                 rows.append(stress(title, runner, SECONDS / 3))

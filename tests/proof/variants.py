@@ -32,7 +32,7 @@ from web.serving import serve
 os.environ["PIPELINE"] = str(int(os.environ.get("VARIANT", "").startswith("pipeline")))
 service: Any = importlib.import_module("app")  # any of its names may be replaced
 
-PAUSE = 0.003  # seconds
+PAUSE = float(os.environ.get("PAUSE", "0.003"))  # seconds
 
 # An insert that does not look first, as the service's own does.
 BLIND_INSERT = {
@@ -291,7 +291,7 @@ if __name__ == "__main__":
         "tests.proof.variants:app",
         host="127.0.0.1",
         port=0,
-        workers=2,
+        workers=int(os.environ["WORKERS"]),
         grace=1,
         listening=lambda url: print(url, flush=True),
     )
