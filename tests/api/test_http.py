@@ -164,14 +164,14 @@ def test_server_timing_is_on_every_post(service: Service, name: str) -> None:
 
 @pytest.fixture
 def duplicated(service: Service, name: str, department: int) -> list[int]:
-    """The ids of three legacy rows with one key."""
-    rows = service.sql(
-        "INSERT INTO employees (department_id, name) SELECT %s, %s FROM generate_series(1, 3)"
-        " RETURNING id",
-        department,
-        name,
-    )
-    return sorted(row[0] for row in rows)
+    """The ids of three legacy rows with one key, the last of which was inserted first."""
+    insert = "INSERT INTO employees (department_id, name) VALUES (%s, %s) RETURNING id"
+    ids = sorted(service.sql(insert, department, name)[0][0] for _ in range(3))
+    service.sql("DELETE FROM employees WHERE id = ANY (%s)", ids)
+    for id_ in reversed(ids):
+        with_id = "INSERT INTO employees (id, department_id, name) VALUES (%s, %s, %s)"
+        service.sql(with_id, id_, department, name)
+    return ids
 
 
 def test_of_legacy_duplicates_the_lowest_id_answers(
