@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from itertools import combinations_with_replacement
 from time import monotonic
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -23,7 +23,7 @@ from db.settings import Settings, without_secrets
 SECONDS = 120.0
 
 # How the service sends its statements, by the variables that say so.
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "PIPELINE=1": {"PIPELINE": "1", "POOLER": "0"},
     "PIPELINE=0": {"PIPELINE": "0", "POOLER": "0"},
     "POOLER=1": {"PIPELINE": "1", "POOLER": "1"},
@@ -68,7 +68,7 @@ def _server(database: str, engine: Engine) -> Check:
     return Check(OK, "server", f"{version}, {where}")
 
 
-async def _every_pair(database: str, name: str, way: dict[str, str], deadline: float) -> Check:
+async def _every_pair(database: str, name: str, way: dict[str, Any], deadline: float) -> Check:
     """Let each pair of requests meet in each order, until `deadline`, of monotonic()."""
     orders = pairs = 0
     before = {0: NONE, 1: ONE}

@@ -37,6 +37,12 @@ ASK = 0.002
 # Seconds of silence that count as blocked where the server cannot be asked.
 SILENCE = 0.5
 
+# Seconds of silence after which a request counts as waiting for another one, inside the service or
+# in a server that does not say so. In the service as it is, on PostgreSQL, nothing waits so. They
+# must be longer than the longest pause before an attempt, which is 0.25 in the service and 2.2 in
+# a merge.
+PATIENCE = 3.0
+
 # In the order of preference. The first is what isolationtester asks; it also knows of a wait for a
 # safe snapshot.
 QUESTIONS = (
@@ -69,14 +75,11 @@ class Line:
     @property
     def waits(self) -> Step | None:
         """The step that waits for its turn."""
-        if self.is_held_back:
+        if self.owed or not self.open:
+            return None
+        if self._kept:
             return HELD_BACK
-        return self.queue[0] if self.queue and not self.owed and self.open else None
-
-    @property
-    def is_held_back(self) -> bool:
-        """Whether the server has answered, and the client does not know."""
-        return bool(self._kept) and not self.owed
+        return self.queue[0] if self.queue else None
 
     def let_through(self) -> None:
         """Send the step whose turn it is, or pass on the answer that was held back."""
@@ -156,6 +159,7 @@ class Gate:
         self.changed = asyncio.Event()  # is set after each message, and each end of a connection
         self.lines: list[Line] = []
         self.ending: list[Line] = []  # connections that were cut, whose backends may be there still
+        self.patience = PATIENCE
         self.questions = list(QUESTIONS)  # of which the first that the server knows is asked
         self._database = database
         self._monitor = monitor
@@ -220,9 +224,11 @@ class Gate:
             line.go_on()
 
     async def terminate(self, line: Line) -> None:
-        """End the backend of a connection."""
+        """End the backend of a connection, and wait until the client has been told."""
         await self._monitor.execute(b"SELECT pg_terminate_backend($1::integer)", [line.pid])
-        self.ending.append(line)
+        while line.open:
+            self.changed.clear()
+            await self.changed.wait()
 
     async def all_gone(self) -> None:
         """Wait until the backends of connections that were cut are gone, with all their locks."""
@@ -233,15 +239,16 @@ class Gate:
             else:
                 del self.ending[0]
 
-    async def _accept(self, requests: StreamReader, client: StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, requests: StreamReader, client: StreamWriter) -> None:
+        task = asyncio.create_task(self._until_the_end(requests, client))
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _until_the_end(self, requests: StreamReader, client: StreamWriter) -> None:
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
                 await self._serve(requests, client)
         finally:
-            self._tasks.discard(task)
             client.close()
 
     async def _serve(self, requests: StreamReader, client: StreamWriter) -> None:

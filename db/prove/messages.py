@@ -16,7 +16,8 @@ SSL_REQUEST, GSSENC_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
 # What has its turn outside a transaction, too: what a resource's requests send, by the names of the
 # files, and the end of a transaction that has failed. All else there is a connection's own affair:
 # settings, health, a plan.
-TURNS = ("select", "insert", "get", "kept", "list", "delete", "ROLLBACK")
+CREATES = ("select", "insert", "select_many", "insert_many")
+TURNS = (*CREATES, "get", "kept", "list", "delete", "ROLLBACK")
 
 # The settings that a transaction begins with behind a pooler. No other session could see them.
 SETTINGS = "set_config"
@@ -58,8 +59,8 @@ class Step:
 class Steps:
     """Puts a connection's messages together to steps.
 
-    A statement is a step: Parse, Bind, Describe and Execute, or a Query. But the first Bind of a
-    transaction takes the snapshot, so it is a step of its own. A Sync goes without a turn.
+    A statement is a step: Parse, Bind, Describe and Execute, or a Query. But the first Parse or
+    Bind in a transaction takes the snapshot, so it is a step of its own. A Sync has no turn.
     """
 
     names: Mapping[bytes, str]  # SQL to what a schedule calls it
@@ -80,12 +81,11 @@ class Steps:
             self._kinds += kind
         if kind == "P":
             name, sql, _ = body.split(b"\0", 2)
-            self._prepared[name] = self._named(sql)
+            self._prepared[name] = self._label = self._named(sql)
+            yield from self._snapshot()
         elif kind == "B":
             self._label = self._prepared.get(body.split(b"\0", 2)[1], "?")
-            if self._fresh and self._label.islower():
-                self._fresh = False
-                yield self._step("snapshot")
+            yield from self._snapshot()
         elif kind == "E":
             yield self._statement(self._label)
         elif kind == "Q":
@@ -93,12 +93,17 @@ class Steps:
         elif kind not in "DC":
             yield self._step("", free=True)
 
+    def _snapshot(self) -> Iterator[Step]:
+        if self._fresh and self._label.islower():
+            self._fresh = False
+            yield self._step("snapshot")
+
     def _statement(self, label: str) -> Step:
         if label == "BEGIN":
             self.inside = self._fresh = True
         held = (self.inside or label in TURNS) and label != SETTINGS
         if label in ("COMMIT", "ROLLBACK"):
-            self.inside = False
+            self.inside = self._fresh = False
         return self._step(label, free=not held)
 
     def _step(self, label: str, *, free: bool = False) -> Step:
@@ -107,7 +112,12 @@ class Steps:
         return step
 
     def _named(self, sql: bytes) -> str:
-        """Return the name of a file that takes a snapshot, else the first word, in capitals."""
+        """Return the name of a file that takes a snapshot, else the first word, in capitals.
+
+        A LOCK that keeps other writers out is told from one that does not.
+        """
         found = re.match(rb"(?:\s|--[^\n]*\n)*(\w+)", sql)
         word = found[1].decode().upper() if found else "?"
+        if word == "LOCK" and b"IN ROW EXCLUSIVE" not in sql:
+            return "LOCK_OUT"
         return self.names.get(sql, word) if word in PLANNED else word

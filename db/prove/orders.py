@@ -2,20 +2,23 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from random import Random
 
 from db.prove.schedule import Run, Turn
 
-# What a step can see of other requests' steps, and they of it, by its label. LOCK and what is not
-# here, as an insert, a delete and the statements of a merge, count as a write.
+# What a step can see of other requests' steps, and they of it, by its label. What is not here, as
+# an insert, a delete and most statements of a merge, counts as a write.
 OWN, SNAPSHOT, READ, SINGLE, WRITE, COMMIT = range(6)
 ACTS = {
     "BEGIN": OWN,
     "ROLLBACK": OWN,  # after an error, with which PostgreSQL has ended the transaction itself
-    "nothing": OWN,
     "foreign_keys": OWN,  # reads the catalog, which no request changes
     "guard_status": OWN,
     "snapshot": SNAPSHOT,
     "select": READ,
+    "select_many": READ,
+    "surplus": READ,
+    "LOCK": READ,  # which only LOCK_OUT, a write, conflicts with
     "get": SINGLE,  # a transaction of its own, with its own snapshot
     "kept": SINGLE,
     "list": SINGLE,
@@ -58,6 +61,14 @@ class Choice:
     def after(self, may_change_places: Callable[[Turn, Turn], bool]) -> dict[int, Turn]:
         """Return what sleeps behind the chosen turn."""
         return {n: turn for n, turn in self.asleep.items() if may_change_places(turn, self.chosen)}
+
+
+async def draw(run: Run, random: Random) -> Run:
+    """Take turns as `random` draws them, until all requests are answered."""
+    while possible := await run.possible():
+        await run.take(random.choice(possible))
+    await run.finish()
+    return run
 
 
 async def explore(

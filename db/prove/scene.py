@@ -20,7 +20,7 @@ from typing import Any, LiteralString, NamedTuple
 from psycopg import AsyncConnection
 
 from db.prove.gate import Gate
-from db.prove.schedule import LIMIT, Request, Run
+from db.prove.schedule import LIMIT, Others, Request, Run
 from db.resources import ROOT
 from db.way_out.change import Refused
 
@@ -103,13 +103,18 @@ class Scene:
     tables: AsyncConnection[Any]
     started: int = 0  # how many schedules were begun
 
-    async def start(self, rows: LiteralString, requests: Sequence[Request]) -> Run:
-        """Make the tables as `rows` says, and return the run of these requests, not sent yet."""
+    async def start(
+        self, rows: LiteralString, requests: Sequence[Request], others: Others | None = None
+    ) -> Run:
+        """Make the tables as `rows` says, and return the run of these requests, not sent yet.
+
+        `others` is that of Run.
+        """
         self.started += 1
         if self.started % VACUUM == 0:
             await self.tables.execute("VACUUM departments, employees, merged")
         await self.tables.execute(rows)
-        return Run(self.gate, requests)
+        return Run(self.gate, requests, others)
 
     def request(self, kind: Kind) -> Request:
         """Return the request that sends this."""
@@ -140,15 +145,18 @@ def _timeless(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def scene(database: str, *command: str, **settings: str) -> AsyncIterator[Scene]:
+async def scene(
+    database: str, *command: str, at_any_age: bool = True, **settings: str
+) -> AsyncIterator[Scene]:
     """Start the service, or another `command`, behind a gate. The database has the tables.
 
-    `settings` are further variables of the service's environment. Raises Refused if it does not
-    start, or psycopg.Error.
+    `settings` are further variables of the service's environment. With `at_any_age` an insert has
+    no limit of 50 ms, which would depend on how fast a schedule runs. Raises Refused if the service
+    does not start, or psycopg.Error.
     """
     with tempfile.TemporaryDirectory(prefix="onerow-prove-") as folder:
         resources = Path(folder) / "sql"
-        names = _resources(resources)
+        names = _resources(resources, at_any_age)
         tables = AsyncConnection.connect(database, autocommit=True)
         async with await tables as connection, Gate.before(database, names) as gate:
             environment = {
@@ -187,12 +195,12 @@ async def scene(database: str, *command: str, **settings: str) -> AsyncIterator[
                 await process.wait()
 
 
-def _resources(folder: Path) -> dict[bytes, str]:
-    """Copy the sample's files, with AGELESS for AGE; return what to call each statement."""
+def _resources(folder: Path, at_any_age: bool) -> dict[bytes, str]:
+    """Copy the sample's files, with AGELESS for AGE if it is so; return what to call statements."""
     for name in SAMPLE:
         shutil.copytree(ROOT / "sql" / name, folder / name)
     files = [*folder.rglob("*.sql")]
-    for path in files:
+    for path in files if at_any_age else []:
         path.write_text(path.read_text().replace(AGE, AGELESS))
     files += (ROOT / "sql").rglob("*.sql")
     return {path.read_bytes(): path.stem for path in files}

@@ -4,18 +4,13 @@ import asyncio
 from asyncio import Task
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, NamedTuple
 
 from db.prove.gate import ASK, Gate, Line
 
 # Seconds that a step may take. It takes milliseconds, and after a deadlock the server's second.
 LIMIT = 30.0
-
-# Seconds of silence after which a request counts as waiting for another one, inside the service or
-# in a server that does not say so. In the service as it is, on PostgreSQL, nothing waits so. They
-# must be longer than the longest pause before an attempt, which is 0.25 in the service and 2.2 in
-# a merge.
-PATIENCE = 3.0
 
 
 class Turn(NamedTuple):
@@ -89,8 +84,8 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether all requests are answered."""
-        return all(session.done for session in self.sessions)
+        """Whether all requests are answered, and nothing waits for a turn."""
+        return all(session.done for session in self.sessions) and not self._held()
 
     async def possible(self) -> list[Turn]:
         """Return the turns that are possible now, none if all requests are answered.
@@ -170,7 +165,7 @@ class Run:
 
     async def _settle(self, mover: Session) -> None:
         """Wait until no request moves. `mover` is the one that may be between two connections."""
-        silent = 0.0
+        heard = monotonic()  # when something happened last
         async with asyncio.timeout(LIMIT):
             while True:
                 self._gate.changed.clear()
@@ -180,14 +175,12 @@ class Run:
                     break
                 try:
                     await asyncio.wait_for(self._gate.changed.wait(), ASK)
-                    silent = 0
-                    continue
+                    heard = monotonic()
                 except TimeoutError:
-                    silent += ASK
-                if not await self._all_stuck(busy, silent):
-                    continue
-                if not self._gate.changed.is_set():
-                    break
+                    silent = monotonic() - heard > self._gate.patience
+                    stuck = silent or await self._all_blocked(busy)
+                    if stuck and not self._gate.changed.is_set():
+                        break
         await self._gate.all_gone()
         for session in self.sessions:
             if session.done and session.ended < 0:
@@ -197,26 +190,29 @@ class Run:
         """Give connections that are used to who uses them."""
         for session in self.sessions:
             line = session.line
-            if line and (session.done or not line.open or line.ended > session.transaction):
+            if line and (not line.open or line.ended > session.transaction):
                 session.line = None
         owned = [session.line for session in self.sessions]
         for line in self._gate.lines:
             if line.waits and line not in owned:
                 moving = [each for each in self.sessions if self._moves(each) and not each.line]
-                owner = mover if mover in moving else moving[0]
+                # If nobody moves, a broken service is at work for a request that it has answered.
+                owner = mover if mover in moving or not moving else moving[0]
                 owner.line, owner.transaction = line, line.ended
 
     def _moves(self, session: Session) -> bool:
         """Tell whether a request is neither unsent, nor answered, nor stopped at the gate."""
-        held = session.line is not None and session.line.waits is not None
-        return session.task is not None and not session.done and not held
+        line = session.line
+        if line is not None and (line.owed or line.waits):
+            return bool(line.owed)
+        # A broken service may go on with a transaction after the answer.
+        inside = line is not None and line.open and not line.idle
+        return session.task is not None and (inside or not session.done)
 
-    async def _all_stuck(self, busy: list[Session], silent: float) -> bool:
-        if silent > PATIENCE:
-            return True
+    async def _all_blocked(self, busy: list[Session]) -> bool:
         for session in busy:
-            blocked = session.line and session.line.owed and await self._gate.blocked(session.line)
-            if not blocked:
+            line = session.line
+            if not (line and line.owed and await self._gate.blocked(line)):
                 return False
         return True
 

@@ -2,53 +2,58 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import combinations_with_replacement
+from random import Random
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection
 
-from db.prove.orders import explore, independent
-from db.prove.scene import KINDS, NONE, ONE, Answer, Scene, scene
+from db.prove.orders import draw, explore, independent
+from db.prove.scene import KINDS, NONE, ONE, Answer, Kind, Scene, scene
 from db.prove.schedule import Request, Run, Turn, parse, replay
 from db.way_out.change import connect
 from db.way_out.guard import guard
 from db.way_out.merge import merge
 from tests.proof.linearizability import Call, Key, NotLinearizable, Row, check, history
+from tests.support.others import make_others, others
 
 ADA = Key("employees", "Ada", 1)
 GRACE = Key("employees", "Grace", 1)
 
-TWO: LiteralString = """
-INSERT INTO employees (department_id, name) VALUES (1, 'Ada'), (1, 'Ada');
+TWO: LiteralString = f"{ONE}INSERT INTO employees (department_id, name) VALUES (1, 'Ada');"
+
+ELSEWHERE: LiteralString = f"""{NONE}
+INSERT INTO departments (id, name) VALUES (2, 'Sales');
+INSERT INTO employees (department_id, name) VALUES (2, 'Ada');
 """
 
 # What a merge and a writer that goes around the service take the place of a kind of request with.
 MERGE, FOREIGN = "merge", "foreign writer"
 
-# Makes the tables as they are before a schedule, by how many rows the key has. As a replica the
-# session is not stopped by the guard, if it is on.
-ROWS: dict[str, LiteralString] = {
-    "none": NONE,
-    "one": ONE,
-    "two": f"{NONE}SET session_replication_role = replica;{TWO}RESET session_replication_role;",
-}
+# Makes the tables as they are before a schedule, by how many rows the key has, or by where it is.
+ROWS = {"none": NONE, "one": ONE, "two": TWO, "elsewhere": ELSEWHERE}
+
+# The row that a merge retires is read beside it alone.
+SECOND = "read the second"
+REQUESTS = {**KINDS, SECOND: Kind("GET", "/employees/2")}
 
 # The order of a history's calls is that of the turns, so a final look comes after all of them.
 END = 10_000.0
 
 
-class Pair(NamedTuple):
-    """Requests that meet, by what they do, and how many rows their key has before."""
+class Meeting(NamedTuple):
+    """Requests that meet, by what they do, the rows before, and how they begin."""
 
     kinds: tuple[str, ...]
     rows: str
+    first: str = ""  # the turns with which every order begins
 
     def __str__(self) -> str:
-        return f"{' | '.join(self.kinds)}, {self.rows} before"
+        return f"{' | '.join(self.kinds)}, {self.rows} before {self.first}".strip()
 
     @property
     def guarded(self) -> bool:
@@ -56,10 +61,16 @@ class Pair(NamedTuple):
         return FOREIGN in self.kinds
 
 
+Choice = tuple[int, str]  # what it counts through the possible turns, and the fault of the turn
+
+# All pairs, but for a merge beside a foreign writer, whom the guard refuses from before to after.
 PAIRS = [
-    Pair(kinds, rows)
-    for kinds in combinations_with_replacement([*KINDS, MERGE, FOREIGN], 2)
-    for rows in (["two"] if MERGE in kinds else ["none", "one"])
+    *(
+        Meeting(kinds, rows)
+        for kinds in combinations_with_replacement([*KINDS, FOREIGN], 2)
+        for rows in ["none", "one"]
+    ),
+    *(Meeting((kind, MERGE), "two") for kind in [*REQUESTS, MERGE]),
 ]
 
 
@@ -70,57 +81,106 @@ class Verdict(NamedTuple):
     outcome: str
     wrong: str
 
+    @property
+    def turns(self) -> list[Turn]:
+        return parse(self.schedule)
+
 
 @asynccontextmanager
 async def stage(
-    database: str, *command: str, guarded: bool = False, **settings: str
+    database: str,
+    *command: str,
+    guarded: bool = False,
+    merging: Callable[[str], str] | None = None,
+    at_any_age: bool = True,
+    **settings: str,
 ) -> AsyncIterator["Stage"]:
-    """Start the service behind the gate, with the guard on if `guarded`."""
+    """Start the service behind the gate, with the guard on if `guarded`.
+
+    `merging` merges the database of a URL in the place of db.way_out.merge. `at_any_age` is that of
+    db.prove.scene.
+    """
     if guarded:
         with connect(database, "guard") as connection:
             guard(connection, "on", ["employees"])
-    async with scene(database, *command, **settings) as there:
-        yield Stage(there)
+    make_others(database)
+    # Whoever imports a variant of the service has PIPELINE in the environment.
+    settings = {"PIPELINE": "1", "POOLER": "0", **settings}
+    async with scene(database, *command, at_any_age=at_any_age, **settings) as there:
+        yield Stage(there, database, merging or merge_all)
 
 
 class Stage:
     """A scene, and how requests of any kind are run in it."""
 
-    def __init__(self, there: Scene) -> None:
+    def __init__(self, there: Scene, database: str, merging: Callable[[str], str]) -> None:
         self.scene = there
+        self._database = database
+        self._merging = merging
+        self._before: list[Row] = []
 
-    async def every(self, pair: Pair, prune: Any = independent) -> AsyncIterator[Verdict]:
+    async def every(self, meeting: Meeting, prune: Any = independent) -> AsyncIterator[Verdict]:
         """Run every order of the requests."""
-        async for run in explore(partial(self._start, pair), prune):
-            yield await self._judged(run, pair)
+        async for run in explore(partial(self._begin, meeting), prune):
+            yield await self._judged(run, meeting)
 
-    async def once(self, pair: Pair, schedule: str | Sequence[Turn]) -> Verdict:
+    async def drawn(self, meeting: Meeting, random: Random) -> Verdict:
+        """Run the requests in an order that is drawn."""
+        return await self._judged(await draw(await self._begin(meeting), random), meeting)
+
+    async def chosen(self, meeting: Meeting, choices: Sequence[Choice]) -> Verdict:
+        """Run the requests by choices, each of which counts through the turns that are possible."""
+        run = await self._begin(meeting)
+        for number, fault in choices:
+            if possible := await run.possible():
+                turn = possible[number % len(possible)]
+                await run.take(
+                    turn._replace(fault=fault if turn.label not in ("", "answer") else "")
+                )
+        await run.finish()
+        return await self._judged(run, meeting)
+
+    async def struck(self, meeting: Meeting, turns: Sequence[Turn], random: Random) -> Verdict:
+        """Run the requests in this order, and then in one that is drawn."""
+        run = await self._begin(meeting)
+        for turn in turns:
+            await run.take(turn)
+        return await self._judged(await draw(run, random), meeting)
+
+    async def once(self, meeting: Meeting, schedule: str | Sequence[Turn]) -> Verdict:
         """Run the requests in this order."""
         turns = parse(schedule) if isinstance(schedule, str) else schedule
-        run = await self._start(pair)
+        run = await self._start(meeting)
         await replay(run, turns)
-        return await self._judged(run, pair)
+        return await self._judged(run, meeting)
 
-    async def _start(self, pair: Pair) -> Run:
-        return await self.scene.start(ROWS[pair.rows], [self._request(kind) for kind in pair.kinds])
+    async def _start(self, meeting: Meeting) -> Run:
+        requests = [self._request(kind) for kind in meeting.kinds]
+        run = await self.scene.start(ROWS[meeting.rows], requests, self._pass_by)
+        self._before = [Row(*each) for each in await self.scene.rows()]
+        return run
+
+    async def _begin(self, meeting: Meeting) -> Run:
+        run = await self._start(meeting)
+        for turn in parse(meeting.first):
+            await run.take(turn)
+        return run
+
+    async def _pass_by(self, number: int) -> None:
+        await asyncio.to_thread(others, self._database, number)
 
     def _request(self, kind: str) -> Request:
         url = self.scene.gate.url
         if kind == MERGE:
-            return partial(asyncio.to_thread, _merge, url)
+            return partial(asyncio.to_thread, self._merging, url)
         if kind == FOREIGN:
             return partial(_write, url)
-        return self.scene.request(KINDS[kind])
+        return self.scene.request(REQUESTS[kind])
 
-    async def _judged(self, run: Run, pair: Pair) -> Verdict:
+    async def _judged(self, run: Run, meeting: Meeting) -> Verdict:
         after = [Row(*each) for each in await self.scene.rows()]
-        names = {"none": [], "one": [1], "two": [1, 2]}[pair.rows]
-        before = [
-            Row("departments", 1, "Research"),
-            *(Row("employees", n, "Ada", 1) for n in names),
-        ]
         calls = []
-        for session, kind in zip(run.sessions, pair.kinds, strict=True):
+        for session, kind in zip(run.sessions, meeting.kinds, strict=True):
             assert session.task is not None
             times = (float(session.began), session.ended - 0.5)
             calls += list(_calls(session.number, kind, session.task.result(), times))
@@ -129,7 +189,7 @@ class Stage:
         broken = [(0.0, END)] if faults else []
         told = [str(each.task.result()) for each in run.sessions if each.task]
         outcome = f"{told} {[tuple(row) for row in after]}"
-        return Verdict(" ".join(map(str, run.turns)), outcome, _wrong(calls, before, broken))
+        return Verdict(" ".join(map(str, run.turns)), outcome, _wrong(calls, self._before, broken))
 
 
 def _wrong(calls: list[Call], before: list[Row], broken: list[tuple[float, float]]) -> str:
@@ -166,12 +226,13 @@ def _calls(client: int, kind: str, answer: Any, times: tuple[float, float]) -> l
                  item["duplicates"], attempts)
             for key, item in zip((ADA, GRACE), answer.body, strict=True)
         ]  # fmt: skip
-    method = "LIST" if kind == "list" else KINDS[kind].method
+    method = "LIST" if kind == "list" else REQUESTS[kind].method
     target: Any = {
         "create": ADA,
         "array": ADA,
         "delete": ("employees", 1),
         "read": ("employees", 1),
+        SECOND: ("employees", 2),
         "delete parent": ("departments", 1),
         "list": Key("employees", "", 1),
     }[kind]
@@ -188,7 +249,8 @@ def _rows(*rows: Any) -> tuple[Row, ...]:
     return tuple(Row("employees", row["id"], row["name"], row["department_id"]) for row in rows)
 
 
-def _merge(url: str) -> str:
+def merge_all(url: str) -> str:
+    """Merge the employees; return how many rows that retired."""
     tally = asyncio.run(merge(url, None, names=["employees"]))
     assert not tally.notes, tally.notes
     assert not tally.refused, tally.refused

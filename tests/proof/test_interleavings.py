@@ -1,47 +1,62 @@
 """Every order of the steps of two requests, over HTTP, leaves what the two leave one by one."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
-from tests.proof.interleavings import FOREIGN, MERGE, PAIRS, Pair, Stage
+from tests.proof.interleavings import FOREIGN, MERGE, PAIRS, Meeting, Stage
 from tests.proof.interleavings import stage as start
 
 pytestmark = pytest.mark.anyio
 
-WAYS = {"as it is": {}, "plain": {"PIPELINE": "0"}, "pooler": {"POOLER": "1"}}
+WAYS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "plain": {"PIPELINE": "0"},
+    "pooler": {"POOLER": "1"},
+}
 
 # `make test` runs these, of the other ways the first alone, and `make proof` runs all.
 FEW = [
-    Pair(("create", "create"), "none"),
-    Pair(("create", "delete parent"), "one"),
-    Pair(("create", "read"), "none"),
-    Pair(("delete", MERGE), "two"),
-    Pair(("create", FOREIGN), "none"),
+    Meeting(("create", "create"), "none"),
+    Meeting(("create", "delete parent"), "one"),
+    Meeting(("create", "read"), "none"),
+    Meeting(("delete", MERGE), "two"),
+    Meeting(("create", FOREIGN), "none"),
 ]
 
 CASES = [
     pytest.param(
-        (way, pair.guarded),
-        pair,
-        id=f"{way}, {pair}",
-        marks=[] if pair in FEW[: 1 if settings else None] else pytest.mark.long,
+        way,
+        meeting,
+        id=f"{way}, {meeting}",
+        marks=[] if meeting in FEW[: 1 if settings else None] else pytest.mark.long,
     )
     for way, settings in WAYS.items()
-    for pair in PAIRS
+    for meeting in PAIRS
 ]
+
+Stages = Callable[[str, bool], Awaitable[Stage]]
 
 
 @pytest.fixture(scope="module")
-async def stage(
-    request: pytest.FixtureRequest, new_database: Callable[[], str]
-) -> AsyncIterator[Stage]:
-    way, guarded = request.param
-    async with start(new_database(), guarded=guarded, **WAYS[way]) as there:
-        yield there
+async def stages(new_database: Callable[[], str]) -> AsyncIterator[Stages]:
+    """Return a function that starts the stage of a way, with the guard or without, once."""
+    started: dict[tuple[str, bool], Stage] = {}
+    async with AsyncExitStack() as stack:
+
+        async def get(way: str, guarded: bool) -> Stage:
+            if (way, guarded) not in started:
+                new = start(new_database(), guarded=guarded, **WAYS[way])
+                started[way, guarded] = await stack.enter_async_context(new)
+            return started[way, guarded]
+
+        yield get
 
 
-@pytest.mark.parametrize(("stage", "pair"), CASES, indirect=["stage"])
-async def test_two_requests_in_every_order(stage: Stage, pair: Pair) -> None:
-    async for verdict in stage.every(pair):
-        assert verdict.wrong == "", f"{verdict.wrong}\nin {pair}\n{verdict.schedule}"
+@pytest.mark.parametrize(("way", "meeting"), CASES)
+async def test_two_requests_in_every_order(stages: Stages, way: str, meeting: Meeting) -> None:
+    stage = await stages(way, meeting.guarded)
+    async for verdict in stage.every(meeting):
+        assert verdict.wrong == "", f"{verdict.wrong}\nin {meeting}\n{verdict.schedule}"

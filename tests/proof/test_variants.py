@@ -1,0 +1,94 @@
+"""Each broken service is caught by a schedule, which breaks it again."""
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from random import Random
+from typing import NamedTuple
+
+import pytest
+
+from db.prove.schedule import Mismatch
+from tests.proof.interleavings import MERGE, PAIRS, SECOND, Meeting, Stage, Verdict
+from tests.proof.interleavings import stage as start
+from tests.proof.search import CONTROLS
+from tests.proof.subtle import SUBTLE
+
+pytestmark = pytest.mark.anyio
+
+LONG = pytest.mark.long
+
+# A variant must be caught within so many schedules.
+SCHEDULES = 1000
+
+# What meets, in all orders, one after the other, until something goes wrong: pairs, then a creation
+# whose first three attempts are cut short, one whose answer is held back, and a row that a merge
+# retires.
+SEARCH = [
+    *(each for each in PAIRS if not each.guarded and MERGE not in each.kinds),
+    Meeting(("create", "read"), "elsewhere"),
+    Meeting(("create", "create"), "none", "1:BEGIN!lost 1:BEGIN!lost 1:BEGIN!lost"),
+    Meeting(
+        ("create", "delete", "create"),
+        "none",
+        "1:BEGIN 1:snapshot 1:select 1:insert 1:COMMIT!held 2:BEGIN 2:snapshot 2:delete 2:COMMIT",
+    ),
+    Meeting((SECOND, MERGE), "two"),
+]
+
+# What meets then, in orders that are drawn: these have too many.
+MANY = Meeting(("create", "create", "delete", "create"), "none")
+
+BROKEN = [each for each in CONTROLS if each != "blind insert"] + list(SUBTLE)
+
+
+class Catch(NamedTuple):
+    """What went wrong, and how many schedules were run until then."""
+
+    meeting: Meeting
+    verdict: Verdict
+    after: int
+
+
+def is_caught(verdict: Verdict) -> bool:
+    """Tell whether it is what the variant is for, and no mistake of its own."""
+    return verdict.wrong != "" and "-> 500" not in verdict.wrong
+
+
+async def catch(stage: Stage) -> Catch | None:
+    """Return the first schedule that breaks the service, or None if SCHEDULES do not."""
+    after = 0
+    for meeting in SEARCH:
+        with suppress(Mismatch):  # a service that has no retry does not begin so
+            async for verdict in stage.every(meeting):
+                after += 1
+                if is_caught(verdict):
+                    return Catch(meeting, verdict, after)
+    random = Random(1)
+    while after < SCHEDULES:
+        after += 1
+        verdict = await stage.drawn(MANY, random)
+        if is_caught(verdict):
+            return Catch(MANY, verdict, after)
+    return None
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(each, marks=[] if each == "READ COMMITTED" else LONG) for each in BROKEN],
+)
+async def test_a_broken_service_is_caught_and_caught_again(
+    variant: str, database: str, record_property: Callable[[str, object], None]
+) -> None:
+    command = (sys.executable, "-m", "tests.proof.variants", variant)
+    async with start(database, *command, VARIANT=variant, PAUSE="0") as stage:
+        # Nothing but a broken service makes a request wait for another, and none merges for long.
+        stage.scene.gate.patience = 1.0
+        caught = await catch(stage)
+        assert caught is not None, f"not caught in {SCHEDULES} schedules"
+        meeting, verdict, after = caught
+        again = await stage.once(meeting, verdict.schedule)
+    assert again == verdict
+    record_property(
+        f"{variant}: caught by schedule {after}, {meeting}", f"{verdict.schedule}\n{verdict.wrong}"
+    )
