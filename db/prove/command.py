@@ -19,7 +19,7 @@ from db.prove.scene import KINDS, NONE, ONE, Scene, scene
 from db.prove.schedule import Run
 from db.settings import Settings, without_secrets
 
-# Seconds for all ways together. A server on the same machine needs about half of them.
+# Seconds for all ways together. A server on the same machine needs a quarter of them.
 SECONDS = 120.0
 
 # How the service sends its statements, by the variables that say so.
