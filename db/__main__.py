@@ -65,11 +65,16 @@ def _merge(url: str, given: argparse.Namespace) -> bool:
             plan(connection, names)
         say("Nothing was changed: --apply does it.")
         return True
-    tally = asyncio.run((undo if given.undo else merge)(url, given.limit, given.seconds, names))
+    if given.undo:
+        tally = asyncio.run(undo(url, given.limit, given.seconds, names))
+    else:
+        tally = asyncio.run(merge(url, given.limit, given.seconds, names, given.but))
     # A merge of parents also merges the children that come to share a key.
     for name in RESOURCES:
         if name in names or tally.rows[name]:
             say(f"{name}: {tally.rows[name]:,} rows {'put back' if given.undo else 'merged'}.")
+    for name, keys in tally.differ.items():
+        say(f"{name}: {keys:,} keys stay as they are, for their copies differ.")
     for note in tally.notes:
         say(note)
     if tally.refused:
@@ -121,6 +126,16 @@ def _parser() -> argparse.ArgumentParser:
     how = command.add_mutually_exclusive_group()
     how.add_argument("--apply", action="store_true", help="do it, not only show it")
     how.add_argument("--undo", action="store_true", help="put the merged rows back")
+    command.add_argument(
+        "--only-equal", action="store_true", help="leave out the keys whose copies differ"
+    )
+    command.add_argument(
+        "--except",
+        dest="but",
+        type=lambda text: text.split(","),
+        metavar="COLUMN[,COLUMN]",
+        help="columns in which they may differ, as created_at",
+    )
     command.add_argument("--limit", type=_count, help="keys to merge, or rows to put back")
     command.add_argument(
         "--seconds",
@@ -187,6 +202,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.command == "merge" and given.limit and not (given.apply or given.undo):
         parser.error("--limit goes with --apply or --undo")
+    if given.command == "merge":
+        if (given.but and not given.only_equal) or (given.only_equal and given.undo):
+            parser.error("--except goes with --only-equal, and that with a merge")
+        given.but = (given.but or []) if given.only_equal else None
     if "resources" in given:
         # RESOURCES has parents before their children, the order in which merge must take them.
         given.resources = [each for each in RESOURCES if each in (given.resources or RESOURCES)]

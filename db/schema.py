@@ -80,8 +80,10 @@ def _make_tables(connection: Session, engine: Engine) -> None:
     if is_sample():
         _make(connection, [each.table for each in RESOURCES.values()], engine.schema.read_bytes())
     _make(connection, ["merged"], sql_of("way_out/merged"))
-    if ask(connection, "way_out/merged_ids"):
-        change(connection, ["merged"], [sql_of("way_out/merged_as_text")])
+    (lacks,) = ask(connection, "way_out/merged_lacks")
+    for part in ("as_text", "filled"):
+        if lacks[part]:
+            change(connection, ["merged"], [sql_of(f"way_out/merged_{part}")])
 
 
 def _make(connection: Session, tables: list[str], statements: bytes) -> None:

@@ -30,6 +30,8 @@ TAKEN = {"id": "the primary key is answered as id", "copies": "a lookup answers 
 COMMON_TABLES = {
     *("same_key", "first_row", "missing", "inserted", "ranked", "surplus", "removed"),
     *("moved", "taken", "restored", "moving", "staying", "together", "whole", "was", "merged"),
+    *("copies", "filled", "gave", "recorded", "given", "unchanged", "had", "takes", "contents"),
+    *("going", "have"),
 }
 
 # Names that stand beside the table in one statement. A table that is called so could not be told

@@ -19,11 +19,14 @@ from psycopg.rows import dict_row
 from db.adopt.catalog import oid_of, read_references, read_table
 from db.adopt.files import render
 from db.adopt.table import Table
+from db.adopt.takes import WAYS, choose_takes
+from db.adopt.takes import add_arguments as add_takes
 from db.doctor import prepared
 from db.engine import ENGINES, named
 from db.header import HeaderError
 from db.queries import QUERIES, flat
 from db.resources import FOLDER, MANY, NAME, REQUESTS, RESERVED, Resource, file_of, read_resource
+from db.schema import why_not_ours
 from db.session import MEANING, SET_CONFIG, parameters
 from db.settings import Settings
 from db.texts import say
@@ -57,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which row of a key stays: the first in this order, as 'synced DESC, referring DESC',"
         " where referring is how many rows refer to it (default: the lowest id)",
     )
+    add_takes(parser)
     parser.add_argument("--as", dest="name", metavar="NAME", help="the resource's name in URLs")
     parser.add_argument(
         "--attributes",
@@ -132,9 +136,8 @@ def _connect(url: str) -> Session:
 
 
 def _read(connection: Session, given: argparse.Namespace) -> Table:
-    texts = (given.table, given.key, given.where, given.keep, given.name, given.attributes)
     try:
-        "".join(text or "" for text in texts).encode()
+        "".join(map(str, (*vars(given).values(), *(given.together or [])))).encode()
     except UnicodeEncodeError:
         raise Refused("what was given is not UTF-8") from None
     table = read_table(connection, given.table, given.key, given.where, given.keep, given.name)
@@ -142,6 +145,7 @@ def _read(connection: Session, given: argparse.Namespace) -> Table:
         raise Refused(f"a resource cannot be called {table.name}: give it a name with --as NAME")
     _choose_attributes(table, given.attributes)
     _note_lists(table)
+    choose_takes(table, given)
     _note_deletes(table)
     return table
 
@@ -266,6 +270,9 @@ def command_line(given: argparse.Namespace) -> str:
     for option, value in (
         ("--where", given.where and flat(given.where)),
         ("--keep", given.keep and flat(given.keep)),
+        *((f"--{way}", getattr(given, way)) for way in WAYS),
+        ("--by", given.by),
+        *(("--together", text) for text in given.together or []),
         ("--as", given.name),
         ("--attributes", given.attributes),
     ):
@@ -401,6 +408,8 @@ def _faults(connection: Session, resource: Resource) -> Iterator[str]:
         if not ask(connection, "adopt/table", "merged"):
             # Some files need the table merged, which `python -m db init` makes only later.
             connection.execute(QUERIES["way_out/merged"])
+        elif not why_not_ours(connection) and ask(connection, "way_out/merged_lacks")[0]["filled"]:
+            connection.execute(QUERIES["way_out/merged_filled"])
         for check in (
             *prepared.checks(connection, resource),
             *prepared.way_out(connection, resource),

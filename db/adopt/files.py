@@ -14,6 +14,14 @@ TEMPLATES = ROOT / "db" / "adopt" / "templates"
 # The first version of PostgreSQL that has NULLS NOT DISTINCT for unique indexes.
 NULLS_NOT_DISTINCT = 150_000
 
+# The templates that not every table has a file of, and the variable that tells whether it has.
+OPTIONAL = {
+    "constraint.sql": "constraint",
+    "agree.sql": "agree",
+    "fill.sql": "takes",
+    "unfill.sql": "takes",
+}
+
 # The parameters of list.sql that are no filters.
 PAGE = {"after", "limit"}
 
@@ -49,6 +57,7 @@ ENVIRONMENT = Environment(
     undefined=StrictUndefined,
     autoescape=False,
 )
+ENVIRONMENT.filters["literal"] = literal
 ENVIRONMENT.globals.update(literal=literal, quoted=quoted, hash=_hash, same=_same, unnest=_unnest)
 
 
@@ -66,7 +75,7 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
     files = {
         name.removeprefix("distributed/"): ENVIRONMENT.get_template(name).render(given)
         for name in names
-        if name != "constraint.sql" or given["constraint"]
+        if OPTIONAL.get(name) is None or given[OPTIONAL[name]]
     }
     for reference in [] if distributed else table.references:
         # A resource that has the referring column in its key: merging gives its rows other keys.
@@ -152,6 +161,13 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
             part.stored("NEW.") if part.expression else f"NEW.{part.column.sql}" for part in key
         ],
         "tag": _tag(table),
+        "taken": [
+            (number, take, column.sql)
+            for number, take in enumerate(table.takes, 1)
+            for column in take.columns
+        ],
+        # The id differs between copies, and so may what PostgreSQL makes of it.
+        "not_compared": [each.name for each in table.columns if each.generated or each is id_],
     }
     return {**given, **_parents(table, tables)}
 

@@ -2,8 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from db.header import quoted
+
+if TYPE_CHECKING:
+    from db.adopt.takes import Take
 
 # The shorter names of types, by those that PostgreSQL itself prints.
 SHORT = {
@@ -233,6 +237,8 @@ class Table:
     where: "Condition | None"
     keep: Order
     attributes: list[Column] = field(default_factory=list)
+    takes: list["Take"] = field(default_factory=list)  # what the row that stays takes over
+    agree: list[Column] = field(default_factory=list)  # where the rows of a key must agree
     references: list[Reference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was left out, and why
 

@@ -3,9 +3,11 @@
 import asyncio
 import math
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import psycopg
@@ -37,10 +39,12 @@ from db.way_out.enforce import refuse_enforced
 from db.way_out.guard import refuse_guarded
 from db.way_out.kind import check_referring, refuse_relatives
 from db.way_out.moves import (
+    Differ,
     Item,
     Tally,
     Unmergeable,
     children,
+    differing,
     family,
     merge_rows,
     restore,
@@ -97,6 +101,7 @@ class Run:
     locks: Row  # the row of sql/way_out/lock.sql for the tables that the work changes
     url: str
     seconds: float  # for one transaction
+    only_equal: bool = False  # whether keys whose rows differ are left out
 
 
 def plan(connection: change.Session, names: Iterable[str] = RESOURCES) -> None:
@@ -121,36 +126,72 @@ def plan(connection: change.Session, names: Iterable[str] = RESOURCES) -> None:
 
 
 async def merge(
-    url: str, limit: int | None, seconds: float = SECONDS, names: Iterable[str] = RESOURCES
+    url: str,
+    limit: int | None,
+    seconds: float = SECONDS,
+    names: Iterable[str] = RESOURCES,
+    but: list[str] | None = None,
 ) -> Tally:
     """Merge the keys that several rows share, those with the most rows first, at most `limit` keys.
 
     A key that takes longer than `seconds` stays as it is, and is in the notes of the Tally. A
-    resource that cannot be merged is in its `refused`.
+    resource that cannot be merged is in its `refused`. Unless `but` is None, keys are left out
+    whose rows differ in a column that it does not name.
 
-    Raises Unavailable or psycopg.Error; what was committed by then stays merged.
+    Raises Refused if it names no column, Unavailable or psycopg.Error; what was committed by then
+    stays merged.
     """
     total = Tally()
     left = math.inf if limit is None else limit
+    names = list(names)
+    with change.connect(url, "merge") as connection:
+        check_columns(connection, names, but or [])
+    before = _counts(url)
     async with _pool(url, seconds) as pool:
         for name in names:
             try:
-                left -= await _merge_one(pool, url, name, left, seconds, total)
+                left -= await _merge_one(pool, url, name, left, seconds, but, total)
             except (Refused, SchemaMissing, psycopg.ProgrammingError) as error:
                 cause = f" ({error.__cause__})" if error.__cause__ else ""
                 total.refused.append(f"{name}: {error}{cause}")
+    total.rows = _counts(url) - before
     return total
 
 
+def check_columns(connection: change.Session, names: list[str], but: list[str]) -> None:
+    """Raise Refused if what may differ is no column of any of these resources."""
+    tables_ = [each.table for name in names for each in family(name)]
+    if unknown := change.ask(connection, "way_out/unknown_columns", tables_, but):
+        raise Refused(f"--except {unknown[0]['name']}: there is no such column")
+
+
+def _counts(url: str) -> Counter[str]:
+    """Return how many rows are in the table merged, by resource.
+
+    What a command has done is told by them, because it may not hear that a transaction committed.
+    """
+    with change.connect(url, "merge") as connection:
+        rows = change.ask(connection, "way_out/merged_counts")
+    return Counter({row["resource"]: row["removed"] for row in rows})
+
+
 async def _merge_one(
-    pool: Pool, url: str, name: str, limit: float, seconds: float, total: Tally
+    pool: Pool,
+    url: str,
+    name: str,
+    limit: float,
+    seconds: float,
+    but: list[str] | None,
+    total: Tally,
 ) -> int:
     """Merge at most `limit` keys of one resource, add to `total`, and return how many they were."""
     with change.connect(url, "merge") as connection:
         _check(connection, name)
         locks = _locks(connection, family(name))
     query = change.sql_of(f"{name}/duplicates")
-    run = Run(merge_keys, query, [], name, " keys", locks, url, seconds)
+    equal = but is not None
+    work = partial(merge_keys, but=but) if equal else merge_keys
+    run = Run(work, query, [], name, " keys", locks, url, seconds, equal)
     seen = 0
     tally = Tally()
     for _ in range(PASSES):
@@ -158,11 +199,11 @@ async def _merge_one(
             break
         more, tally = await _in_batches(pool, run, limit - seen)
         seen += more
-        total.rows += tally.rows
         if not tally.rows:
             break
     # Only the notes of the last pass are told, because a later pass may merge what one has left.
     total.notes += tally.notes
+    total.differ += tally.differ
     return seen
 
 
@@ -176,6 +217,7 @@ async def undo(
     """
     able: list[str] = []
     refused = Tally()
+    before = _counts(url)
     with change.connect(url, "merge") as connection:
         for name in names:
             try:
@@ -193,6 +235,7 @@ async def undo(
         async with _pool(url, seconds) as pool:
             _, tally = await _in_batches(pool, run, math.inf if limit is None else limit)
         refused.add(tally)
+    refused.rows = before - _counts(url)
     return refused
 
 
@@ -309,7 +352,7 @@ async def _attempt(
         _load_moments_as_text(connection)
         # The lock comes first, so that the snapshot is younger than the lock.
         await connection.execute(run.locks["alone" if locked else "shared"].encode())
-        if run.work is merge_keys and not locked:
+        if run.work is not restore and not locked:
             await _check_guarded(connection, items[0][0])
         return await run.work(connection, items)
 
@@ -326,6 +369,8 @@ async def _attempt(
             raise
         if refused or last:
             resource, id_ = items[0]
+            if run.only_equal and isinstance(error, Differ):
+                return Tally(differ=Counter({resource: 1}))
             return Tally(notes=[f"{resource} {id_} stays as it is: {_reason(error)}"])
     if locked:
         await asyncio.sleep(random.uniform(0.5, 1) * run.seconds)  # the writers that waited go on
@@ -360,9 +405,12 @@ def _reason(error: Exception) -> str:
     return reason
 
 
-async def merge_keys(connection: Connection, items: list[Item]) -> Tally:
+async def merge_keys(
+    connection: Connection, items: list[Item], but: list[str] | None = None
+) -> Tally:
     """Merge the rows that share a key with one of the items, all of one resource.
 
+    Unless `but` is None, keys are left out whose rows differ in a column that it does not name.
     Raises Refused, Unmergeable or psycopg.Error.
     """
     name = items[0][0]
@@ -372,5 +420,13 @@ async def merge_keys(connection: Connection, items: list[Item]) -> Tally:
     rows = await rows_of(connection, f"{name}/surplus", [id_ for _, id_ in items])
     tally = Tally()
     pairs = [(row["id"], row["kept"]) for row in rows]
-    await merge_rows(connection, RESOURCES[name], pairs, tally)
+    # A key that is left out here costs its batch nothing.
+    left = await differing(connection, RESOURCES[name], pairs, but) if pairs else {}
+    pairs = [(id_, kept) for id_, kept in pairs if kept not in left]
+    if but is None:
+        for id_, names in left.items():
+            tally.notes.append(f"{name} {id_} stays as it is: its copies differ in {names}")
+    else:
+        tally.differ[name] = len(left)
+    await merge_rows(connection, RESOURCES[name], pairs, tally, but=but)
     return tally

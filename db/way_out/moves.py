@@ -21,16 +21,22 @@ class Unmergeable(Exception):
     """A row that cannot be merged, or put back, without a loss."""
 
 
+class Differ(Unmergeable):
+    """Rows that must agree, and do not."""
+
+
 @dataclass
 class Tally:
     """The outcome of some items."""
 
     rows: Counter[str] = field(default_factory=Counter)  # how many rows were moved, by resource
+    differ: Counter[str] = field(default_factory=Counter)  # keys left out, for their rows differ
     notes: list[str] = field(default_factory=list)  # items not moved, or not wholly, and why
     refused: list[str] = field(default_factory=list)  # resources that were not begun, and why
 
     def add(self, other: "Tally") -> None:
         self.rows += other.rows
+        self.differ += other.differ
         self.notes += other.notes
         self.refused += other.refused
 
@@ -68,15 +74,19 @@ async def merge_rows(
     pairs: Pairs,
     tally: Tally,
     under_way: frozenset[tuple[str, str]] = frozenset(),
+    but: list[str] | None = None,
 ) -> None:
     """Move rows into the table merged, and point what refers to them at the rows that stay.
 
     Children that would come to share a key are merged first, by a call for them. `under_way` has
-    the rows for whose sake that is done, as resources and ids. Raises Unmergeable or psycopg.Error.
+    the rows for whose sake that is done, as resources and ids. `but` is that of differing(). Raises
+    Unmergeable or psycopg.Error.
     """
     if not pairs:
         return
     name = resource.name
+    for id_, names in (await differing(connection, resource, pairs, but)).items():
+        raise Differ(f"{name} {id_} and what would be merged into it differ in {names}")
     ids, kept = [id_ for id_, _ in pairs], [kept for _, kept in pairs]
     going = frozenset((name, as_text(id_)) for id_ in ids)
     # Rows that refer to each other in a circle would be merged for each other's sake without end.
@@ -95,7 +105,7 @@ async def merge_rows(
         if child := sharing.get(reference):
             rows = await rows_of(connection, f"{folder}/collisions", ids, kept)
             colliding = [(row["id"], row["kept"]) for row in rows]
-            await merge_rows(connection, child, colliding, tally, under_way | going)
+            await merge_rows(connection, child, colliding, tally, under_way | going, but)
         for row in await rows_of(connection, f"{folder}/repoint", ids, kept):
             pointed.setdefault(as_text(row["id"]), {})[reference] = row["moved"]
         # If a trigger or a policy has kept a row from being pointed at the new one, ON DELETE
@@ -107,32 +117,74 @@ async def merge_rows(
         raise Unmergeable("a trigger, a rule or a policy kept a row from being deleted")
     if not all(row["whole"] for row in removed):
         raise Unmergeable("JSON does not hold all of a column's value")
+    if "fill" in resource.files:
+        filled = await rows_of(connection, f"{name}/fill", ids, kept)
+        if not all(row["filled"] for row in filled):
+            raise Unmergeable("a trigger, a rule or a policy kept the row that stays as it was")
+        if not all(row["whole"] for row in filled):
+            raise Unmergeable("JSON does not hold all of a column's value")
     tally.rows[name] += len(removed)
+
+
+async def differing(
+    connection: Connection, resource: Resource, pairs: Pairs, but: list[str] | None
+) -> dict[Id, str]:
+    """Return the columns in which rows must agree and do not, in words, by the id that stays.
+
+    They must agree in those of `adopt --agree`, and unless `but` is None in all that it does not
+    name.
+    """
+    ids, kept = [id_ for id_, _ in pairs], [kept for _, kept in pairs]
+    rows = []
+    if "agree" in resource.files:
+        rows += await rows_of(connection, f"{resource.name}/agree", ids, kept)
+    if but is not None:
+        rows += await rows_of(connection, f"{resource.name}/equal", ids, kept, but)
+    return {row["id"]: " and ".join(row["names"]) for row in rows}
 
 
 async def restore(connection: Connection, items: list[Item]) -> Tally:
     """Put merged rows back, and point at them again what referred to them before the merge.
 
-    Raises Unmergeable or psycopg.Error.
+    The rows that were kept get back what they had before they took over a column of these. Raises
+    Unmergeable or psycopg.Error.
     """
     tally = Tally()
     for resource, id_ in items:
+        # A unique value that was taken over must be free before the row comes back that had it.
+        can_unfill = f"{resource}/unfill" in QUERIES
+        back = await rows_of(connection, f"{resource}/unfill", as_text(id_)) if can_unfill else []
         for row in await rows_of(connection, f"{resource}/restore", as_text(id_)):
             if row["changed"]:
                 raise Unmergeable(f"{', '.join(row['changed'])} would not be as before")
             tally.rows[resource] += 1
-            for reference, ids in row["pointed"].items():
-                query = f"{resource}/{reference}/repoint_back"
-                if query not in QUERIES:
-                    raise Unmergeable(f"there is no {query}.sql")
-                texts = [as_text(each) for each in ids]
-                back = await rows_of(connection, query, as_text(id_), as_text(row["kept"]), texts)
-                if len(back) < len(ids):
-                    tally.notes.append(
-                        f"{resource} {id_} is back, but {len(ids) - len(back)} of the {len(ids)}"
-                        f" rows of {reference} that pointed at it have changed since"
-                    )
+            taken = (row.get("filled") or {}).get("before", {})
+            if left := sorted({*taken} - {each["name"] for each in back}):
+                if not can_unfill:
+                    raise Unmergeable(f"there is no {resource}/unfill.sql")
+                tally.notes.append(
+                    f"{resource} {id_} is back, but {resource} {row['kept']} keeps"
+                    f" {' and '.join(left)}, which changed since it was taken over"
+                )
+            await _point_back(connection, resource, id_, row, tally)
     return tally
+
+
+async def _point_back(
+    connection: Connection, resource: str, id_: Id, row: Row, tally: Tally
+) -> None:
+    """Point at a row what referred to it; `row` is what restore.sql has returned."""
+    for reference, ids in row["pointed"].items():
+        query = f"{resource}/{reference}/repoint_back"
+        if query not in QUERIES:
+            raise Unmergeable(f"there is no {query}.sql")
+        texts = [as_text(each) for each in ids]
+        back = await rows_of(connection, query, as_text(id_), as_text(row["kept"]), texts)
+        if len(back) < len(ids):
+            tally.notes.append(
+                f"{resource} {id_} is back, but {len(ids) - len(back)} of the {len(ids)}"
+                f" rows of {reference} that pointed at it have changed since"
+            )
 
 
 def as_text(id_: Id) -> str:

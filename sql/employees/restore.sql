@@ -1,10 +1,10 @@
--- Puts a row of employees back, with all of its columns, and takes it out of the table merged: kept, pointed, changed (the columns that are not as they were).
+-- Puts a row of employees back, with all of its columns, and takes it out of the table merged: kept, pointed, filled (what the row that was kept took over from it), changed (the columns that are not as they were).
 -- $1 id text
 WITH taken AS (
     DELETE FROM merged
     WHERE resource = 'employees'
       AND id = $1::text
-    RETURNING kept, content, pointed
+    RETURNING kept, content, pointed, filled
 ),
 restored AS (
     INSERT INTO employees OVERRIDING SYSTEM VALUE
@@ -16,6 +16,7 @@ restored AS (
 SELECT
     kept,
     pointed,
+    filled,
     ARRAY(
         SELECT was.key
         FROM jsonb_each(content) AS was

@@ -1,6 +1,7 @@
 -- Makes the table merged, unless it is there. No row.
 -- It has the rows that merge removed: each whole, as JSON, with the id of the row that was kept in its
--- place. "pointed" has the ids of the rows that referred to it, by "table.column". step is their order.
+-- place. "pointed" has the ids of the rows that referred to it, by "table.column". "filled" has what the row
+-- that was kept took over from it: the columns of that one before, and after. step is their order.
 -- Ids are text, because the tables have ids of different types.
 CREATE TABLE IF NOT EXISTS merged (
     step bigint GENERATED ALWAYS AS IDENTITY,
@@ -10,5 +11,6 @@ CREATE TABLE IF NOT EXISTS merged (
     content jsonb NOT NULL,
     pointed jsonb NOT NULL,
     merged_at timestamptz NOT NULL DEFAULT now(),
+    filled jsonb,
     PRIMARY KEY (resource, id)
 );

@@ -756,6 +756,33 @@ REFUSED: dict[str, tuple[str, ...]] = {
         *("--keep", "name) DESC, (name"),
     ),
     "could not identify an ordering operator": ("jsons", "--key", "name", "--keep", "content"),
+    "parent has no column nope for --fill": ("parent", "--key", "name", "--fill", "nope"),
+    "id is the primary key, and cannot be in --fill": ("parent", "--key", "name", "--fill", "id"),
+    "id is the primary key, and cannot be in --agree": ("parent", "--key", "name", "--agree", "id"),
+    "lowered is generated, and cannot be in --largest": (
+        *("generated", "--key", "name"),
+        *("--largest", "lowered"),
+    ),
+    "d is in the key, and cannot be in --together": (
+        *("types", "--key", "d"),
+        *("--together", "d,b"),
+    ),
+    "b is in the condition of --where, and cannot be in --newest": (
+        *("types", "--key", "d", "--where", "b > 0"),
+        *("--newest", "b"),
+    ),
+    "b is in --fill and in --largest": ("types", "--key", "d", "--fill", "b", "--largest", "b"),
+    "all of --fill or all of --newest": (
+        *("types", "--key", "d", "--fill", "b", "--newest", "s", "--by", "b"),
+        *("--together", "b,s"),
+    ),
+    "must have two columns or more": ("types", "--key", "d", "--together", "b"),
+    "b is in two of --together": (
+        *("types", "--key", "d"),
+        *("--together", "b,s", "--together", "o,b"),
+    ),
+    "--newest needs one that --by names": ("types", "--key", "d", "--newest", "b"),
+    "--by goes with --newest": ("types", "--key", "d", "--by", "b"),
     "copies cannot be in --keep": ("jsons", "--key", "name", "--keep", "copies"),
 }
 
@@ -879,16 +906,19 @@ GEOMETRY = ("path", "line", "box", "circle", "point", "polygon", "time", "name",
 def test_a_table_may_be_called_as_a_type(name: str, empty: str, tmp_path: Path) -> None:
     script(
         empty,
-        f'CREATE TABLE "{name}" (id bigserial PRIMARY KEY, name text);'
-        f" INSERT INTO \"{name}\" (name) VALUES ('a'), ('a')",
+        f'CREATE TABLE "{name}" (id bigserial PRIMARY KEY, name text, more text);'
+        f" INSERT INTO \"{name}\" (name, more) VALUES ('a', NULL), ('a', 'b')",
     )
-    status, said = adopt(empty, tmp_path, f'"{name}"', "--key", "name")
+    status, said = adopt(empty, tmp_path, f'"{name}"', "--key", "name", "--fill", "more")
     assert status == 0, said
     fit(empty, tmp_path)
     with psycopg.connect(empty, cursor_factory=RawCursor) as connection:
         folder = tmp_path / name
         assert query(connection, folder / "remove.sql", [2], [1], "{}") == [(2, True)]
-        assert query(connection, folder / "restore.sql", "2") == [("1", {}, [])]
+        assert query(connection, folder / "fill.sql", [2], [1]) == [(1, True, True)]
+        assert query(connection, folder / "unfill.sql", "2") == [("more",)]
+        taken = {"before": {"more": None}, "after": {"more": "b"}}
+        assert query(connection, folder / "restore.sql", "2") == [("1", {}, taken, [])]
 
 
 LINES = ["a\n-- b", "a\n-- $1 b", "\\\n--'", "a\r\n  b  c"]

@@ -90,13 +90,18 @@ def everything(database: str) -> list[tuple[object, ...]]:
 
 def teach(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give merge the files for badges.holder, as docs/duplicates.md says."""
-    files = RESOURCES["employees"].files
+    files = dict(RESOURCES["employees"].files)
     for name in ("repoint", "left", "repoint_back"):
         file = RESOURCES["departments"].files[f"employees.department_id/{name}"]
         taught = file.text.replace("employees", "badges").replace("department_id", "holder")
-        monkeypatch.setitem(files, f"badges.holder/{name}", File(file.path, taught))
-        monkeypatch.setitem(QUERIES, f"employees/badges.holder/{name}", taught.encode())
-    # A new Resource, for the old one keeps what it has found in its files before.
-    resources = {**RESOURCES, "employees": Resource("employees", files)}
+        files[f"badges.holder/{name}"] = File(file.path, taught)
+    serve(monkeypatch, {**RESOURCES, "employees": Resource("employees", files)})
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, resources: dict[str, Resource]) -> None:
+    """Let the commands, run in this process, know these resources and no others."""
+    for resource in resources.values():
+        for name, file in resource.files.items():
+            monkeypatch.setitem(QUERIES, f"{resource.name}/{name}", file.text.encode())
     for module in (duplicates, enforce, guard, db.way_out.merge, db.way_out.moves):
         monkeypatch.setattr(module, "RESOURCES", resources, raising=False)

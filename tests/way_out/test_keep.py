@@ -1,8 +1,6 @@
 """adopt --keep: the first row of each key in a drawn order stays, and POST answers with it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cmp_to_key
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +16,7 @@ from psycopg.rows import dict_row
 from db.resources import read_resources
 from tests.support import legacy
 from tests.support.adopting import adopt
+from tests.support.orders import Element, Row, elements, in_order
 from tests.support.roles import SERVICE, as_role, make_roles
 from tests.support.service import serving, sql
 
@@ -31,61 +30,6 @@ CREATE TABLE members (
     since date);
 """
 
-Row = dict[str, Any]
-
-# What an order may have in it, and how the model computes it.
-VALUES: dict[str, Callable[[Row], Any]] = {
-    "n": lambda row: row["n"],
-    "done": lambda row: row["done"],
-    "day": lambda row: row["day"],
-    "abs(n)": lambda row: None if row["n"] is None else abs(row["n"]),
-    # The key is lower(name), so that its rows may differ in this.
-    "(name = lower(name))": lambda row: row["name"] == row["name"].lower(),
-    "(data ->> 'x')::integer": lambda row: row["data"],  # no request can have this column
-    "referring": lambda row: row["orders"],
-    "(referring > 1)": lambda row: row["orders"] > 1,
-    "number": lambda row: row["number"],
-}
-
-
-@dataclass(frozen=True)
-class Element:
-    """One expression of an order, with its direction."""
-
-    text: str
-    direction: str
-    nulls: str
-
-    def __str__(self) -> str:
-        return f"{self.text}{self.direction}{self.nulls}"
-
-    def compare(self, one: Row, other: Row) -> int:
-        a, b = VALUES[self.text](one), VALUES[self.text](other)
-        down = self.direction == " DESC"
-        # Without NULLS FIRST or LAST, PostgreSQL takes NULL for larger than all values.
-        nulls_first = self.nulls == " NULLS FIRST" if self.nulls else down
-        if a is None or b is None:
-            return ((b is None) - (a is None)) * (1 if nulls_first else -1)
-        return int((a > b) - (a < b)) * (-1 if down else 1)
-
-
-def survivor(rows: list[Row], order: list[Element]) -> int:
-    """Return the number of the row that stays, by the model."""
-
-    def compare(one: Row, other: Row) -> int:
-        found = (element.compare(one, other) for element in order)
-        differs = next((each for each in found if each), 0)
-        return differs or int(one["number"]) - int(other["number"])
-
-    return int(min(rows, key=cmp_to_key(compare))["number"])
-
-
-elements = st.builds(
-    Element,
-    st.sampled_from(list(VALUES)),
-    st.sampled_from(["", " ASC", " DESC"]),
-    st.sampled_from(["", " NULLS FIRST", " NULLS LAST"]),
-)
 drawn_rows = st.lists(
     st.fixed_dictionaries(
         {
@@ -149,7 +93,7 @@ def test_every_file_has_the_same_first_row(
         kept = {}
         for name, several in groupby(sorted(rows, key=key), key):
             there = list(several)
-            kept[name] = survivor(there, order)
+            kept[name] = in_order(there, order)[0]["number"]
             (answer,) = ask("select", name)
             assert (answer["id"], answer["copies"]) == (kept[name], len(there))
         pairs = {row["number"]: kept[key(row)] for row in rows}

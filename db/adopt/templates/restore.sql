@@ -1,10 +1,10 @@
--- Puts a row of {{ name }} back, with all of its columns, and takes it out of the table merged: kept, pointed, changed (the columns that are not as they were).
+-- Puts a row of {{ name }} back, with all of its columns, and takes it out of the table merged: kept, pointed, filled (what the row that was kept took over from it), changed (the columns that are not as they were).
 -- $1 id text
 WITH taken AS (
     DELETE FROM merged
     WHERE resource = '{{ name }}'
       AND id = $1::text
-    RETURNING kept, content, pointed
+    RETURNING kept, content, pointed, filled
 ),
 restored AS (
 {% if stored_columns %}
@@ -23,6 +23,7 @@ restored AS (
 SELECT
     kept,
     pointed,
+    filled,
     ARRAY(
         SELECT was.key
         FROM jsonb_each(content) AS was

@@ -16,10 +16,16 @@ same_key AS MATERIALIZED (
 {% endif %}
 ),
 ranked AS (
+{% if keep.elements %}
+    SELECT id, pg_catalog.first_value(id) OVER by_key AS kept, pg_catalog.row_number() OVER by_key AS place
+    FROM same_key
+    WINDOW by_key AS (PARTITION BY {{ key_names() | join(", ") }} ORDER BY {{ order_in("same_key", keys=True) }})
+{% else %}
     SELECT id, pg_catalog.first_value(id) OVER (PARTITION BY {{ key_names() | join(", ") }} ORDER BY {{ order_in("same_key", keys=True) }}) AS kept
     FROM same_key
+{% endif %}
 )
 SELECT id, kept
 FROM ranked
 WHERE id {{ id.operator("<>") }} kept
-ORDER BY id;
+ORDER BY {{ "place, " if keep.elements }}id;

@@ -31,10 +31,16 @@ together AS (
     FROM staying
 ),
 ranked AS (
+{% if child.keep.elements %}
+    SELECT id, pg_catalog.first_value(id) OVER by_key AS kept, pg_catalog.row_number() OVER by_key AS place
+    FROM together
+    WINDOW by_key AS (PARTITION BY {{ child.key_names() | join(", ") }} ORDER BY {{ child.order_in("together", keys=True) }})
+{% else %}
     SELECT id, pg_catalog.first_value(id) OVER (PARTITION BY {{ child.key_names() | join(", ") }} ORDER BY {{ child.order_in("together", keys=True) }}) AS kept
     FROM together
+{% endif %}
 )
 SELECT id, kept
 FROM ranked
 WHERE id {{ child.id.operator("<>") }} kept
-ORDER BY id;
+ORDER BY {{ "place, " if child.keep.elements }}id;

@@ -1,0 +1,89 @@
+-- Lets the rows of {{ name }} that stay take over columns from the rows that went for them: id (of a row that stays), filled (FALSE if something kept it as it was), whole (whether JSON holds all that it had before).
+{% for take in takes %}
+-- {{ take.told }}.
+{% endfor %}
+-- $1 ids {{ id.bare_type }}[], the rows that went, those of one key in the order in which they would have stayed
+-- $2 kept {{ id.bare_type }}[], for each of them the row that stays
+-- They are read from the table merged, for a unique value must be gone before another row can have it. There
+-- "filled" then tells what was taken over from each: what the row that stays had before, and has after.
+WITH these_pairs AS (
+    SELECT id, kept, place
+    FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) WITH ORDINALITY AS these_pairs (id, kept, place)
+),
+copies AS (
+    SELECT {{ table }}.{{ id.sql }} AS kept, NULL::text AS gone, 0::bigint AS place, ({{ table }}.*)::{{ row_type }} AS content
+    FROM {{ table }}
+    WHERE {{ id.sql }} {{ id.operator("=") }} ANY ($2::{{ id.bare }}[])
+    UNION ALL
+    SELECT these_pairs.kept, merged.id, these_pairs.place, (whole.*)::{{ row_type }}
+    FROM these_pairs
+    INNER JOIN merged ON merged.resource = '{{ name }}' AND merged.id = these_pairs.id::text
+    CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, merged.content) AS whole
+),
+ranked AS (
+    SELECT
+        kept,
+        place,
+        content,
+{% for take in takes %}
+        pg_catalog.first_value(gone) OVER take_{{ loop.index }} AS gone_{{ loop.index }},
+        pg_catalog.first_value(content) OVER take_{{ loop.index }} AS content_{{ loop.index }}{{ "," if not loop.last }}
+{% endfor %}
+    FROM copies
+    WINDOW
+{% for take in takes %}
+        take_{{ loop.index }} AS (PARTITION BY kept ORDER BY {{ take.order("(content).") }}, place){{ "," if not loop.last }}
+{% endfor %}
+),
+taken AS (
+    SELECT kept, content, {% for take in takes %}gone_{{ loop.index }}, content_{{ loop.index }}{{ ", " if not loop.last }}{% endfor %}
+
+    FROM ranked
+    WHERE place OPERATOR(pg_catalog.=) 0::bigint
+      AND pg_catalog.num_nonnulls({% for take in takes %}gone_{{ loop.index }}{{ ", " if not loop.last }}{% endfor %}) OPERATOR(pg_catalog.>) 0
+),
+filled AS (
+    UPDATE {{ table }}
+    SET
+{% for number, _, column in taken %}
+        {{ column }} = (taken.content_{{ number }}).{{ column }}{{ "," if not loop.last }}
+{% endfor %}
+    FROM taken
+    WHERE {{ table }}.{{ id.sql }} {{ id.operator("=") }} taken.kept
+    RETURNING {{ table }}.{{ id.as_id }}, pg_catalog.to_jsonb({{ table }}.*) AS content
+),
+gave AS (
+{% for take in takes %}
+{{ "    UNION ALL\n" if not loop.first }}    SELECT kept, gone_{{ loop.index }} AS gone, {{ take.names }} AS names
+    FROM taken
+    WHERE gone_{{ loop.index }} IS NOT NULL
+{% endfor %}
+),
+recorded AS (
+    UPDATE merged
+    SET filled = given.filled
+    FROM (
+        SELECT
+            gave.gone,
+            pg_catalog.jsonb_build_object(
+                'before', pg_catalog.jsonb_object_agg(column_name, pg_catalog.to_jsonb(taken.content) OPERATOR(pg_catalog.->) column_name),
+                'after', pg_catalog.jsonb_object_agg(column_name, filled.content OPERATOR(pg_catalog.->) column_name)
+            ) AS filled
+        FROM gave
+        CROSS JOIN pg_catalog.unnest(gave.names) AS column_name
+        INNER JOIN taken ON taken.kept {{ id.operator("=") }} gave.kept
+        INNER JOIN filled ON filled.id {{ id.operator("=") }} gave.kept
+        GROUP BY gave.gone
+    ) AS given
+    WHERE merged.resource = '{{ name }}'
+      AND merged.id = given.gone
+)
+SELECT
+    taken.kept AS id,
+    filled.id IS NOT NULL AS filled,
+{% for take in takes %}
+    {{ "AND " if not loop.first }}(taken.gone_{{ loop.index }} IS NULL OR {{ take.row("(taken.content).") }} = {{ take.row("whole.") }}){{ " AS whole" if loop.last }}
+{% endfor %}
+FROM taken
+CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, pg_catalog.to_jsonb(taken.content)) AS whole
+LEFT JOIN filled ON filled.id {{ id.operator("=") }} taken.kept;
