@@ -24,10 +24,11 @@ from db.signals import unwind_on_signals
 from db.texts import Arguments, printable_lines, say
 from db.transaction import Unavailable
 from db.way_out.change import Refused, connect
-from db.way_out.duplicates import report
+from db.way_out.duplicates import DIFFERENCES, differences, report, write
 from db.way_out.enforce import enforce
 from db.way_out.guard import guard
-from db.way_out.merge import SECONDS, merge, plan, undo
+from db.way_out.merge import SECONDS, merge, undo
+from db.way_out.plan import plan
 
 
 def _init(url: str, given: argparse.Namespace) -> bool:
@@ -62,7 +63,10 @@ def _merge(url: str, given: argparse.Namespace) -> bool:
     names = given.resources
     if not (given.apply or given.undo):
         with connect(url, "merge") as connection:
-            plan(connection, names)
+            if given.format != "table":
+                write(connection, given.format, names, DIFFERENCES, differences)
+                return True
+            plan(connection, names, given.but)
         say("Nothing was changed: --apply does it.")
         return True
     if given.undo:
@@ -126,6 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     how = command.add_mutually_exclusive_group()
     how.add_argument("--apply", action="store_true", help="do it, not only show it")
     how.add_argument("--undo", action="store_true", help="put the merged rows back")
+    command.add_argument(
+        "--format",
+        choices=["table", "csv", "json"],
+        default="table",
+        help="without --apply: all that differs between rows of a key, in this form",
+    )
     command.add_argument(
         "--only-equal", action="store_true", help="leave out the keys whose copies differ"
     )
@@ -203,6 +213,8 @@ def main() -> None:
     if given.command == "merge" and given.limit and not (given.apply or given.undo):
         parser.error("--limit goes with --apply or --undo")
     if given.command == "merge":
+        if given.format != "table" and (given.apply or given.undo):
+            parser.error("--format goes with neither --apply nor --undo")
         if (given.but and not given.only_equal) or (given.only_equal and given.undo):
             parser.error("--except goes with --only-equal, and that with a merge")
         given.but = (given.but or []) if given.only_equal else None

@@ -1,4 +1,4 @@
-"""What the pages ask: the files of sql/inspect, and two files of each resource.
+"""What the pages ask: the files of sql/inspect, and files of each resource.
 
 The comment lines of a file in sql/inspect say how it is listed and what it is given:
 
@@ -30,7 +30,7 @@ EXPLAIN = "EXPLAIN (ANALYZE, BUFFERS)\n"
 LOOKUP = "EXPLAIN of the file that the service runs"
 
 # The pages of each resource, by the end of their names, and the files that they ask.
-PAGES = {"plan": "select", "duplicates": "duplicates"}
+PAGES = {"plan": "select", "duplicates": "duplicates", "differences": "differences"}
 
 # The group of a file that names none. It comes last by the alphabet, as the groups are listed.
 UNGROUPED = "Your own"
@@ -105,14 +105,14 @@ def _of_resource(name: str, resource: str, page: str) -> Question:
         name=name,
         file=path,
         sql=EXPLAIN + file.text if lookup else file.text,
-        title=f"Plan of {path}" if lookup else f"Duplicates of {resource}",
+        title=f"Plan of {path}" if lookup else f"{page.capitalize()} of {resource}",
         # What follows the colon in a resource's file are the columns.
         about=LOOKUP if lookup else _first_line(file.text).partition(":")[0],
         parameters=[
             Parameter(at, each.name, each.type) for at, each in enumerate(file.parameters, 1)
         ],
         group="Plans and statements" if lookup else "Duplicates and the constraint",
-        headline="" if lookup else "keys: {rows}",
+        headline="keys: {rows}" if page == "duplicates" else "",
         lookup=lookup,
     )
 

@@ -161,6 +161,7 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
             part.stored("NEW.") if part.expression else f"NEW.{part.column.sql}" for part in key
         ],
         "tag": _tag(table),
+        "partition": ", ".join(part.value for part in key),
         "taken": [
             (number, take, column.sql)
             for number, take in enumerate(table.takes, 1)

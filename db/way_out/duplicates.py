@@ -1,9 +1,9 @@
-"""Duplicates: reports the keys that have several rows, and how many rows refer to those."""
+"""Duplicates: reports the keys that have several rows, how many rows refer to those, and more."""
 
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from typing import Any
@@ -24,12 +24,25 @@ COLUMNS = (
 )  # fmt: skip
 
 
+# The columns of the report of differences.
+DIFFERENCES = ("resource", "key", "copies", "id", "column_name", "ids", "values")
+
+
 def duplicates(connection: Session, name: str) -> Iterator[Row]:
     """Yield the keys that several rows share, those with the most rows first, in bounded memory."""
+    return _streamed(connection, f"{name}/duplicates")
+
+
+def differences(connection: Session, name: str) -> Iterator[Row]:
+    """Yield each column in which rows of a key differ, for each key, in the order of the keys."""
+    return _streamed(connection, f"{name}/differences")
+
+
+def _streamed(connection: Session, query: str) -> Iterator[Row]:
     # WITH HOLD lets the server keep the rows, on disk if there are many, without an open
     # transaction.
-    with RawServerCursor(connection, "duplicates", withhold=True) as cursor:
-        cursor.execute(sql_of(f"{name}/duplicates"))
+    with RawServerCursor(connection, query, withhold=True) as cursor:
+        cursor.execute(sql_of(query))
         yield from cursor
 
 
@@ -38,30 +51,47 @@ def report(connection: Session, form: str, names: Iterable[str] = RESOURCES) -> 
 
     Raises Refused, which names the resources whose report failed.
     """
-    found = 0
+    if form != "table":
+        return not write(connection, form, names, COLUMNS, duplicates)
+    found = []
+    for_each(
+        connection, names, lambda name: found.append(_print_table(connection, RESOURCES[name]))
+    )
+    return not any(found)
+
+
+def write(
+    connection: Session,
+    form: str,
+    names: Iterable[str],
+    columns: Sequence[str],
+    rows: Callable[[Session, str], Iterator[Row]],
+) -> bool:
+    """Print the rows of each resource as "csv" or "json", and return whether there are any.
+
+    Raises Refused, which names the resources whose rows could not be had.
+    """
+    found = False
     writer = csv.writer(sys.stdout, lineterminator="\n")
 
     def tell(name: str) -> None:
         nonlocal found
-        if form == "table":
-            found += _print_table(connection, RESOURCES[name])
-            return
-        for row in duplicates(connection, name):
+        for row in rows(connection, name):
             if form == "csv":
-                writer.writerow(_cells(row))
+                writer.writerow(_cells(row, columns))
             else:
-                told = {column: row[column] for column in COLUMNS}
+                told = {column: row[column] for column in columns}
                 print(",\n" if found else "[", json.dumps(told, default=_text), end="")
-            found += 1
+            found = True
 
     if form == "csv":
-        writer.writerow(COLUMNS)
+        writer.writerow(columns)
     try:
         for_each(connection, names, tell)
     finally:
         if form == "json":
             print("]" if found else "[]")
-    return not found
+    return found
 
 
 def _print_table(connection: Session, resource: Resource) -> bool:
@@ -85,9 +115,9 @@ def _print_table(connection: Session, resource: Resource) -> bool:
     return True
 
 
-def _cells(row: Row) -> list[object]:
-    plain = {**row, "key": key_text(row)}
-    cells = [value if isinstance(value, int) else _text(value) for value in map(plain.get, COLUMNS)]
+def _cells(row: Row, columns: Sequence[str]) -> list[object]:
+    found = [key_text(row) if column == "key" else row[column] for column in columns]
+    cells = [value if isinstance(value, int) else _text(value) for value in found]
     # An id is of use to a program only as it is, but a terminal would obey it.
     safe = printable if sys.stdout.isatty() else str
     return [inert(safe(cell)) if isinstance(cell, str) else cell for cell in cells]
@@ -101,4 +131,6 @@ def key_text(row: Row) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, list):
+        return json.dumps(value)
     return "" if value is None else str(value)

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import psycopg
 from psycopg import AsyncRawCursor, AsyncRawServerCursor
@@ -16,14 +15,11 @@ from psycopg.rows import dict_row
 from tqdm import tqdm
 
 from db.connection import Connection, Row
-from db.header import names_of, table_of
 from db.loaders import TimeOfDay
-from db.ours import refuse_others_merged
 from db.pool import Pool, open_pool
 from db.resources import RESOURCES, Resource
 from db.session import MEANING
 from db.settings import Settings
-from db.texts import say
 from db.transaction import (
     NoConnection,
     ReadOnlyDatabase,
@@ -33,11 +29,9 @@ from db.transaction import (
     transact,
 )
 from db.way_out import change
-from db.way_out.change import Refused, for_each
-from db.way_out.duplicates import duplicates, key_text
+from db.way_out.change import Refused
 from db.way_out.enforce import refuse_enforced
 from db.way_out.guard import refuse_guarded
-from db.way_out.kind import check_referring, refuse_relatives
 from db.way_out.moves import (
     Differ,
     Item,
@@ -51,7 +45,13 @@ from db.way_out.moves import (
     rows_of,
     tables,
 )
-from db.way_out.references import check_references, held_against
+from db.way_out.references import (
+    check,
+    check_columns,
+    check_references,
+    check_tables,
+    held_against,
+)
 
 # How many keys one transaction merges. One key in each makes 500 keys a second, and 20 make some
 # 7,000, because most of the time goes into COMMIT and round trips. More keys would conflict with
@@ -73,9 +73,6 @@ SECONDS = 2.2
 # kept is deleted before its turn. Duplicates after three passes are new ones, which somebody makes
 # without the guard.
 PASSES = 3
-
-# How many keys the plan shows, and how many rows of each.
-EXAMPLES = 5
 
 # The types of ids that are loaded as text, because str() of psycopg's values is not what PostgreSQL
 # writes.
@@ -102,27 +99,6 @@ class Run:
     url: str
     seconds: float  # for one transaction
     only_equal: bool = False  # whether keys whose rows differ are left out
-
-
-def plan(connection: change.Session, names: Iterable[str] = RESOURCES) -> None:
-    """Print what merge would do. Raises Refused."""
-
-    def tell(name: str) -> None:
-        _check(connection, name)
-        totals = change.ask(connection, f"{name}/plan")[0]
-        referring = totals["referring"]
-        say(
-            f"{name}: {totals['keys']:,} keys would keep one row each,"
-            f" {totals['removed']:,} rows would go"
-            + (f", {referring:,} rows refer to those." if referring else ".")
-        )
-        for key in islice(duplicates(connection, name), EXAMPLES):
-            pairs = change.ask(connection, f"{name}/surplus", [key["id"]])
-            going = ", ".join(str(pair["id"]) for pair in pairs[:EXAMPLES])
-            more = f" and {len(pairs) - EXAMPLES:,} more" if len(pairs) > EXAMPLES else ""
-            say(f"  {key_text(key)}: {key['id']} stays, {going}{more} would go")
-
-    for_each(connection, names, tell)
 
 
 async def merge(
@@ -158,13 +134,6 @@ async def merge(
     return total
 
 
-def check_columns(connection: change.Session, names: list[str], but: list[str]) -> None:
-    """Raise Refused if what may differ is no column of any of these resources."""
-    tables_ = [each.table for name in names for each in family(name)]
-    if unknown := change.ask(connection, "way_out/unknown_columns", tables_, but):
-        raise Refused(f"--except {unknown[0]['name']}: there is no such column")
-
-
 def _counts(url: str) -> Counter[str]:
     """Return how many rows are in the table merged, by resource.
 
@@ -186,7 +155,7 @@ async def _merge_one(
 ) -> int:
     """Merge at most `limit` keys of one resource, add to `total`, and return how many they were."""
     with change.connect(url, "merge") as connection:
-        _check(connection, name)
+        check(connection, name)
         locks = _locks(connection, family(name))
     query = change.sql_of(f"{name}/duplicates")
     equal = but is not None
@@ -221,7 +190,7 @@ async def undo(
     with change.connect(url, "merge") as connection:
         for name in names:
             try:
-                _check_tables(connection, family(name))
+                check_tables(connection, family(name))
                 for resource in family(name):
                     refuse_guarded(connection, resource)
                     refuse_enforced(connection, resource)
@@ -237,52 +206,6 @@ async def undo(
         refused.add(tally)
     refused.rows = before - _counts(url)
     return refused
-
-
-def _check(connection: change.Session, name: str) -> None:
-    """Raise Refused unless rows of a resource can be merged without a loss."""
-    _check_tables(connection, family(name))
-    for resource in family(name):
-        foreign_keys = change.ask(connection, "way_out/foreign_keys", *held_against(resource))
-        check_references(resource, foreign_keys)
-        for reference in resource.references:
-            _check_keys(connection, resource, reference)
-
-
-def _check_keys(connection: change.Session, resource: Resource, reference: str) -> None:
-    """Raise Refused if rows that refer to this resource would share a key that nothing merges."""
-    table = table_of(reference)
-    column = names_of(reference)[-1]
-    resources = list(RESOURCES)
-    all_tables = [each.table for each in RESOURCES.values()]
-    served = change.ask(connection, "way_out/served", table, column, resources, all_tables)
-    names = " and ".join(each["resource"] for each in served)
-    if all(each["has_column"] is False for each in served):
-        return
-    if len(served) > 1:
-        raise Refused(
-            f"{names} are resources of one table, {table}, and {reference} is in a key: merge"
-            " would see to the keys of one of them alone"
-        )
-    if reference in children(resource):
-        return
-    if served[0]["has_column"] is None:
-        raise Refused(f"there is no index {names}_lookup: run `python -m db init` first")
-    raise Refused(
-        f"{reference} is inside an expression or the condition of the key of {names}, whose rows"
-        f" would come to share a key: {resource.name}/{reference}/collisions.sql must list those,"
-        " and adopt writes it only where the column itself is in the key"
-    )
-
-
-def _check_tables(connection: change.Session, resources: list[Resource]) -> None:
-    """Raise Refused unless rows can be moved out of these tables, and back, whole."""
-    refuse_others_merged(connection)
-    for resource in resources:
-        refuse_relatives(connection, resource)
-        for reference in resource.references:
-            table = table_of(reference)
-            check_referring(table, change.ask(connection, "way_out/kind", table))
 
 
 def _locks(connection: change.Session, resources: list[Resource]) -> Row:

@@ -1,11 +1,14 @@
-"""Compares the foreign keys that refer to a resource with the files that it has for them."""
+"""What refers to a resource, held against the files that it has for that."""
 
 from typing import Any
 
 from db.connection import Row
 from db.header import names_of, table_of
-from db.resources import Resource
-from db.way_out.change import Refused
+from db.ours import refuse_others_merged
+from db.resources import RESOURCES, Resource
+from db.way_out.change import Refused, Session, ask
+from db.way_out.kind import check_referring, refuse_relatives
+from db.way_out.moves import children, family
 
 
 def held_against(resource: Resource) -> list[Any]:
@@ -31,3 +34,56 @@ def check_references(resource: Resource, foreign_keys: list[Row]) -> None:
             f"without a foreign key {', '.join(gone)} a row written meanwhile"
             f" would refer to a row of {resource.name} that is gone"
         )
+
+
+def check(connection: Session, name: str) -> None:
+    """Raise Refused unless rows of a resource can be merged without a loss."""
+    check_tables(connection, family(name))
+    for resource in family(name):
+        foreign_keys = ask(connection, "way_out/foreign_keys", *held_against(resource))
+        check_references(resource, foreign_keys)
+        for reference in resource.references:
+            _check_keys(connection, resource, reference)
+
+
+def _check_keys(connection: Session, resource: Resource, reference: str) -> None:
+    """Raise Refused if rows that refer to this resource would share a key that nothing merges."""
+    table = table_of(reference)
+    column = names_of(reference)[-1]
+    resources = list(RESOURCES)
+    all_tables = [each.table for each in RESOURCES.values()]
+    served = ask(connection, "way_out/served", table, column, resources, all_tables)
+    names = " and ".join(each["resource"] for each in served)
+    if all(each["has_column"] is False for each in served):
+        return
+    if len(served) > 1:
+        raise Refused(
+            f"{names} are resources of one table, {table}, and {reference} is in a key: merge"
+            " would see to the keys of one of them alone"
+        )
+    if reference in children(resource):
+        return
+    if served[0]["has_column"] is None:
+        raise Refused(f"there is no index {names}_lookup: run `python -m db init` first")
+    raise Refused(
+        f"{reference} is inside an expression or the condition of the key of {names}, whose rows"
+        f" would come to share a key: {resource.name}/{reference}/collisions.sql must list those,"
+        " and adopt writes it only where the column itself is in the key"
+    )
+
+
+def check_tables(connection: Session, resources: list[Resource]) -> None:
+    """Raise Refused unless rows can be moved out of these tables, and back, whole."""
+    refuse_others_merged(connection)
+    for resource in resources:
+        refuse_relatives(connection, resource)
+        for reference in resource.references:
+            table = table_of(reference)
+            check_referring(table, ask(connection, "way_out/kind", table))
+
+
+def check_columns(connection: Session, names: list[str], but: list[str]) -> None:
+    """Raise Refused if what may differ is no column of any of these resources."""
+    tables_ = [each.table for name in names for each in family(name)]
+    if unknown := ask(connection, "way_out/unknown_columns", tables_, but):
+        raise Refused(f"--except {unknown[0]['name']}: there is no such column")

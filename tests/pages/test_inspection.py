@@ -20,7 +20,7 @@ from markupsafe import escape
 
 from db.answers import ROW_LIMIT, SIZE_LIMIT
 from db.embedded import embedded_server
-from db.questions import questions
+from db.questions import PAGES, questions
 from db.resources import RESOURCES
 from tests.support import legacy
 from tests.support.others import PROCEDURE, make_others, others, remembered
@@ -88,7 +88,7 @@ def test_the_index_lists_every_question_and_the_picture(service: Service) -> Non
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     listed = re.findall(r'href="/inspect/(\w+)"', page.text)
     files = [path.stem for path in (ROOT / "sql" / "inspect").glob("*.sql")]
-    own = [f"{name}_{page}" for name in RESOURCES for page in ("plan", "duplicates")]
+    own = [f"{name}_{page}" for name in RESOURCES for page in PAGES]
     assert sorted(listed) == sorted([*files, *own, "traffic"])
     assert len(page.content) < PAGE
 
@@ -98,6 +98,8 @@ def test_the_index_goes_by_what_one_wants_to_know(service: Service) -> None:
     lists = re.findall(r"<h2>(.*?)</h2>\n<ul>(.*?)</ul>", page, re.DOTALL)
     assert {group: re.findall(r'href="/inspect/(\w+)"', listed) for group, listed in lists} == {
         "Duplicates and the constraint": [
+            "departments_differences",
+            "employees_differences",
             "departments_duplicates",
             "employees_duplicates",
             "guard_and_constraint",

@@ -12,7 +12,7 @@ import db.way_out.moves
 from db.header import File
 from db.queries import QUERIES
 from db.resources import RESOURCES, Resource
-from db.way_out import duplicates, enforce, guard
+from db.way_out import duplicates, enforce, guard, references
 from tests.support.service import ROOT, environment, sql
 
 # The share of surplus rows among the departments, and among the employees. More employees become
@@ -103,5 +103,5 @@ def serve(monkeypatch: pytest.MonkeyPatch, resources: dict[str, Resource]) -> No
     for resource in resources.values():
         for name, file in resource.files.items():
             monkeypatch.setitem(QUERIES, f"{resource.name}/{name}", file.text.encode())
-    for module in (duplicates, enforce, guard, db.way_out.merge, db.way_out.moves):
+    for module in (duplicates, enforce, guard, db.way_out.merge, db.way_out.moves, references):
         monkeypatch.setattr(module, "RESOURCES", resources, raising=False)

@@ -14,6 +14,7 @@ import db.way_out.enforce
 import db.way_out.guard
 import db.way_out.merge
 import db.way_out.moves
+import db.way_out.plan
 from db.doctor import command as doctor
 from db.doctor.check import Check
 from db.queries import QUERIES
@@ -119,7 +120,7 @@ ALL = tuple(RESOURCES)
 
 def plan(database: str, names: Iterable[str] = ALL) -> None:
     with change.connect(database, "merge") as connection:
-        db.way_out.merge.plan(connection, names)
+        db.way_out.plan.plan(connection, names)
 
 
 def apply(database: str, names: Iterable[str] = ALL) -> None:

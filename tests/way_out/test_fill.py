@@ -1,6 +1,7 @@
 """adopt --fill and its like: the row that stays takes over values, and undo puts them back."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -21,7 +22,7 @@ from db.way_out.merge import merge, undo
 from tests.support import legacy
 from tests.support.adopting import adopt
 from tests.support.orders import Element, Row, elements, in_order
-from tests.support.service import sql
+from tests.support.service import serving, sql
 
 TABLES = """
 CREATE TABLE accounts (
@@ -457,3 +458,54 @@ def test_a_table_merged_of_an_earlier_version_gets_what_it_lacks(
     customers("merge", "--undo")
     customers("merge", "--apply")
     assert sql(database, "SELECT count(filled) FROM merged") == [(1,)]
+
+
+LOOK = """\
+customers: 2 keys would keep one row each, 3 rows would go.
+  So many keys have rows that differ: city (1), email (1), login (1), street (1), plan (1).
+  Of 2 keys, 1 have equal rows.
+  {"email": "ada@x.org"}: 7 stays, 9, 12 would go
+            7          9          12
+    city    NULL       Paris      NULL
+    email   ada@x.org  Ada@x.org  ADA@x.org
+    login   NULL       ada        NULL
+    street  NULL       NULL       Rue 1
+  {"email": "al@x.org"}: 20 stays, 21 would go
+          20    21
+    plan  free  pro
+Nothing was changed: --apply does it.
+"""
+
+
+def test_a_look_before_shows_what_differs(customers: Callable[..., str], tmp_path: Path) -> None:
+    database = customers()
+    customers("adopt")
+    assert customers("merge", "--only-equal", "--except", "plan") == LOOK
+    assert customers("merge") == LOOK.replace("  Of 2 keys, 1 have equal rows.\n", "")
+    told = json.loads(customers("merge", "--format", "json"))
+    assert told[2] == {
+        "resource": "customers",
+        "key": {"email": "ada@x.org"},
+        "copies": 3,
+        "id": 7,
+        "column_name": "login",
+        "ids": ["7", "9", "12"],
+        "values": [None, "ada", None],
+    }
+    lines = customers("merge", "--format", "csv").splitlines()
+    assert len(lines) == 1 + len(told)
+    assert lines[3] == (
+        'customers,"{""email"": ""ada@x.org""}",3,7,login,"[""7"", ""9"", ""12""]",'
+        '"[null, ""ada"", null]"'
+    )
+    customers("merge", "--format", "csv", "--apply", ends=2)
+    sql(database, "UPDATE customers SET plan = repeat('x', 30) || E'\\x1b' WHERE id = 21")
+    assert "free  xxxxxxxxxxxxxxxxxxxxx...\n" in customers("merge")
+    sql(database, "UPDATE customers SET plan = E'\\x1b[31m' WHERE id = 21")
+    assert "free  \\x1b[31m\n" in customers("merge")
+    with serving(DATABASE_URL=database, RESOURCES=str(tmp_path)) as service:
+        page = service.http.get("/inspect/customers_differences")
+        assert page.status_code == 200
+        assert "Differences of customers" in page.text
+        rows = service.http.get("/inspect/customers_differences.json").json()["rows"]
+        assert [row["column_name"] for row in rows] == ["city", "email", "login", "street", "plan"]

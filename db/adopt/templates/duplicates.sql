@@ -31,7 +31,6 @@ FROM {{ table }}
 {% for condition in in_key() %}
 {{ "WHERE" if loop.first else "  AND" }} {{ condition }}
 {% endfor %}
-GROUP BY {% for part in key %}{{ part.value }}{{ ", " if not loop.last }}{% endfor %}
-
+GROUP BY {{ partition }}
 HAVING count(*) > 1
 ORDER BY count(*) DESC, id;

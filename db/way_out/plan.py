@@ -1,0 +1,80 @@
+"""Plan: shows what merge would do, and where the rows that it would merge differ."""
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
+
+from db.connection import Row
+from db.resources import RESOURCES
+from db.texts import printable, say
+from db.way_out.change import Session, ask, for_each
+from db.way_out.duplicates import differences, duplicates, key_text
+from db.way_out.references import check, check_columns
+
+# How many keys the plan shows, and how many rows of each.
+EXAMPLES = 5
+
+# Characters of a value in the plan. CSV and JSON have the whole value.
+WIDTH = 24
+
+
+def plan(
+    connection: Session, names: Iterable[str] = RESOURCES, but: list[str] | None = None
+) -> None:
+    """Print what merge would do; `but` is that of merge(). Raises Refused."""
+    names = list(names)
+    check_columns(connection, names, but or [])
+    for_each(connection, names, lambda name: _tell(connection, name, but))
+
+
+def _tell(connection: Session, name: str, but: list[str] | None) -> None:
+    check(connection, name)
+    totals = ask(connection, f"{name}/plan")[0]
+    referring = totals["referring"]
+    say(
+        f"{name}: {totals['keys']:,} keys would keep one row each,"
+        f" {totals['removed']:,} rows would go"
+        + (f", {referring:,} rows refer to those." if referring else ".")
+    )
+    keys = list(islice(duplicates(connection, name), EXAMPLES))
+    differ: Counter[str] = Counter()
+    unequal = set()
+    shown: dict[object, list[Row]] = {key["id"]: [] for key in keys}
+    for row in differences(connection, name):
+        differ[row["column_name"]] += 1
+        if row["column_name"] not in (but or []):
+            unequal.add(row["id"])
+        if row["id"] in shown:
+            shown[row["id"]].append(row)
+    if differ:
+        told = (f"{printable(column)} ({number:,})" for column, number in differ.most_common())
+        say(f"  So many keys have rows that differ: {', '.join(told)}.")
+    if but is not None and keys:
+        say(f"  Of {keys[0]['total']:,} keys, {keys[0]['total'] - len(unequal):,} have equal rows.")
+    for key in keys:
+        pairs = ask(connection, f"{name}/surplus", [key["id"]])
+        going = ", ".join(str(pair["id"]) for pair in pairs[:EXAMPLES])
+        more = f" and {len(pairs) - EXAMPLES:,} more" if len(pairs) > EXAMPLES else ""
+        say(f"  {key_text(key)}: {key['id']} stays, {going}{more} would go")
+        for line in _side_by_side(shown[key["id"]]):
+            say(f"    {line}")
+
+
+def _side_by_side(rows: list[Row]) -> list[str]:
+    """Return the lines of a table that has a column for each row of a key, by `differences`."""
+    if not rows:
+        return []
+    lines = [["", *rows[0]["ids"][: EXAMPLES + 1]]]
+    lines += [[row["column_name"], *map(_cell, row["values"][: EXAMPLES + 1])] for row in rows]
+    cells = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+
+
+def _cell(value: str | None) -> str:
+    if value is None:
+        return "NULL"
+    return value if len(value) <= WIDTH else f"{value[: WIDTH - 3]}..."
