@@ -74,7 +74,8 @@ def _merge(url: str, given: argparse.Namespace) -> bool:
     else:
         tally = asyncio.run(merge(url, given.limit, given.seconds, names, given.but))
     # A merge of parents also merges the children that come to share a key.
-    for name in RESOURCES:
+    # What refers to a resource may have rows in merged, too, under the name of its folder.
+    for name in (*RESOURCES, *sorted({*tally.rows} - {*RESOURCES})):
         if name in names or tally.rows[name]:
             say(f"{name}: {tally.rows[name]:,} rows {'put back' if given.undo else 'merged'}.")
     for name, keys in tally.differ.items():

@@ -8,7 +8,8 @@ Each parameter has a line of its own, `-- $1 name text`. After a comma the line 
 where a client may leave the parameter out; `one of 'free', 'pro'`, the labels of an enum; and
 `needs warehouse`, for a filter that no index serves without another one. Names are quoted where SQL
 quotes them. Where the table has another name than its folder, get.sql has a line
-`-- table shop.customers`.
+`-- table shop.customers`. Where there is no foreign key, a reference's repoint.sql has a line
+`-- refers to email without a foreign key`.
 """
 
 import re
@@ -36,6 +37,7 @@ _NOTES = re.compile(
     rf"(?:one of (?P<labels>{_LABEL}(?:, {_LABEL})*))?(?:(?:^|, )(?P<optional>or NULL)\b[^,]*)?"
     rf"(?:, needs (?P<needs>{IDENTIFIER}(?: and {IDENTIFIER})*))?"
 )
+_REFERS = re.compile(rf"-- refers to ({IDENTIFIER}) without a foreign key")
 _TABLE = re.compile(rf"-- table ({IDENTIFIER}(?:\.{IDENTIFIER})?)")
 
 # Characters that no field of a request may have in its name: msgspec, which decodes the requests,
@@ -143,6 +145,11 @@ class File:
             if named := _TABLE.fullmatch(line):
                 return named[1]
         return quoted(self.path.parent.name)
+
+    @cached_property
+    def is_named(self) -> bool:
+        """Whether the file's line says that it is about a reference without a foreign key."""
+        return any(_REFERS.fullmatch(line) for line in self._lines)
 
     def error(self, line: int, detail: str) -> HeaderError:
         """Return the error that names the file and a line, from 1."""

@@ -150,9 +150,14 @@ class Resource:
 
     @cached_property
     def references(self) -> list[str]:
-        """The foreign keys to this table that have a folder of files, each as "table.column"."""
+        """What refers to this table and has a folder of files, each as "table.column"."""
         ends = "/repoint"
         return [name.removesuffix(ends) for name in self.files if name.endswith(ends)]
+
+    @cached_property
+    def foreign_keys(self) -> list[str]:
+        """Those of the references that are foreign keys, and refer to the id."""
+        return [each for each in self.references if not self.files[f"{each}/repoint"].is_named]
 
 
 def parents(resources: dict[str, Resource], name: str) -> dict[str, str]:
@@ -163,7 +168,7 @@ def parents(resources: dict[str, Resource], name: str) -> dict[str, str]:
     return {
         named[names_of(reference)]: parent.name
         for parent in resources.values()
-        for reference in parent.references
+        for reference in parent.foreign_keys
         if names_of(reference) in named
     }
 

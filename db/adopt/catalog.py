@@ -15,7 +15,7 @@ from secrets import token_hex
 import psycopg
 from psycopg import errors
 
-from db.adopt.table import Column, Condition, Order, Part, Reference, Table, replaced, short
+from db.adopt.table import Column, Condition, Order, Part, Table, replaced, short
 from db.connection import Row
 from db.header import KINDS, UNSENT, quoted
 from db.queries import flat
@@ -31,7 +31,7 @@ COMMON_TABLES = {
     *("same_key", "first_row", "missing", "inserted", "ranked", "surplus", "removed"),
     *("moved", "taken", "restored", "moving", "staying", "together", "whole", "was", "merged"),
     *("copies", "filled", "gave", "recorded", "given", "unchanged", "had", "takes", "contents"),
-    *("going", "have"),
+    *("going", "have", "there"),
 }
 
 # Names that stand beside the table in one statement. A table that is called so could not be told
@@ -61,11 +61,11 @@ def read_table(
     The texts are the arguments of the command line. The table is looked up by the connection's own
     search_path. Raises Refused or psycopg.Error.
     """
-    found = _found(connection, given)
+    found = find(connection, given)
     bare_name = name or found["bare"]
     with connection.transaction(force_rollback=True):
         connection.execute(b"SET LOCAL search_path = pg_catalog, pg_temp")
-        columns = [_column(row) for row in ask(connection, "adopt/columns", found["oid"])]
+        columns = columns_of(connection, found["oid"])
         full = f"{found['schema']}.{found['table_name']}"
         id_ = _id(columns, full)
         understood = Understood(connection, full, columns)
@@ -100,13 +100,13 @@ def is_plain(table: str) -> bool:
 def oid_of(connection: Session, given: str) -> int | None:
     """Return the oid of the table with this name, or None if there is none."""
     try:
-        oid: int = _found(connection, given)["oid"]
+        oid: int = find(connection, given)["oid"]
     except Refused:
         return None
     return oid
 
 
-def _found(connection: Session, given: str) -> Row:
+def find(connection: Session, given: str) -> Row:
     """Return the row of adopt/table.sql for a name, tried as SQL reads it and then in quotes."""
     for name in (given, '"{}"'.format(given.replace('"', '""'))):
         try:
@@ -125,6 +125,11 @@ def _found(connection: Session, given: str) -> Row:
     if found["kind"] not in ("r", "p"):
         raise Refused(f"{given} is {NAMES.get(found['kind'], 'no table')}, and no table")
     return found
+
+
+def columns_of(connection: Session, oid: int) -> list[Column]:
+    """Return the columns of a table. The search_path must be pg_catalog alone."""
+    return [_column(row) for row in ask(connection, "adopt/columns", oid)]
 
 
 def _column(row: Row) -> Column:
@@ -362,53 +367,3 @@ def _own_line(text: str) -> str:
 
 def _put(expression: str, mark: str, column: str) -> str:
     return replaced(expression, {mark: column})
-
-
-def read_references(connection: Session, table: Table, known: list[Table]) -> None:
-    """Add the foreign keys that refer to a table, and note those that merge cannot follow.
-
-    `known` has the tables that have resources.
-    """
-    with connection.transaction(force_rollback=True):
-        connection.execute(b"SET LOCAL search_path = pg_catalog, pg_temp")
-        for row in ask(connection, "adopt/references", table.oid):
-            reference = _reference(connection, row, table, known)
-            if isinstance(reference, str):
-                called = ", ".join(row["columns"])
-                table.notes.append(f"{row['bare']}.{called} refers to it, and {reference}")
-            else:
-                table.references.append(reference)
-
-
-def _reference(connection: Session, row: Row, table: Table, known: list[Table]) -> Reference | str:
-    """Return the reference of a foreign key, or why merge cannot follow it."""
-    if len(row["columns"]) > 1:
-        return "merge refuses a foreign key of several columns"
-    if row["refers_to"] != [table.id.name]:
-        return f"merge refuses one that does not refer to {table.id.name}"
-    if not row["key"]:
-        return "merge refuses it, for without a primary key its rows cannot be told apart"
-    if served := [each.table for each in known if each.oid == row["oid"]]:
-        sql = served[0]
-    elif table.table_is_bare and row["schema"] == table.schema and is_plain(row["bare"]):
-        sql = row["table_name"]
-    else:
-        sql = f"{row['schema']}.{row['table_name']}"
-    columns = {
-        each.name: each for each in map(_column, ask(connection, "adopt/columns", row["oid"]))
-    }
-    (column,) = row["columns"]
-    folder = f"{sql}.{columns[column].sql}"
-    # File systems take names of up to 255 bytes.
-    if not folder.isprintable() or "/" in folder or len(folder.encode()) > 255:
-        return "no folder can have its name, so that merge refuses it"
-    key = [columns[name] for name in row["key"]]
-    return Reference(
-        oid=row["oid"],
-        table=sql,
-        column=columns[column].sql,
-        folder=folder,
-        cascades=row["cascades"],
-        key=[each.sql for each in key],
-        key_column=key[0] if len(key) == 1 and not key[0].unserved else None,
-    )

@@ -16,8 +16,9 @@ import psycopg
 from psycopg import RawCursor
 from psycopg.rows import dict_row
 
-from db.adopt.catalog import oid_of, read_references, read_table
+from db.adopt.catalog import oid_of, read_table
 from db.adopt.files import render
+from db.adopt.references import read_references
 from db.adopt.table import Table
 from db.adopt.takes import WAYS, choose_takes
 from db.adopt.takes import add_arguments as add_takes
@@ -61,6 +62,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " where referring is how many rows refer to it (default: the lowest id)",
     )
     add_takes(parser)
+    parser.add_argument(
+        "--refers",
+        metavar="TABLE.COLUMN[=COLUMN]",
+        action="append",
+        help="a column that refers to this table's id, or to another column, without a foreign key;"
+        " may be repeated",
+    )
+    parser.add_argument(
+        "--absorb",
+        metavar="TABLE.COLUMN",
+        action="append",
+        help="a reference whose rows go into the table merged, too, where a unique index of theirs"
+        " keeps them from referring to the row that stays; may be repeated",
+    )
     parser.add_argument("--as", dest="name", metavar="NAME", help="the resource's name in URLs")
     parser.add_argument(
         "--attributes",
@@ -92,7 +107,7 @@ def adopt(
                     commands[name] = command
         for each in tables:
             read_references(connection, each, tables)
-        if table.keep.referring and not table.references:
+        if table.keep.referring and not any(each.to_id for each in table.references):
             raise Refused(f"no foreign key refers to {table.name}, so --keep cannot count by it")
 
         def write(each: Table) -> bool:
@@ -137,7 +152,7 @@ def _connect(url: str) -> Session:
 
 def _read(connection: Session, given: argparse.Namespace) -> Table:
     try:
-        "".join(map(str, (*vars(given).values(), *(given.together or [])))).encode()
+        "".join(map(str, _texts(given))).encode()
     except UnicodeEncodeError:
         raise Refused("what was given is not UTF-8") from None
     table = read_table(connection, given.table, given.key, given.where, given.keep, given.name)
@@ -146,8 +161,15 @@ def _read(connection: Session, given: argparse.Namespace) -> Table:
     _choose_attributes(table, given.attributes)
     _note_lists(table)
     choose_takes(table, given)
+    table.refers, table.absorb = given.refers or [], given.absorb or []
     _note_deletes(table)
     return table
+
+
+def _texts(given: argparse.Namespace) -> Iterator[object]:
+    """Yield the values of all options, those that may be repeated one by one."""
+    for value in vars(given).values():
+        yield from value if isinstance(value, list) else [value]
 
 
 def _check_others(
@@ -272,7 +294,11 @@ def command_line(given: argparse.Namespace) -> str:
         ("--keep", given.keep and flat(given.keep)),
         *((f"--{way}", getattr(given, way)) for way in WAYS),
         ("--by", given.by),
-        *(("--together", text) for text in given.together or []),
+        *(
+            (f"--{name}", text)
+            for name in ("together", "refers", "absorb")
+            for text in getattr(given, name) or []
+        ),
         ("--as", given.name),
         ("--attributes", given.attributes),
     ):

@@ -80,14 +80,32 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
     for reference in [] if distributed else table.references:
         # A resource that has the referring column in its key: merging gives its rows other keys.
         held = (each for each in tables if each.oid == reference.oid and each.holds(reference))
-        child = next(held, None)
+        child = next(held, None) if reference.to_id else None
         for path in sorted((TEMPLATES / "reference").glob("*.sql")):
             if path.name == "collisions.sql" and child is None:
+                continue
+            if path.name == "conflicts.sql" and not reference.uniques:
                 continue
             template = ENVIRONMENT.get_template(f"reference/{path.name}")
             files[f"{reference.folder}/{path.name}"] = template.render(
                 given, reference=reference, child=child
             )
+        if reference.absorbed:
+            # Its rows are moved as those of a resource are, under the name of the folder.
+            row = {
+                "name": f"{table.name}/{reference.folder}",
+                "table": reference.table,
+                "row_type": reference.row_type,
+                "stored_columns": reference.stored_columns,
+                "removal": {
+                    **dict.fromkeys(("type", "bare"), "text"),
+                    "condition": reference.row_is("these_pairs.id"),
+                    "id": f"{reference.row(f'{reference.table}.')}::text AS id",
+                },
+            }
+            for name in ("remove.sql", "restore.sql"):
+                template = ENVIRONMENT.get_template(name)
+                files[f"{reference.folder}/{name}"] = template.render(row)
     return files
 
 
@@ -161,6 +179,12 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
             part.stored("NEW.") if part.expression else f"NEW.{part.column.sql}" for part in key
         ],
         "tag": _tag(table),
+        "removal": {
+            "type": id_.bare_type,
+            "bare": id_.bare,
+            "condition": f"{table.table}.{id_.sql} {id_.operator('=')} these_pairs.id",
+            "id": f"{table.table}.{id_.as_id}",
+        },
         "partition": ", ".join(part.value for part in key),
         "taken": [
             (number, take, column.sql)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from db.header import quoted
 
 if TYPE_CHECKING:
+    from db.adopt.reference import Reference
     from db.adopt.takes import Take
 
 # The shorter names of types, by those that PostgreSQL itself prints.
@@ -152,37 +153,6 @@ class Part:
 
 
 @dataclass
-class Reference:
-    """A foreign key that refers to the table."""
-
-    table: str  # the table that refers, as it stands in SQL
-    column: str  # its column, as it stands in SQL
-    folder: str
-    cascades: bool  # whether it is ON DELETE CASCADE
-    key: list[str]  # the columns of the referring table's primary key
-    key_column: Column | None  # the one column of that key, if there is just one that is served
-    oid: int  # that of the table that refers
-
-    def row(self, prefix: str = "") -> str:
-        """Return the SQL that identifies a row of the referring table."""
-        columns = [f"{prefix}{column}" for column in self.key]
-        if len(columns) == 1:
-            return columns[0]
-        return f"pg_catalog.jsonb_build_array({', '.join(columns)})"
-
-    def as_id(self, prefix: str = "") -> str:
-        """Return row() in a list of columns, under the name id."""
-        row = self.row(prefix)
-        return row if self.key == ["id"] else f"{row} AS id"
-
-    def row_is_one_of(self, parameter: str) -> str:
-        """Return the condition that a row is one of those in an array of ids as text."""
-        if column := self.key_column:
-            return f"{column.sql} {column.operator('=')} ANY ({parameter}::text[]::{column.bare}[])"
-        return f"{self.row()}::text = ANY ({parameter}::text[])"
-
-
-@dataclass
 class Condition:
     """The condition of --where. Rows that do not fulfil it are no copies."""
 
@@ -239,7 +209,9 @@ class Table:
     attributes: list[Column] = field(default_factory=list)
     takes: list["Take"] = field(default_factory=list)  # what the row that stays takes over
     agree: list[Column] = field(default_factory=list)  # where the rows of a key must agree
-    references: list[Reference] = field(default_factory=list)
+    refers: list[str] = field(default_factory=list)  # the texts of --refers
+    absorb: list[str] = field(default_factory=list)  # the references of --absorb
+    references: list["Reference"] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was left out, and why
 
     @property
@@ -252,14 +224,15 @@ class Table:
         """The columns of an answer behind the id."""
         return [each for each in self.columns if each is not self.id and not each.unserved]
 
-    def holds(self, reference: Reference) -> bool:
+    def holds(self, reference: "Reference") -> bool:
         """Tell whether the key of this table has the column of a reference from it."""
         return any(part.column.sql == reference.column and not part.expression for part in self.key)
 
     def is_referred_to(self, table: "Table", part: Part) -> bool:
         """Tell whether a part of another table's key is a foreign key to this one."""
         return not part.expression and any(
-            (each.oid, each.column) == (table.oid, part.column.sql) for each in self.references
+            (each.oid, each.column, each.to_id) == (table.oid, part.column.sql, True)
+            for each in self.references
         )
 
     def stored(self, prefix: str = "") -> list[str]:
@@ -348,6 +321,7 @@ class Table:
             f"(SELECT count(*) FROM {each.table} AS referring_rows"
             f" WHERE referring_rows.{each.column} {self.id.operator('=')} {id_})"
             for each in self.references
+            if each.to_id
         ]
         return counts[0] if len(counts) == 1 else f"({' + '.join(counts)})"
 

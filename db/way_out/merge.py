@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import psycopg
-from psycopg import AsyncRawCursor, AsyncRawServerCursor
+from psycopg import AsyncRawCursor, AsyncRawServerCursor, errors
 from psycopg.rows import dict_row
 from tqdm import tqdm
 
@@ -20,6 +20,7 @@ from db.pool import Pool, open_pool
 from db.resources import RESOURCES, Resource
 from db.session import MEANING
 from db.settings import Settings
+from db.texts import say
 from db.transaction import (
     NoConnection,
     ReadOnlyDatabase,
@@ -40,17 +41,22 @@ from db.way_out.moves import (
     children,
     differing,
     family,
+    is_absorbed,
     merge_rows,
+    obstructed,
     restore,
     rows_of,
     tables,
 )
 from db.way_out.references import (
     check,
+    check_absorbed,
     check_columns,
     check_references,
     check_tables,
     held_against,
+    nothing_of,
+    unindexed,
 )
 
 # How many keys one transaction merges. One key in each makes 500 keys a second, and 20 make some
@@ -157,6 +163,8 @@ async def _merge_one(
     with change.connect(url, "merge") as connection:
         check(connection, name)
         locks = _locks(connection, family(name))
+        for line in unindexed(connection, name):
+            say(line)
     query = change.sql_of(f"{name}/duplicates")
     equal = but is not None
     work = partial(merge_keys, but=but) if equal else merge_keys
@@ -199,7 +207,8 @@ async def undo(
                 refused.refused.append(f"{name}: {error}")
         locks = _locks(connection, [each for name in able for each in family(name)])
     query = change.sql_of("way_out/merged_last_first")
-    run = Run(restore, query, [able], "merged", " rows", locks, url, seconds)
+    moved = [f"{name}/{each}" for name in able for each in RESOURCES[name].references]
+    run = Run(restore, query, [able + moved], "merged", " rows", locks, url, seconds)
     if able:
         async with _pool(url, seconds) as pool:
             _, tally = await _in_batches(pool, run, math.inf if limit is None else limit)
@@ -286,7 +295,9 @@ async def _attempt(
     except (ReadOnlyDatabase, SchemaMissing):
         raise
     except (psycopg.Error, Unavailable, Unmergeable) as error:
-        refused = len(items) == 1 and not isinstance(error, Unavailable)
+        # A writer may have referred to a row that goes, since the snapshot.
+        late = isinstance(error, errors.ForeignKeyViolation) and run.work is not restore
+        refused = len(items) == 1 and not (late or isinstance(error, Unavailable))
         last = stage + 1 == len(STAGES)
         if last and isinstance(error, NoConnection):
             raise
@@ -340,16 +351,21 @@ async def merge_keys(
     for each in family(name):
         foreign_keys = await rows_of(connection, "way_out/foreign_keys", *held_against(each))
         check_references(each, foreign_keys)
+        for reference in each.references:
+            if is_absorbed(each, reference):
+                others = await rows_of(connection, "way_out/foreign_keys", *nothing_of(reference))
+                check_absorbed(reference, others)
     rows = await rows_of(connection, f"{name}/surplus", [id_ for _, id_ in items])
     tally = Tally()
     pairs = [(row["id"], row["kept"]) for row in rows]
     # A key that is left out here costs its batch nothing.
-    left = await differing(connection, RESOURCES[name], pairs, but) if pairs else {}
-    pairs = [(id_, kept) for id_, kept in pairs if kept not in left]
+    left = await obstructed(connection, RESOURCES[name], pairs)
+    differ = await differing(connection, RESOURCES[name], pairs, but) if pairs else {}
     if but is None:
-        for id_, names in left.items():
-            tally.notes.append(f"{name} {id_} stays as it is: its copies differ in {names}")
+        left |= {id_: f"its copies differ in {names}" for id_, names in differ.items()}
     else:
-        tally.differ[name] = len(left)
+        tally.differ[name] = len(differ)
+    tally.notes += [f"{name} {id_} stays as it is: {why}" for id_, why in left.items()]
+    pairs = [(id_, kept) for id_, kept in pairs if kept not in left and kept not in differ]
     await merge_rows(connection, RESOURCES[name], pairs, tally, but=but)
     return tally

@@ -106,17 +106,17 @@ async def merge_rows(
             rows = await rows_of(connection, f"{folder}/collisions", ids, kept)
             colliding = [(row["id"], row["kept"]) for row in rows]
             await merge_rows(connection, child, colliding, tally, under_way | going, but)
+        await _make_way(connection, resource, reference, ids, kept, tally)
         for row in await rows_of(connection, f"{folder}/repoint", ids, kept):
             pointed.setdefault(as_text(row["id"]), {})[reference] = row["moved"]
         # If a trigger or a policy has kept a row from being pointed at the new one, ON DELETE
-        # CASCADE would delete that row.
-        if await rows_of(connection, f"{folder}/left", ids):
+        # CASCADE would delete that row. To know which rows are left of those that refer to another
+        # column, the file is given the rows that stay, too.
+        left = resource.files[f"{reference}/left"].placeholders
+        if await rows_of(connection, f"{folder}/left", *[ids, kept][: len(left)]):
             raise Unmergeable(f"{reference} still refers to it")
     removed = await rows_of(connection, f"{name}/remove", ids, kept, Jsonb(pointed))
-    if len(removed) < len(ids):
-        raise Unmergeable("a trigger, a rule or a policy kept a row from being deleted")
-    if not all(row["whole"] for row in removed):
-        raise Unmergeable("JSON does not hold all of a column's value")
+    _check_removed(removed, len(ids))
     if "fill" in resource.files:
         filled = await rows_of(connection, f"{name}/fill", ids, kept)
         if not all(row["filled"] for row in filled):
@@ -124,6 +124,64 @@ async def merge_rows(
         if not all(row["whole"] for row in filled):
             raise Unmergeable("JSON does not hold all of a column's value")
     tally.rows[name] += len(removed)
+
+
+def _check_removed(removed: list[Row], wanted: int) -> None:
+    if len(removed) < wanted:
+        raise Unmergeable("a trigger, a rule or a policy kept a row from being deleted")
+    if not all(row["whole"] for row in removed):
+        raise Unmergeable("JSON does not hold all of a column's value")
+
+
+async def _make_way(
+    connection: Connection,
+    resource: Resource,
+    reference: str,
+    ids: list[Id],
+    kept: list[Id],
+    tally: Tally,
+) -> None:
+    """Move the rows of a reference into merged that a unique index keeps from being pointed.
+
+    Raises Unmergeable if there is no file for that.
+    """
+    if f"{reference}/conflicts" not in resource.files:
+        return
+    folder = f"{resource.name}/{reference}"
+    if rows := await rows_of(connection, f"{folder}/conflicts", ids, kept):
+        if not is_absorbed(resource, reference):
+            raise Unmergeable(in_the_way(reference))
+        gone, others = [row["id"] for row in rows], [row["kept"] for row in rows]
+        removed = await rows_of(connection, f"{folder}/remove", gone, others, Jsonb({}))
+        _check_removed(removed, len(gone))
+        tally.rows[folder] += len(removed)
+
+
+def is_absorbed(resource: Resource, reference: str) -> bool:
+    """Tell whether rows of a reference go into merged where they are in the way of others."""
+    return f"{reference}/remove" in resource.files
+
+
+def in_the_way(reference: str) -> str:
+    """Return why a key stays whose rows have others in the way."""
+    return f"two rows of {reference} would share what a unique index allows once"
+
+
+async def obstructed(connection: Connection, resource: Resource, pairs: Pairs) -> dict[Id, str]:
+    """Return why a key stays as it is, by the id that would stay, as far as references say so."""
+    ids, kept = [id_ for id_, _ in pairs], [kept for _, kept in pairs]
+    found: dict[Id, str] = {}
+    for reference in resource.references:
+        # Children that come to share a key are merged first, which may clear the way.
+        if (
+            f"{reference}/conflicts" in resource.files
+            and not is_absorbed(resource, reference)
+            and reference not in children(resource)
+        ):
+            query = f"{resource.name}/{reference}/conflicts"
+            for row in await rows_of(connection, query, ids, kept):
+                found[row["stays"]] = in_the_way(reference)
+    return found
 
 
 async def differing(

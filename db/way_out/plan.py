@@ -1,18 +1,22 @@
 """Plan: shows what merge would do, and where the rows that it would merge differ."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from db.connection import Row
-from db.resources import RESOURCES
+from db.resources import RESOURCES, Resource
 from db.texts import printable, say
 from db.way_out.change import Session, ask, for_each
 from db.way_out.duplicates import differences, duplicates, key_text
-from db.way_out.references import check, check_columns
+from db.way_out.moves import children, is_absorbed
+from db.way_out.references import check, check_columns, unindexed
 
 # How many keys the plan shows, and how many rows of each.
 EXAMPLES = 5
+
+# How many keys are looked at in one go for rows that would be in the way.
+SOME = 1000
 
 # Characters of a value in the plan. CSV and JSON have the whole value.
 WIDTH = 24
@@ -36,6 +40,10 @@ def _tell(connection: Session, name: str, but: list[str] | None) -> None:
         f" {totals['removed']:,} rows would go"
         + (f", {referring:,} rows refer to those." if referring else ".")
     )
+    for line in unindexed(connection, name):
+        say(f"  {line}")
+    for line in _in_the_way(connection, RESOURCES[name]):
+        say(f"  {line}")
     keys = list(islice(duplicates(connection, name), EXAMPLES))
     differ: Counter[str] = Counter()
     unequal = set()
@@ -58,6 +66,29 @@ def _tell(connection: Session, name: str, but: list[str] | None) -> None:
         say(f"  {key_text(key)}: {key['id']} stays, {going}{more} would go")
         for line in _side_by_side(shown[key["id"]]):
             say(f"    {line}")
+
+
+def _in_the_way(connection: Session, resource: Resource) -> Iterator[str]:
+    """Yield how many rows of each reference a unique index would keep from being pointed."""
+    there = [each for each in resource.references if f"{each}/conflicts" in resource.files]
+    rows: Counter[str] = Counter()
+    keys: dict[str, set[object]] = {each: set() for each in there}
+    ids = (key["id"] for key in (duplicates(connection, resource.name) if there else ()))
+    while some := list(islice(ids, SOME)):
+        pairs = ask(connection, f"{resource.name}/surplus", some)
+        going, kept = [pair["id"] for pair in pairs], [pair["kept"] for pair in pairs]
+        for each in there:
+            for row in ask(connection, f"{resource.name}/{each}/conflicts", going, kept):
+                rows[each] += 1
+                keys[each].add(row["stays"])
+    for each, number in rows.items():
+        if is_absorbed(resource, each):
+            what = "they go into merged, too"
+        elif each in children(resource):
+            what = "some keys stay as they are, unless merging its own keys clears the way"
+        else:
+            what = f"{len(keys[each]):,} keys stay as they are"
+        yield f"{number:,} rows of {each} have what a unique index allows once: {what}."
 
 
 def _side_by_side(rows: list[Row]) -> list[str]:

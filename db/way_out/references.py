@@ -8,7 +8,7 @@ from db.ours import refuse_others_merged
 from db.resources import RESOURCES, Resource
 from db.way_out.change import Refused, Session, ask
 from db.way_out.kind import check_referring, refuse_relatives
-from db.way_out.moves import children, family
+from db.way_out.moves import children, family, is_absorbed
 
 
 def held_against(resource: Resource) -> list[Any]:
@@ -29,11 +29,43 @@ def check_references(resource: Resource, foreign_keys: list[Row]) -> None:
             "a foreign key that merge has no SQL for would delete rows or refuse:"
             f" {', '.join(unknown)}"
         )
-    if gone := [key["reference"] for key in foreign_keys if key["referring"] is None]:
+    named = {*resource.references} - {*resource.foreign_keys}
+    if gone := [
+        key["reference"]
+        for key in foreign_keys
+        if key["referring"] is None and key["reference"] not in named
+    ]:
         raise Refused(
             f"without a foreign key {', '.join(gone)} a row written meanwhile"
             f" would refer to a row of {resource.name} that is gone"
         )
+
+
+def nothing_of(reference: str) -> list[Any]:
+    """Return the parameters of sql/way_out/foreign_keys.sql for a table that only refers."""
+    return [table_of(reference), [], [], []]
+
+
+def check_absorbed(reference: str, foreign_keys: list[Row]) -> None:
+    """Raise Refused if something refers to rows of a reference that merge moves away.
+
+    `foreign_keys` are the rows of sql/way_out/foreign_keys.sql.
+    """
+    if foreign_keys:
+        raise Refused(
+            f"rows of {table_of(reference)} that are in the way cannot be moved, for"
+            f" {foreign_keys[0]['referring']} refers to them: adopt {table_of(reference)} itself"
+        )
+
+
+def unindexed(connection: Session, name: str) -> list[str]:
+    """Return a line for each column that refers to a resource and that no index begins with."""
+    return [
+        f"{row['reference']} has no index, so that each key would take a look through the whole"
+        f" table. This makes one: {row['statement']}"
+        for resource in family(name)
+        for row in ask(connection, "way_out/unindexed", *held_against(resource)[1:])
+    ]
 
 
 def check(connection: Session, name: str) -> None:
@@ -44,6 +76,9 @@ def check(connection: Session, name: str) -> None:
         check_references(resource, foreign_keys)
         for reference in resource.references:
             _check_keys(connection, resource, reference)
+            if is_absorbed(resource, reference):
+                others = ask(connection, "way_out/foreign_keys", *nothing_of(reference))
+                check_absorbed(reference, others)
 
 
 def _check_keys(connection: Session, resource: Resource, reference: str) -> None:

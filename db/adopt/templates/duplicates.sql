@@ -20,7 +20,7 @@ SELECT
     {{ "+ " if not loop.first }}(
         SELECT count(*)
         FROM {{ reference.table }} AS these_rows
-        WHERE these_rows.{{ reference.column }} {{ id.operator("=") }} ANY (pg_catalog.array_agg({{ table }}.{{ id.sql }}))
+        WHERE these_rows.{{ reference.column }} {{ reference.target.operator("=") }} ANY (pg_catalog.array_agg({{ table }}.{{ reference.target.sql }}))
     ){{ " AS referring," if loop.last }}
 {% else %}
     0::bigint AS referring,

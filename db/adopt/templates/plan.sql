@@ -28,7 +28,12 @@ SELECT
     {{ "+ " if not loop.first }}(
         SELECT count(*)
         FROM {{ reference.table }}
+{% if reference.to_id %}
         INNER JOIN surplus ON surplus.id {{ id.operator("=") }} {{ reference.table }}.{{ reference.column }}
+{% else %}
+        INNER JOIN {{ table }} AS going ON going.{{ reference.target.sql }} {{ reference.target.operator("=") }} {{ reference.table }}.{{ reference.column }}
+        INNER JOIN surplus ON surplus.id {{ id.operator("=") }} going.{{ id.sql }}
+{% endif %}
     ){{ " AS referring" if loop.last }}
 {% else %}
     0::bigint AS referring

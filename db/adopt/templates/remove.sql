@@ -1,19 +1,19 @@
 -- Moves rows of {{ name }} into the table merged: id, whole (whether the JSON holds all of the row).
--- $1 ids {{ id.bare_type }}[], the rows that go
--- $2 kept {{ id.bare_type }}[], for each of them the row that stays
+-- $1 ids {{ removal.type }}[], the rows that go
+-- $2 kept {{ removal.type }}[], for each of them the row that stays
 -- $3 pointed jsonb, by id, the rows that referred to it: {"7": {"table.column": ["1", "2"]}}
 -- ONLY leaves rows of a child table, whose own columns would not be in the JSON.
 -- {{ table }}.* is the whole row, and {{ table }} alone might be a column of that name.
 WITH these_pairs AS (
     SELECT id, kept
-    FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS these_pairs (id, kept)
+    FROM unnest($1::{{ removal.bare }}[], $2::{{ removal.bare }}[]) AS these_pairs (id, kept)
 ),
 removed AS (
     DELETE FROM ONLY {{ table }}
     USING these_pairs
-    WHERE {{ table }}.{{ id.sql }} {{ id.operator("=") }} these_pairs.id
+    WHERE {{ removal.condition }}
     RETURNING
-        {{ table }}.{{ id.as_id }},
+        {{ removal.id }},
         these_pairs.kept,
         pg_catalog.to_jsonb({{ table }}.*) AS content,
         ({{ table }}.*)::text

@@ -1,0 +1,78 @@
+"""What refers to a table, with the SQL that the templates need of it."""
+
+from dataclasses import dataclass, field
+
+from db.adopt.table import Column
+
+
+@dataclass(frozen=True)
+class Unique:
+    """A unique index of a referring table that has the column that refers in it."""
+
+    name: str
+    others: list[str]  # the SQL of what it has beside that column
+    predicate: str | None
+    nulls_equal: bool
+
+
+@dataclass
+class Reference:
+    """A foreign key that refers to the table, or a column that --refers names."""
+
+    table: str  # the table that refers, as it stands in SQL
+    column: str  # its column, as it stands in SQL
+    folder: str
+    cascades: bool  # whether it is ON DELETE CASCADE
+    key: list[Column]  # the columns of the referring table's primary key
+    oid: int  # that of the table that refers
+    row_type: str  # that of its rows
+    stored_columns: list[str]  # its columns without the generated ones, or none if it has none
+    target: Column  # the column to which it refers
+    to_id: bool  # whether that is the primary key
+    named: bool  # whether --refers names it, for there is no foreign key
+    uniques: list[Unique] = field(default_factory=list)
+    absorbed: bool = False  # whether rows that are in the way of others are moved into merged
+
+    def row(self, prefix: str = "") -> str:
+        """Return the SQL that identifies a row of the referring table."""
+        columns = [f"{prefix}{column.sql}" for column in self.key]
+        return columns[0] if len(columns) == 1 else _array(columns)
+
+    def row_of(self, prefix: str, instead: str) -> str:
+        """Return row() for columns named by the prefix and their place in the key."""
+        columns = [
+            instead if column.sql == self.column else f"{prefix}{place}"
+            for place, column in enumerate(self.key, 1)
+        ]
+        return columns[0] if len(columns) == 1 else _array(columns)
+
+    def as_id(self, prefix: str = "") -> str:
+        """Return row() in a list of columns, under the name id."""
+        row = self.row(prefix)
+        return row if [each.sql for each in self.key] == ["id"] else f"{row} AS id"
+
+    def row_is_one_of(self, parameter: str, prefix: str = "") -> str:
+        """Return the condition that a row is one of those in an array of ids as text."""
+        if len(self.key) == 1 and not self.key[0].unserved:
+            (column,) = self.key
+            ids = f"{parameter}::text[]::{column.bare}[]"
+            return f"{prefix}{column.sql} {column.operator('=')} ANY ({ids})"
+        return f"{self.row(prefix)}::text = ANY ({parameter}::text[])"
+
+    def row_is(self, id_: str) -> str:
+        """Return the condition that a row is that with an id as text, which an index serves."""
+        if any(column.unserved for column in self.key):
+            return f"{self.row(f'{self.table}.')}::text = {id_}"
+        values = [id_]
+        if len(self.key) > 1:
+            values = [
+                f"({id_}::jsonb OPERATOR(pg_catalog.->>) {n})" for n, _ in enumerate(self.key)
+            ]
+        return " AND ".join(
+            f"{self.table}.{column.sql} {column.operator('=')} {value}::{column.bare}"
+            for column, value in zip(self.key, values, strict=True)
+        )
+
+
+def _array(columns: list[str]) -> str:
+    return f"pg_catalog.jsonb_build_array({', '.join(columns)})"

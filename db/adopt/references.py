@@ -1,0 +1,119 @@
+"""Reads from the catalog what refers to a table."""
+
+from typing import Any
+
+from db.adopt.catalog import columns_of, find, is_plain
+from db.adopt.reference import Reference, Unique
+from db.adopt.table import Column, Table
+from db.connection import Row
+from db.header import names_of, quoted
+from db.way_out.change import Refused, Session, ask
+
+
+def read_references(connection: Session, table: Table, known: list[Table]) -> None:
+    """Add what refers to a table, and note what merge cannot follow.
+
+    `known` has the tables that have resources. Raises Refused.
+    """
+    named = [_named(connection, text, table) for text in table.refers]
+    with connection.transaction(force_rollback=True):
+        connection.execute(b"SET LOCAL search_path = pg_catalog, pg_temp")
+        for row in [*ask(connection, "adopt/references", table.oid), *named]:
+            reference = _reference(connection, row, table, known)
+            if isinstance(reference, Reference):
+                table.references.append(reference)
+                continue
+            called = ", ".join(row["columns"])
+            if row in named:
+                raise Refused(f"--refers {row['bare']}.{called}: {reference}")
+            table.notes.append(f"{row['bare']}.{called} refers to it, and {reference}")
+    if unknown := {*table.absorb} - {each.folder for each in table.references if each.absorbed}:
+        raise Refused(
+            f"--absorb {min(unknown)}: this is no reference of which unique indexes could break,"
+            " or its table is adopted itself"
+        )
+
+
+def _named(connection: Session, text: str, table: Table) -> Row:
+    """Return what adopt/references.sql has for a foreign key, for one of --refers."""
+    reference, _, to = text.partition("=")
+    names = names_of(reference)
+    if not 2 <= len(names) <= 3 or ".".join(map(quoted, names)) != reference:
+        raise Refused(f"--refers {text} must be TABLE.COLUMN or TABLE.COLUMN=COLUMN, as SQL has it")
+    found = find(connection, ".".join(map(quoted, names[:-1])))
+    target = to or table.id.name
+    if target not in {column.name for column in table.columns}:
+        raise Refused(f"--refers {text}: {table.name} has no column {target}")
+    if target in {column.name for take in table.takes for column in take.columns}:
+        raise Refused(f"--refers {text}: {target} is taken over from other rows")
+    with connection.transaction(force_rollback=True):
+        connection.execute(b"SET LOCAL search_path = pg_catalog, pg_temp")
+        key = [row["name"] for row in ask(connection, "adopt/primary_key", found["oid"])]
+    more = {"columns": [names[-1]], "refers_to": [target], "cascades": False, "key": key}
+    return {**found, **more, "named": True}
+
+
+def _reference(connection: Session, row: Row, table: Table, known: list[Table]) -> Reference | str:
+    """Return the reference of a foreign key, or why merge cannot follow it."""
+    named = row.get("named", False)
+    if len(row["columns"]) > 1:
+        return "merge refuses a foreign key of several columns"
+    if row["refers_to"] != [table.id.name] and not named:
+        return f"merge refuses one that does not refer to {table.id.name}"
+    if not row["key"]:
+        return "merge refuses it, for without a primary key its rows cannot be told apart"
+    served = next((each for each in known if each.oid == row["oid"]), None)
+    full = f"{row['schema']}.{row['table_name']}"
+    if served:
+        sql = served.table
+    elif table.table_is_bare and row["schema"] == table.schema and is_plain(row["bare"]):
+        sql = row["table_name"]
+    else:
+        sql = full
+    columns = {each.name: each for each in columns_of(connection, row["oid"])}
+    (name,) = row["columns"]
+    if name not in columns:
+        return f"{row['bare']} has no column {name}"
+    column = columns[name]
+    folder = f"{sql}.{column.sql}"
+    # File systems take names of up to 255 bytes.
+    if not folder.isprintable() or "/" in folder or len(folder.encode()) > 255:
+        return "no folder can have its name, so that merge refuses it"
+    if folder in {each.folder for each in table.references}:
+        return "it is a reference already"
+    target = next(each for each in table.columns if each.name == row["refers_to"][0])
+    uniques = list(_uniques(connection, row, column, table, served))
+    return Reference(
+        oid=row["oid"],
+        table=sql,
+        column=column.sql,
+        folder=folder,
+        cascades=row["cascades"],
+        key=[columns[each] for each in row["key"]],
+        row_type=full,
+        stored_columns=[each.sql for each in columns.values() if not each.generated]
+        if any(each.generated for each in columns.values())
+        else [],
+        target=target,
+        to_id=target is table.id,
+        named=named,
+        uniques=uniques,
+        absorbed=folder in table.absorb and bool(uniques) and not served,
+    )
+
+
+def _uniques(
+    connection: Session, row: Row, column: Column, table: Table, served: Table | None
+) -> Any:
+    """Yield the unique indexes that rows may break when they are pointed at another row."""
+    key = served and {part.column.sql for part in served.key if not part.expression}
+    for index in ask(connection, "adopt/unique_indexes", row["oid"], column.name):
+        others = [sql for place, sql in enumerate(index["keys"], 1) if place not in index["places"]]
+        if not index["places"]:
+            table.notes.append(
+                f"{index['name']} has {column.sql} in an expression: merge leaves a key alone if"
+                " that index refuses a row that would be pointed at another one"
+            )
+        # Rows that share the key of another resource are merged by its own rules.
+        elif key is None or key != {column.sql, *others}:
+            yield Unique(index["name"], others, index["predicate"], index["nulls_equal"])

@@ -1,0 +1,222 @@
+"""Rows that refer to merged rows follow them, whatever unique indexes and ON DELETE actions say."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support import legacy
+from tests.support.adopting import adopt
+from tests.support.service import sql, until
+
+PERSONS = """
+CREATE TABLE persons (id bigint PRIMARY KEY, email text NOT NULL, phone text);
+CREATE INDEX ON persons (phone);
+INSERT INTO persons VALUES
+    (1, 'ada', '1'), (2, 'Ada', '2'), (3, 'ADA', '3'), (4, 'al', '4'), (5, 'Al', NULL);
+"""
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def persons(new_database: Callable[[], str], tmp_path: Path) -> Run:
+    """A function that adopts the persons with some options, and runs commands on them."""
+    database = new_database()
+    sql(database, PERSONS)
+
+    def run(*words: str, ends: int = 0) -> str:
+        if not words:
+            return database
+        if words[0] == "adopt":
+            options = words[1:]
+            status, said = adopt(database, tmp_path, "persons", "--key", "lower(email)", *options)
+        else:
+            status, output, errors = legacy.run(database, *words, RESOURCES=str(tmp_path))
+            said = output + errors
+        assert status == ends, said
+        return said
+
+    return run
+
+
+def rows(database: str, table: str) -> list[tuple[Any, ...]]:
+    return sql(database, f"SELECT * FROM {table} ORDER BY 1, 2, 3")
+
+
+MEMBERS = """
+CREATE TABLE members (
+    person bigint REFERENCES persons ON DELETE CASCADE, team text, name text NOT NULL,
+    since timestamptz, loud text GENERATED ALWAYS AS (upper(team)) STORED,
+    PRIMARY KEY (person, team));
+CREATE UNIQUE INDEX first_names ON members (lower(name), person) WHERE since IS NOT NULL;
+INSERT INTO members VALUES
+    (1, 'x', 'a', '2026-01-01'), (2, 'x', 'b', '2026-01-02'), (2, 'y', 'c', '2026-01-03'),
+    (3, 'y', 'd', '2026-01-04'), (3, 'z', 'A', '2026-01-05'), (3, 'w', 'A', NULL),
+    (4, 'x', 'a', NULL), (5, 'y', 'a', NULL);
+"""
+
+
+def test_members_of_one_team_are_found_before_and_stay(persons: Run) -> None:
+    database = persons()
+    sql(database, MEMBERS)
+    persons("adopt")
+    before = rows(database, "members")
+    said = persons("merge")
+    assert "3 rows of members.person have what a unique index allows once: 1 keys stay" in said
+    said = persons("merge", "--apply", ends=1)
+    assert said == (
+        "persons: 1 rows merged.\n"
+        "persons 1 stays as it is: two rows of members.person would share what a unique index"
+        " allows once\n"
+    )
+    assert rows(database, "members")[:6] == before[:6]
+    assert sql(database, "SELECT team FROM members WHERE person = 4") == [("x",), ("y",)]
+
+
+def test_members_of_one_team_are_absorbed_and_come_back(persons: Run) -> None:
+    database = persons()
+    sql(database, MEMBERS)
+    persons("adopt", "--absorb", "members.person")
+    before = rows(database, "persons"), rows(database, "members")
+    assert "3 rows of members.person have what a unique index allows once: they go" in persons(
+        "merge"
+    )
+    said = persons("merge", "--apply")
+    assert said == "persons: 3 rows merged.\npersons/members.person: 3 rows merged.\n"
+    assert [row[:3] for row in rows(database, "members")] == [
+        (1, "w", "A"), (1, "x", "a"), (1, "y", "c"), (4, "x", "a"), (4, "y", "a")
+    ]  # fmt: skip
+    assert sql(database, "SELECT id, kept FROM merged WHERE resource ~ '/' ORDER BY id") == [
+        ('[2, "x"]', '[1, "x"]'), ('[3, "y"]', '[1, "y"]'), ('[3, "z"]', '[1, "x"]')
+    ]  # fmt: skip
+    said = persons("merge", "--undo")
+    assert said == "persons: 3 rows put back.\npersons/members.person: 3 rows put back.\n"
+    assert (rows(database, "persons"), rows(database, "members")) == before
+
+
+def test_what_others_refer_to_is_not_absorbed(persons: Run) -> None:
+    database = persons()
+    sql(database, MEMBERS)
+    persons("adopt", "--absorb", "members.person")
+    sql(
+        database,
+        "CREATE TABLE badges (person bigint, team text,"
+        " FOREIGN KEY (person, team) REFERENCES members ON DELETE CASCADE)",
+    )
+    before = rows(database, "members")
+    for words in (["merge"], ["merge", "--apply"]):
+        assert "badges.person, team refers to them: adopt members itself" in persons(*words, ends=1)
+    assert rows(database, "members") == before
+
+
+ACTIONS = ["CASCADE", "SET NULL", "SET DEFAULT", "NO ACTION"]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_no_action_of_a_delete_ever_fires(persons: Run, action: str) -> None:
+    database = persons()
+    sql(
+        database,
+        f"""
+        CREATE TABLE notes (
+            id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            person bigint DEFAULT 4 REFERENCES persons ON DELETE {action});
+        CREATE INDEX ON notes (person);
+        INSERT INTO notes (person) VALUES (1), (2), (3), (3);
+        CREATE TABLE fired (what text);
+        CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF TG_OP = 'DELETE' OR NEW.person IS DISTINCT FROM 1 THEN
+                INSERT INTO fired VALUES (TG_OP || NEW.person);
+            END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER fire AFTER UPDATE OR DELETE ON notes FOR EACH ROW EXECUTE FUNCTION fire()
+        """,
+    )
+    persons("adopt")
+    sql(database, "DELETE FROM persons WHERE id IN (4, 5)")
+    with psycopg.connect(database) as writer, ThreadPoolExecutor(1) as threads:
+        # A writer refers to a row that goes after the merge has taken its snapshot.
+        writer.execute("INSERT INTO notes (person) VALUES (3)")
+        merging = threads.submit(persons, "merge", "--apply")
+        until(
+            lambda: (
+                sql(
+                    database,
+                    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    " AND application_name = 'onerow merge' AND datname = current_database()",
+                )
+                != []
+            )
+        )
+        writer.commit()
+        merging.result()
+    assert sql(database, "SELECT id, person FROM notes ORDER BY id") == [
+        (n, 1) for n in range(1, 6)
+    ]
+    assert rows(database, "fired, persons, (VALUES (1)) AS one (n)") == []
+    assert sql(database, "SELECT pointed FROM merged ORDER BY id") == [
+        ({"notes.person": ["2"]},),
+        ({"notes.person": ["3", "4", "5"]},),
+    ]
+
+
+NAMED = """
+CREATE TABLE calls (id bigint PRIMARY KEY, phone text, person bigint);
+CREATE INDEX ON calls (person);
+INSERT INTO calls VALUES (1, '1', 1), (2, '2', 2), (3, '3', NULL), (4, '4', 5), (5, NULL, 9);
+"""
+
+
+def test_references_without_a_foreign_key_follow_and_come_back(persons: Run) -> None:
+    database = persons()
+    sql(database, NAMED)
+    words = ("--refers", "calls.person", "--refers", "calls.phone=phone")
+    persons("adopt", *words)
+    before = rows(database, "calls")
+    said = persons("merge")
+    assert "3 rows would go, 4 rows refer to those" in said
+    assert "This makes one: CREATE INDEX CONCURRENTLY ON calls (phone)\n" in said
+    assert "calls.person has no index" not in said
+    assert persons("merge", "--apply").splitlines()[1:] == ["persons: 3 rows merged."]
+    assert rows(database, "calls") == [
+        (1, "1", 1), (2, "1", 1), (3, "1", None), (4, "4", 4), (5, None, 9)
+    ]  # fmt: skip
+    sql(database, "UPDATE calls SET phone = '7' WHERE id = 2")
+    said = persons("merge", "--undo", ends=1)
+    assert "persons 2 is back, but 1 of the 1 rows of calls.phone that pointed at it" in said
+    assert rows(database, "calls") == [(2, "7", 2) if row[0] == 2 else row for row in before]
+    # Without a value in the row that stays there would be nothing to refer to.
+    sql(database, "UPDATE persons SET phone = NULL WHERE id = 1")
+    said = persons("merge", "--apply", ends=1)
+    assert "persons 1 stays as it is: calls.phone still refers to it" in said
+
+
+REFUSED = {
+    "--refers calls must be TABLE.COLUMN": ("--refers", "calls"),
+    "--refers Calls.phone must be TABLE.COLUMN": ("--refers", "Calls.phone"),
+    "there is no such table": ("--refers", "nothing.phone"),
+    "--refers calls.nope: calls has no column nope": ("--refers", "calls.nope"),
+    "--refers calls.phone=nope: persons has no column nope": ("--refers", "calls.phone=nope"),
+    "--refers calls.phone=phone: phone is taken over": (
+        *("--refers", "calls.phone=phone"),
+        *("--fill", "phone"),
+    ),
+    "--refers keyless.phone: merge refuses it, for without": ("--refers", "keyless.phone"),
+    "--refers members.person: it is a reference already": ("--refers", "members.person"),
+    "--absorb calls.phone: this is no reference": (
+        *("--refers", "calls.phone=phone"),
+        *("--absorb", "calls.phone"),
+    ),
+}
+
+
+def test_adopt_refuses_references_that_it_cannot_follow(persons: Run) -> None:
+    sql(persons(), f"{NAMED}; {MEMBERS}; CREATE TABLE keyless (phone text)")
+    for why, words in REFUSED.items():
+        assert why in persons("adopt", *words, ends=1)
