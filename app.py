@@ -45,7 +45,7 @@ from db.signals import unwind_on_signals
 from db.texts import say
 from db.transaction import Attempts, Unavailable, transact
 from db.watch import Watch
-from web import health, metrics, openapi, pages, root
+from web import health, metrics, openapi, pages, provenance, root
 from web.browsers import OwnPages
 from web.check import arguments, check
 from web.creation import FAILURES, PAGES, found_or_created, told
@@ -57,7 +57,7 @@ from web.lines import create_lines
 from web.log import log_to_stderr
 from web.metrics import Metrics
 from web.observation import Observe
-from web.problem import defect, problem
+from web.problem import defect, no_row, problem
 from web.response import answer, moved, path_of
 from web.serving import end_in_order, serve
 from web.token import RequireToken
@@ -84,13 +84,12 @@ log_to_stderr(settings.log_format)
 log = logging.getLogger("onerow")
 check_resources()
 
-NO_ROW = "There is no row with this id."
-
 
 def routes(endpoint: Endpoint) -> list[Route]:
     """Return a resource's routes, one for each path, so that a 405 lists all that it allows."""
     return [
         route(f"/{endpoint.name}", endpoint, GET=list_, POST=create),
+        *provenance.routes(endpoint, settings.retry_deadline),
         route(f"/{endpoint.name}/{endpoint.id}", endpoint, GET=get, DELETE=delete),
     ]
 
@@ -146,7 +145,7 @@ async def get(endpoint: Endpoint, request: Request, _attempts: Attempts) -> Resp
     id_ = as_sent(from_path(request, "id", endpoint.types.id))
     found = await look_up(request.state.pool, endpoint.name, id_, settings.retry_deadline)
     if found is None:
-        return problem(404, NO_ROW)
+        return no_row()
     if isinstance(found, Retired):
         return moved(path_of(endpoint.name, found.kept))
     return answer(found)
@@ -206,7 +205,7 @@ async def delete(endpoint: Endpoint, request: Request, attempts: Attempts) -> Re
         if not is_refusal(error):
             raise
         return problem(409, "Rows of another table refer to this one, or a trigger protects it.")
-    return Response(status_code=204) if deleted else problem(404, NO_ROW)
+    return Response(status_code=204) if deleted else no_row()
 
 
 # The start.

@@ -82,6 +82,8 @@ class Resource:
                 raise list_.error(each.line, f"needs {unknown[0]}, which is no other filter")
         if self.takes_many:
             self._check_many()
+        if "merged" in self.files:
+            self._check_merged()
 
     def _check_many(self) -> None:
         select, insert, _ = (self.files[name] for name in MANY)
@@ -97,6 +99,17 @@ class Resource:
                 raise file.error(1, "must return what get.sql returns and copies bigint behind it")
         if len(insert.parameters) == len(self.fields) or insert.parameters[-1].type != "boolean":
             raise insert.error(1, "must take a boolean at the end: whether lock.sql has run")
+
+    def _check_merged(self) -> None:
+        merged = self.files["merged"]
+        if [each.name for each in merged.parameters] != ["id", "after", "limit"]:
+            raise merged.error(1, "must take $1 id, $2 after bigint, or NULL, and $3 limit bigint")
+        types = [field.type for field in merged.columns[len(self.columns) :]]
+        wanted = ["bigint", self.id.type, "timestamp with time zone"]
+        if merged.columns[: len(self.columns)] != self.columns or types != wanted:
+            raise merged.error(
+                1, "must return what get.sql returns, and behind it its step, kept and merged_at"
+            )
 
     def _check_alone(self, name: str) -> None:
         file = self.files[name]

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from db.header import Field
 from db.questions import NAME
 from db.resources import Resource
-from web import root
+from web import provenance, root
 from web.endpoint import Endpoint
 from web.fields import example_of, schema_of, type_of
 from web.operations import (
@@ -106,6 +106,7 @@ def document(endpoints: Sequence[Endpoint], *, token: bool, guessable: bool) -> 
 
 def _schemas(endpoints: Iterable[Endpoint]) -> dict[str, Json]:
     types = [type_ for each in endpoints for type_ in (each.types.body, each.types.filter)]
+    types.append(provenance.Page)
     template = ref("{name}")["$ref"]
     _, schemas = msgspec.json.schema_components(types, schema_hook=schema_of, ref_template=template)
     for schema in schemas.values():
@@ -227,10 +228,15 @@ def _resource_paths(
         problems(404, 409, 422, 503, headers=["Server-Timing"]),
         parameters=id_,
     )
-    return {
+    paths = {
         f"/{name}": {"get": list_, "post": create},
         f"/{name}/{{id}}": {"get": get, "delete": delete},
     }
+    if "merged" in resource.files:
+        paths[f"/{name}/{{id}}/merged"] = {
+            "get": provenance.described(name, id_, example, schemas, moved)
+        }
+    return paths
 
 
 def _other_paths(resources: list[str]) -> dict[str, Json]:

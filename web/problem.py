@@ -47,3 +47,8 @@ async def defect(request: Request, _error: Exception) -> Response:
     return problem(
         500, "This is a defect of the service.", {"X-Request-Id": request.state.request_id}
     )
+
+
+def no_row() -> Response:
+    """Return the answer to an id that no row has."""
+    return problem(404, "There is no row with this id.")

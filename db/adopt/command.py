@@ -37,6 +37,9 @@ from db.way_out.kind import why_not_ordinary
 # The file that has the command and the checksums, in the form of sha256sum.
 RECORD = "adopted.sha256"
 
+# Files that a folder of an earlier version has not. They must fit those of requests.
+LATER = (*MANY, "merged")
+
 # A new file has this ending until it takes its place, so that nothing reads it before.
 NEW = ".new"
 
@@ -116,7 +119,7 @@ def adopt(
             files = render(each, tables, distributed=bool(engine.folder))
             try:
                 edited = [] if command.force else _edited(folder, files)
-                if left := _leave_out_many(folder, files, edited):
+                if left := _leave_out_new(folder, files, edited):
                     say(f"{folder}: {left} not written, because they might not fit what was edited")
                 faults = _refusals(connection, folder, files, edited)
                 if not faults:
@@ -326,17 +329,17 @@ def _edited(folder: Path, files: dict[str, str]) -> list[str]:
     return found
 
 
-def _leave_out_many(folder: Path, files: dict[str, str], edited: list[str]) -> str:
-    """Take the files for many keys out, where they are new and those for one key were edited.
+def _leave_out_new(folder: Path, files: dict[str, str], edited: list[str]) -> str:
+    """Take out the files that came with a later version, where those for one row were edited.
 
     Returns which they are, in words, or an empty text.
     """
-    many = [f"{name}.sql" for name in MANY if not (folder / f"{name}.sql").exists()]
-    if not (many and {f"{name}.sql" for name in REQUESTS} & {*edited}):
+    new = [f"{name}.sql" for name in LATER if not (folder / f"{name}.sql").exists()]
+    if not (new and {f"{name}.sql" for name in REQUESTS} & {*edited}):
         return ""
-    for name in many:
+    for name in new:
         files.pop(name, None)
-    return f"{', '.join(many)} {'are' if len(many) > 1 else 'is'}"
+    return f"{', '.join(new)} {'are' if len(new) > 1 else 'is'}"
 
 
 def _content(file: Path) -> bytes | None:

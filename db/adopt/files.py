@@ -154,6 +154,7 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
             *(each.or_default(each.sql) for each in table.attributes),
         ],
         "set_names": ", ".join(each.sql for each in given_columns),
+        "free": lambda name: _free(name, table),
         "item": _free("item", table),
         "nth": _free("nth", table),
         "alone": _free("alone", table),

@@ -131,6 +131,8 @@ def provoke(service: Service) -> Iterator[httpx.Response]:
                 yield call(method, path + query)
             for id_ in (1, 98, 99, "a"):
                 yield call(method, f"{path}/{id_}")
+                yield call(method, f"{path}/{id_}/merged")
+            yield call(method, f"{path}/1/merged?limit=%ff")
         for id_ in (1, 98, "a"):
             yield call("DELETE", f"{path}/{id_}")
         yield call("DELETE", created.headers["location"])

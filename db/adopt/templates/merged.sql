@@ -1,0 +1,22 @@
+{% set step, kept, merged_at = free("step"), free("kept"), free("merged_at") %}
+-- The rows of {{ name }} that merge moved into the row with this id, and into those in turn, the first one first, one more than the limit if there are more: {{ answered }}, {{ step }} bigint, {{ kept }} {{ id.type }}, {{ merged_at }} timestamp with time zone.
+-- $1 id {{ id.type }}{{ id.one_of }}
+-- $2 after bigint, or NULL for the start
+-- $3 limit bigint
+WITH RECURSIVE moved AS (
+    SELECT merged.id
+    FROM merged
+    WHERE merged.resource = '{{ name }}'
+      AND merged.kept = $1::{{ id.bare }}::text
+    UNION
+    SELECT merged.id
+    FROM moved
+    INNER JOIN merged ON merged.resource = '{{ name }}' AND merged.kept = moved.id
+)
+SELECT {{ listed_of("whole.") }}, merged.step AS {{ step }}, merged.kept::{{ id.bare }} AS {{ kept }}, merged.merged_at AS {{ merged_at }}
+FROM moved
+INNER JOIN merged ON merged.resource = '{{ name }}' AND merged.id = moved.id
+CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, merged.content) AS whole
+WHERE ($2::bigint IS NULL OR merged.step > $2::bigint)
+ORDER BY merged.step
+LIMIT $3::bigint + 1;

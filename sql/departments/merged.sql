@@ -1,0 +1,21 @@
+-- The rows of departments that merge moved into the row with this id, and into those in turn, the first one first, one more than the limit if there are more: id bigint, name text, created_at timestamp with time zone, step bigint, kept bigint, merged_at timestamp with time zone.
+-- $1 id bigint
+-- $2 after bigint, or NULL for the start
+-- $3 limit bigint
+WITH RECURSIVE moved AS (
+    SELECT merged.id
+    FROM merged
+    WHERE merged.resource = 'departments'
+      AND merged.kept = $1::bigint::text
+    UNION
+    SELECT merged.id
+    FROM moved
+    INNER JOIN merged ON merged.resource = 'departments' AND merged.kept = moved.id
+)
+SELECT whole.id, whole.name, whole.created_at, merged.step AS step, merged.kept::bigint AS kept, merged.merged_at AS merged_at
+FROM moved
+INNER JOIN merged ON merged.resource = 'departments' AND merged.id = moved.id
+CROSS JOIN pg_catalog.jsonb_populate_record(NULL::departments, merged.content) AS whole
+WHERE ($2::bigint IS NULL OR merged.step > $2::bigint)
+ORDER BY merged.step
+LIMIT $3::bigint + 1;
