@@ -18,8 +18,8 @@ EXAMPLES = 5
 # How many keys are looked at in one go for rows that would be in the way.
 SOME = 1000
 
-# Characters of a value in the plan. CSV and JSON have the whole value.
-WIDTH = 24
+# Characters of a value in the plan, enough for a time with its zone. CSV and JSON have all of it.
+WIDTH = 25
 
 
 def plan(

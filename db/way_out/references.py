@@ -61,8 +61,8 @@ def check_absorbed(reference: str, foreign_keys: list[Row]) -> None:
 def unindexed(connection: Session, name: str) -> list[str]:
     """Return a line for each column that refers to a resource and that no index begins with."""
     return [
-        f"{row['reference']} has no index, so that each key would take a look through the whole"
-        f" table. This makes one: {row['statement']}"
+        f"{row['reference']} has no index, so that each batch reads the whole table."
+        f" This makes one: {row['statement']}"
         for resource in family(name)
         for row in ask(connection, "way_out/unindexed", *held_against(resource)[1:])
     ]

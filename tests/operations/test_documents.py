@@ -15,6 +15,7 @@ TESTED_BY = {
     "docs/own-table.md#loading-a-file": "test_load.py::test_a_file_is_loaded_as_printed",
     "docs/own-table.md#the-files": "test_readme.py::test_the_comment_lines_are_those_of_the_file",
     "docs/duplicates.md#the-session": "test_readme.py::test_the_road_goes_as_printed",
+    "docs/duplicates.md#a-table-of-your-own": "test_readme.py::test_a_road_of_ones_own",
     "docs/from-get-or-create.md#the-helper-today": "test_from_get_or_create.py::test_helper_leaks",
     "docs/from-get-or-create.md#the-ten-lines": "test_from_get_or_create.py::test_ten_lines_hold",
     "docs/http.md#many-keys-in-one-request": "test_readme.py::test_lines_are_answered_as_printed",

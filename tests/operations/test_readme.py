@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -136,6 +137,31 @@ def test_a_table_of_ones_own_takes_five_lines(server: str, tmp_path: Path) -> No
         assert service.post("/customers", email=f"new.{email}").status_code == 201
     tables = sql(database, "SELECT relname::text FROM pg_stat_user_tables ORDER BY 1")
     assert tables == [("customers",), ("merged",)]
+
+
+@needs_curl
+def test_a_road_of_ones_own(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    told = section("docs/duplicates.md#a-table-of-your-own")
+    database = new_database()
+    sql(database, "DROP TABLE departments, employees, merged")
+    (tables,) = blocks(told, "sql")
+    sql(database, tables)
+    (export, _), *road = turns(told)
+    folder = tmp_path / "shop" / "onerow"
+    script = export.replace("postgresql://user:password@host/database", f"'{database}'")
+    script = script.replace("~/shop/onerow", str(folder))
+    said = []
+    for command, _ in road:
+        if command.startswith("curl "):
+            with serving(DATABASE_URL=database, RESOURCES=str(folder)) as service:
+                said += answers([command], service.port)
+        else:
+            words = command.replace(".venv/bin/python", sys.executable)
+            said.append(run("bash", "-e", given=f"{script}\n{words}"))
+    found = [masked(each.replace(str(folder), "/home/ada/shop/onerow")) for each in said]
+    assert found == [masked(printed) for _, printed in road]
 
 
 def test_the_road_goes_as_printed(database: str) -> None:

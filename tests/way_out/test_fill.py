@@ -500,7 +500,7 @@ def test_a_look_before_shows_what_differs(customers: Callable[..., str], tmp_pat
     )
     customers("merge", "--format", "csv", "--apply", ends=2)
     sql(database, "UPDATE customers SET plan = repeat('x', 30) || E'\\x1b' WHERE id = 21")
-    assert "free  xxxxxxxxxxxxxxxxxxxxx...\n" in customers("merge")
+    assert "free  xxxxxxxxxxxxxxxxxxxxxx...\n" in customers("merge")
     sql(database, "UPDATE customers SET plan = E'\\x1b[31m' WHERE id = 21")
     assert "free  \\x1b[31m\n" in customers("merge")
     with serving(DATABASE_URL=database, RESOURCES=str(tmp_path)) as service:
