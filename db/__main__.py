@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -227,6 +228,8 @@ def main() -> None:
         print(roles(), end="")
         return
     unwind_on_signals(SystemExit(1))
+    # A pool warns of each connection that it replaces. The command tells what became of its work.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
     if given.run not in (_adopt, _prove, _psql):
         check_resources()
     settings = read_settings()

@@ -140,9 +140,7 @@ def test_a_table_of_ones_own_takes_five_lines(server: str, tmp_path: Path) -> No
 
 
 @needs_curl
-def test_a_road_of_ones_own(
-    new_database: Callable[[], str], tmp_path: Path
-) -> None:
+def test_a_road_of_ones_own(new_database: Callable[[], str], tmp_path: Path) -> None:
     told = section("docs/duplicates.md#a-table-of-your-own")
     database = new_database()
     sql(database, "DROP TABLE departments, employees, merged")

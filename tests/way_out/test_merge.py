@@ -285,6 +285,31 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(database: str) -> None:
     assert here & away == set()
 
 
+def test_a_lost_connection_is_replaced_without_a_word(database: str) -> None:
+    fill(database, 4000, departments=50)
+    total = duplicated(database, "departments")
+
+    def gone() -> int:
+        return int(sql(database, "SELECT count(*) FROM merged")[0][0])
+
+    def kill() -> bool:
+        """Kill the session that has a batch under way, if there is one; return whether it was."""
+        query = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname ="
+            " current_database() AND application_name = 'onerow merge' AND query ~ 'these_pairs'"
+            " AND xact_start IS NOT NULL"
+        )
+        return sql(database, query) == [(True,)]
+
+    with legacy.start(database, "merge", "--apply") as process:
+        until(lambda: (gone() > 0 and kill()) or process.poll() is not None)
+        output, errors = process.communicate()
+    assert (process.returncode, errors) == (0, ""), output
+    told = [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) rows", output)]
+    assert sum(told) == gone() > total
+    assert duplicated(database, "departments") == duplicated(database, "employees") == 0
+
+
 def test_the_progress_bar_tells_rate_and_time_left(database: str) -> None:
     fill(database, 2000, departments=50)
     terminal, end = pty.openpty()
