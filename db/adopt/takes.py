@@ -51,7 +51,10 @@ class Take:
         if self.way == "largest":
             return f"{names[0]} DESC NULLS LAST"
         lacks = f"pg_catalog.num_nonnulls({', '.join(names)}) OPERATOR(pg_catalog.=) 0"
-        return f"{lacks}, {prefix}{self.by.sql} DESC NULLS LAST" if self.by else lacks
+        if not self.by:
+            return lacks
+        # Where no row has a value, nothing is taken over from the newest one.
+        return f"{lacks}, CASE WHEN NOT ({lacks}) THEN {prefix}{self.by.sql} END DESC NULLS LAST"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ import db.way_out.guard
 import db.way_out.merge
 import db.way_out.moves
 import db.way_out.plan
+import db.way_out.references
 from db.doctor import command as doctor
 from db.doctor.check import Check
 from db.queries import QUERIES
@@ -198,7 +199,7 @@ def test_a_child_that_comes_while_it_runs_loses_nothing(
     database = duplicated()
     sql(database, FAMILIES["a child"][0])
     # merge looks for children when it begins, which was before this one came.
-    monkeypatch.setattr(db.way_out.merge, "_check_tables", lambda *_: None)
+    monkeypatch.setattr(db.way_out.references, "check_tables", lambda *_: None)
     tally = asyncio.run(db.way_out.merge.merge(database, None))
     assert [note.split(":")[0] for note in tally.notes] == ["employees 1 stays as it is"]
     assert sql(database, "SELECT name, rate FROM contractors") == [("Ada", 90)]

@@ -509,3 +509,11 @@ def test_a_look_before_shows_what_differs(customers: Callable[..., str], tmp_pat
         assert "Differences of customers" in page.text
         rows = service.http.get("/inspect/customers_differences.json").json()["rows"]
         assert [row["column_name"] for row in rows] == ["city", "email", "login", "street", "plan"]
+
+
+def test_nothing_is_taken_over_where_no_row_has_a_value(customers: Callable[..., str]) -> None:
+    database = customers()
+    customers("adopt", "--newest", "login", "--by", "id")
+    sql(database, "UPDATE customers SET login = NULL")
+    customers("merge", "--apply")
+    assert sql(database, "SELECT count(*), count(filled) FROM merged") == [(3, 0)]
