@@ -30,7 +30,8 @@ CREATE INDEX IF NOT EXISTS employees_department
     ON employees (department_id, id);
 
 -- The rows that merge removed: each whole, as JSON, with the id of the row that was kept in its place.
--- "pointed" has the ids of the rows that referred to it, by "table.column". step is their order.
+-- "pointed" has the ids of the rows that referred to it, by "table.column". "filled" has what the row that
+-- was kept took over from it: the columns of that one before, and after. step is their order.
 CREATE TABLE IF NOT EXISTS merged (
     step bigint GENERATED ALWAYS AS IDENTITY,
     resource text NOT NULL,
@@ -39,5 +40,6 @@ CREATE TABLE IF NOT EXISTS merged (
     content jsonb NOT NULL,
     pointed jsonb NOT NULL,
     merged_at timestamptz NOT NULL DEFAULT now(),
+    filled jsonb,
     PRIMARY KEY (resource, id)
 );
