@@ -49,7 +49,9 @@ def test_all_that_went_into_a_row_is_listed(merged: tuple[str, str]) -> None:
     database, folder = merged
     with serving(DATABASE_URL=database, RESOURCES=folder) as service:
         items = listed(service, "/customers/7/merged")
-        assert [(item["row"]["id"], item["kept"]) for item in items] == [(12, 9), (8, 7), (9, 7)]
+        went = [(item["row"]["id"], item["kept"]) for item in items]
+        # What one statement moves has no order of its own.
+        assert (went[0], sorted(went[1:])) == ((12, 9), [(8, 7), (9, 7)])
         # It is what GET has answered before, without the column that it does not answer.
         assert items[0]["row"] == {
             "id": 12,
@@ -76,7 +78,8 @@ def test_all_that_went_into_a_row_is_listed(merged: tuple[str, str]) -> None:
         assert service.http.get("/customers/21/merged").status_code == 404
         for query in ("limit=0", "limit=1001", "after=-1", "after=x", "before=1"):
             assert service.http.get(f"/customers/7/merged?{query}").status_code == 422
-        assert service.http.post("/customers/7/merged").headers["Allow"] == "GET, HEAD"
+        allowed = service.http.post("/customers/7/merged").headers["Allow"]
+        assert sorted(allowed.split(", ")) == ["GET", "HEAD"]
 
         service.http.delete("/customers/7")
         assert listed(service, "/customers/7/merged") == items
