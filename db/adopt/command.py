@@ -25,9 +25,9 @@ from db.adopt.takes import add_arguments as add_takes
 from db.doctor import prepared
 from db.engine import ENGINES, named
 from db.header import HeaderError
+from db.ours import why_not_ours
 from db.queries import QUERIES, flat
 from db.resources import FOLDER, MANY, NAME, REQUESTS, RESERVED, Resource, file_of, read_resource
-from db.schema import why_not_ours
 from db.session import MEANING, SET_CONFIG, parameters
 from db.settings import Settings
 from db.texts import say
