@@ -59,12 +59,25 @@ from db.way_out.references import (
     unindexed,
 )
 
-# How many keys one transaction merges. One key in each makes 500 keys a second, and 20 make some
-# 7,000, because most of the time goes into COMMIT and round trips. More keys would conflict with
-# the service's requests more often, and each conflict would repeat more work.
-BATCH = 20
+# How many keys one transaction merges where nothing refers to the rows, and where rows do, each of
+# which takes time, too. Most of the time of small batches goes into COMMIT and round trips. More
+# keys would conflict with the service's requests more often, and each conflict would repeat more
+# work. A server that can lock fewer pages one by one gets smaller batches.
+BATCH = 100
+REFERRED_BATCH = 20
 
-# The stages through which an item goes until a transaction succeeds: together with its batch, then
+# How many batches are merged at a time: one is at work in the server while the other is here. Undo
+# takes one, because its order counts.
+TOGETHER = 2
+
+# How many batches in a row each of them takes. Rows that lie next to each other would conflict, and
+# so the two are not at work on batches that follow each other in the list.
+SHARE = 10
+
+# Into how many parts a batch is split that failed, again and again until a key is alone.
+PARTS = 10
+
+# The stages through which an item goes until a transaction succeeds: together with others, then
 # alone, and then alone while all other writers wait. Under traffic a key with thousands of rows, or
 # of rows that refer to them, may need the last one. It is tried five times, because somebody's long
 # transaction may keep us from the lock.
@@ -104,6 +117,8 @@ class Run:
     locks: Row  # the row of sql/way_out/lock.sql for the tables that the work changes
     url: str
     seconds: float  # for one transaction
+    batch: int  # the most items in one
+    together: int = 1  # how many transactions at a time
     only_equal: bool = False  # whether keys whose rows differ are left out
 
 
@@ -163,12 +178,15 @@ async def _merge_one(
     with change.connect(url, "merge") as connection:
         check(connection, name)
         locks = _locks(connection, family(name))
+        ((pages,),) = (each.values() for each in change.ask(connection, "pages"))
         for line in unindexed(connection, name):
             say(line)
     query = change.sql_of(f"{name}/duplicates")
     equal = but is not None
     work = partial(merge_keys, but=but) if equal else merge_keys
-    run = Run(work, query, [], name, " keys", locks, url, seconds, equal)
+    most = REFERRED_BATCH if RESOURCES[name].references else BATCH
+    batch = max(1, min(most, pages))
+    run = Run(work, query, [], name, " keys", locks, url, seconds, batch, TOGETHER, equal)
     seen = 0
     tally = Tally()
     for _ in range(PASSES):
@@ -208,7 +226,9 @@ async def undo(
         locks = _locks(connection, [each for name in able for each in family(name)])
     query = change.sql_of("way_out/merged_last_first")
     moved = [f"{name}/{each}" for name in able for each in RESOURCES[name].references]
-    run = Run(restore, query, [able + moved], "merged", " rows", locks, url, seconds)
+    run = Run(
+        restore, query, [able + moved], "merged", " rows", locks, url, seconds, REFERRED_BATCH
+    )
     if able:
         async with _pool(url, seconds) as pool:
             _, tally = await _in_batches(pool, run, math.inf if limit is None else limit)
@@ -224,14 +244,15 @@ def _locks(connection: change.Session, resources: list[Resource]) -> Row:
 def _pool(url: str, seconds: float) -> AbstractAsyncContextManager[Pool]:
     """Return a pool with the service's session settings, and these seconds for a transaction.
 
-    It has two connections, because one whose transaction ran out of time may not be free at once.
+    It has one more connection than transactions, because one whose transaction ran out of time may
+    not be free at once.
     """
     patient = change.patient(url, "merge")
-    return open_pool(Settings(database_url=patient, pool_size=2, retry_deadline=seconds))
+    return open_pool(Settings(database_url=patient, pool_size=TOGETHER + 1, retry_deadline=seconds))
 
 
 async def _in_batches(pool: Pool, run: Run, limit: float) -> tuple[int, Tally]:
-    """Do the work on at most `limit` items, BATCH in a transaction; return how many there were."""
+    """Do the work on at most `limit` items; return how many there were."""
     seen = 0
     total = Tally()
     batches = _batches(run, limit)
@@ -241,10 +262,26 @@ async def _in_batches(pool: Pool, run: Run, limit: float) -> tuple[int, Tally]:
             async for rows in batches:
                 bar.total = min(rows[0]["total"], limit)
                 items = [(row["resource"], row["id"]) for row in rows]
-                total.add(await _attempt(pool, run, items))
+                shares = _parts(items, math.ceil(len(items) / run.together))
+                done = [_one_after_the_other(pool, run, share, bar) for share in shares]
+                for tally in await asyncio.gather(*done, return_exceptions=True):
+                    if isinstance(tally, BaseException):
+                        raise tally
+                    total.add(tally)
                 seen += len(items)
-                bar.update(len(items))
     return seen, total
+
+
+async def _one_after_the_other(pool: Pool, run: Run, items: list[Item], bar: tqdm) -> Tally:
+    total = Tally()
+    for batch in _parts(items, run.batch):
+        total.add(await _attempt(pool, run, batch))
+        bar.update(len(batch))
+    return total
+
+
+def _parts(items: list[Item], size: int) -> list[list[Item]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
 
 
 async def _batches(run: Run, limit: float) -> AsyncGenerator[list[Row]]:
@@ -260,7 +297,8 @@ async def _batches(run: Run, limit: float) -> AsyncGenerator[list[Row]]:
     async with connection, AsyncRawServerCursor(connection, "items", withhold=True) as cursor:
         await cursor.execute(run.query, run.parameters)
         left = limit
-        while left and (rows := await cursor.fetchmany(int(min(BATCH, left)))):
+        most = run.batch * run.together * SHARE
+        while left and (rows := await cursor.fetchmany(int(min(most, left)))):
             yield rows
             left -= len(rows)
 
@@ -309,8 +347,10 @@ async def _attempt(
     if locked:
         await asyncio.sleep(random.uniform(0.5, 1) * run.seconds)  # the writers that waited go on
     total = Tally()
-    for item in items:
-        total.add(await _attempt(pool, run, [item], stage + 1, locked=locked))
+    parts = _parts(items, max(1, len(items) // PARTS))
+    for part in parts:
+        alone = len(part) == 1
+        total.add(await _attempt(pool, run, part, stage + 1 if alone else stage, locked=locked))
     return total
 
 
