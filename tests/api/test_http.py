@@ -588,6 +588,7 @@ def assert_unavailable(answer: httpx.Response, detail: str) -> None:
     assert answer.json()["detail"] == detail
 
 
+@pytest.mark.long
 def test_503_attempts_used_up(database: str, name: str) -> None:
     sql(
         database,
@@ -755,6 +756,7 @@ def test_pgoptions_are_kept(database: str, name: str) -> None:
     assert sql(database, "SELECT name FROM legacy.departments") == [(name,)]
 
 
+@pytest.mark.long
 def test_a_body_that_trickles_is_given_up(database: str) -> None:
     with serving(DATABASE_URL=database, RETRY_DEADLINE="0.3") as service:
         head = (

@@ -200,6 +200,7 @@ def slow_body(service: Service, path: str) -> httpx.Response:
         )
 
 
+@pytest.mark.long
 def test_each_answer_is_described_and_each_description_is_answered(
     service: Service, closed: Service, described: dict[str, Any]
 ) -> None:

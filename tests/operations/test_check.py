@@ -167,6 +167,7 @@ def test_each_setting_that_is_wrong_fails() -> None:
     assert lines[-1] == "advice database: not looked at, for a setting is wrong"
 
 
+@pytest.mark.long
 def test_settings_that_do_not_go_together_fail() -> None:
     assert failures(check(HOST="0.0.0.0")[1]) == [
         "HOST: 0.0.0.0 opens the service to others without a token: set API_TOKEN, or"
@@ -174,6 +175,7 @@ def test_settings_that_do_not_go_together_fail() -> None:
     ]
 
 
+@pytest.mark.long
 def test_another_engine_fails(database: str) -> None:
     lines = check(DATABASE_URL=database, ENGINE="cockroachdb")[1]
     assert failures(lines) == ["ENGINE: the server is another, postgresql"]
@@ -203,12 +205,14 @@ def test_tables_that_are_missing_fail(server: str) -> None:
     assert {line.split(":")[0] for line in said[1:]} == {"departments", "employees"}
 
 
+@pytest.mark.long
 def test_a_header_that_the_table_does_not_keep_to_fails(database: str) -> None:
     sql(database, "ALTER TABLE departments RENAME created_at TO made_at")
     told = failures(check(DATABASE_URL=database)[1])
     assert 'departments: sql/departments/get.sql: column "created_at" does not exist' in told
 
 
+@pytest.mark.long
 def test_a_right_that_is_missing_fails(database: str) -> None:
     make_roles(database)
     sql(database, f"REVOKE DELETE ON departments FROM {SERVICE}")

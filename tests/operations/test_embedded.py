@@ -172,6 +172,7 @@ def test_a_path_too_long_for_a_socket(data_dir: Path) -> None:
     assert postmaster(deep) is None
 
 
+@pytest.mark.long
 def test_a_worker_killed_with_9_is_replaced(data_dir: Path) -> None:
     with serving(DATA_DIR=str(data_dir), WORKERS="2") as service:
         service.http.get("/ready")

@@ -82,6 +82,7 @@ def test_a_file_is_loaded_as_printed(employees: str, tmp_path: Path) -> None:
     assert Path(f"{file}.refused.ndjson").read_text() == refused
 
 
+@pytest.mark.long
 def test_lines_of_json_and_what_was_refused_once_more(employees: str, tmp_path: Path) -> None:
     file = tmp_path / "employees.ndjson"
     lines = ['{"department_id": 3, "name": "Ada"}', "", '{"department_id": 1', '["Ada"]']
@@ -123,6 +124,7 @@ def test_a_loading_that_was_killed_is_run_again(employees: str, tmp_path: Path) 
     assert sorted(names(employees)) == sorted(f"Ada {number}" for number in range(4000))
 
 
+@pytest.mark.long
 def test_connections_that_break_lose_nothing(employees: str, tmp_path: Path) -> None:
     file = tmp_path / "pipe.csv"
     os.mkfifo(file)
@@ -209,6 +211,7 @@ def test_what_ends_a_loading(employees: str, tmp_path: Path) -> None:
     assert other == (1, "", "load: employees.txt must end in .csv or .ndjson\n")
 
 
+@pytest.mark.long
 def test_a_database_that_is_gone(tmp_path: Path) -> None:
     file = tmp_path / "employees.csv"
     file.write_text("department_id,name\n1,Ada\n")

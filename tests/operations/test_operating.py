@@ -138,6 +138,7 @@ def test_haproxy_takes_the_file(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_what_is_left_is_the_tables(database: str) -> None:
     (guard_off, _), (psql, _) = turns(section("docs/operating.md#uninstall"))
     assert psql == ".venv/bin/python -m db psql"

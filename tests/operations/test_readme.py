@@ -139,6 +139,7 @@ def test_a_table_of_ones_own_takes_five_lines(server: str, tmp_path: Path) -> No
     assert tables == [("customers",), ("merged",)]
 
 
+@pytest.mark.long
 @needs_curl
 def test_a_road_of_ones_own(new_database: Callable[[], str], tmp_path: Path) -> None:
     told = section("docs/duplicates.md#a-table-of-your-own")

@@ -881,6 +881,7 @@ def sums(service: Service) -> tuple[int, int, int]:
     return created, existing, retried
 
 
+@pytest.mark.long
 def test_the_picture_counts_what_all_workers_answered(new_database: Callable[[], str]) -> None:
     with serving(DATABASE_URL=new_database(), WORKERS="2") as service:
         assert sums(service) == (0, 0, 0)

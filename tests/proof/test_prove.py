@@ -24,6 +24,7 @@ def settings(database: str, **more: object) -> Settings:
     return Settings(database_url=database, **more)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_it_stops_in_time_and_leaves_nothing(
     database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.long
 @pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
 def test_behind_a_pooler(
     database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

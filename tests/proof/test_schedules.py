@@ -191,6 +191,7 @@ def test_three_to_five_requests_at_serializable(bench: Bench, drawn: Requests) -
     assert broken(bench, IsolationLevel.SERIALIZABLE, drawn) == ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bench", [False], indirect=True)
 @pytest.mark.parametrize("level", LEVELS[:2], ids=lambda level: level.name)
 def test_weaker_levels_are_caught(bench: Bench, level: IsolationLevel) -> None:

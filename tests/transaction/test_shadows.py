@@ -170,6 +170,7 @@ def test_the_script_of_the_roles_chooses_no_shadow(shadowed: str, tmp_path: Path
     run_roles(shadowed, tmp_path)
 
 
+@pytest.mark.long
 def test_the_script_of_the_roles_where_shadows_come_first(preceded: str, tmp_path: Path) -> None:
     run_roles(preceded, tmp_path)
 

@@ -169,6 +169,7 @@ def test_merge_keeps_the_row_that_post_answers_with(adopted: tuple[str, str]) ->
         assert everything(database) == before
 
 
+@pytest.mark.long
 def test_the_service_may_read_what_it_counts_and_no_more(adopted: tuple[str, str]) -> None:
     database, folder = adopted
     assert legacy.run(database, "init", RESOURCES=folder)[0] == 0

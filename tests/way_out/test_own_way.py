@@ -183,6 +183,7 @@ def test_a_limit_and_some_resources(shop: str, command: Command) -> None:
     ]
 
 
+@pytest.mark.long
 def test_an_unknown_resource_is_refused_with_those_that_there_are(command: Command) -> None:
     for words in (["doctor"], ["duplicates"], ["guard", "on"], ["merge"], ["enforce"], ["init"]):
         status, output, errors = command(*words, "customers", "orders")
@@ -191,6 +192,7 @@ def test_an_unknown_resource_is_refused_with_those_that_there_are(command: Comma
         assert all(name in errors for name in ADOPTED)
 
 
+@pytest.mark.long
 def test_a_resource_that_cannot_go_on_does_not_hold_up_the_others(
     shop: str, command: Command
 ) -> None:
