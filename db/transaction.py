@@ -1,4 +1,4 @@
-"""Transactions that end in a commit, a clear refusal or the deadline, and never in between.
+"""Transactions, each of which ends in one of three ways: a commit, a clear refusal, the deadline.
 
 Which failures of a request's transaction are tried again is decided here alone.
 """
@@ -35,15 +35,15 @@ TAKEN = errors.UniqueViolation.sqlstate
 CONNECTION_FAILURE = "08006"
 
 
-# After so many failures of one kind in a row it is in vain to go on. A database too far away for
-# PIPELINE=0 makes nothing but late inserts, where a writer that locks the table makes a few. A
-# trigger that changes the key into one that exists makes nothing but violations of the key's
-# constraint, where another creator makes one.
+# After so many failures of one kind in a row it is in vain to go on. If the database is too far away
+# for PIPELINE=0, every insert is late; if a writer locks the table, only a few are. If a trigger
+# changes the key into one that exists, every attempt violates the key's constraint; if another
+# creator was first, only one does.
 IN_VAIN = 10
 
-# What the end of insert.sql says where it fails. It is at the end of a message that PostgreSQL may
-# translate, in quotes, which are one character, and in French one with a space. A field's name may
-# have any characters.
+# What the end of insert.sql says where it fails. PostgreSQL puts this text, in quotation marks, at the
+# end of a message in the server's language. A mark is one character, and in French one with a space.
+# A field's name may have any characters.
 SAYS = re.compile(
     r"\W(?P<space>\s?)(?:(?P<late>the insert came too late)|(?P<none>the table kept no row)"
     r"|the table stored no such row for item (?P<item>\d+)"

@@ -79,7 +79,9 @@ async def found_or_created(
             if kept != items:
                 items = kept
             elif endpoint.parents and again:
-                again = False  # it has just been put back; or it is someone's foreign key again
+                # The parent may have been put back meanwhile. If it fails again, another foreign
+                # key is the cause.
+                again = False
             else:
                 raise  # a foreign key to a table that is no resource
 
