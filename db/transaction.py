@@ -35,15 +35,15 @@ TAKEN = errors.UniqueViolation.sqlstate
 CONNECTION_FAILURE = "08006"
 
 
-# After so many failures of one kind in a row it is in vain to go on. If the database is too far away
-# for PIPELINE=0, every insert is late; if a writer locks the table, only a few are. If a trigger
-# changes the key into one that exists, every attempt violates the key's constraint; if another
-# creator was first, only one does.
+# After so many failures of one kind in a row it is in vain to go on. If the database is too far
+# away for PIPELINE=0, every insert is late; if a writer locks the table, only a few are. If a
+# trigger changes the key into one that exists, every attempt violates the key's constraint; if
+# another creator was first, only one does.
 IN_VAIN = 10
 
-# What the end of insert.sql says where it fails. PostgreSQL puts this text, in quotation marks, at the
-# end of a message in the server's language. A mark is one character, and in French one with a space.
-# A field's name may have any characters.
+# What the end of insert.sql says where it fails. PostgreSQL puts this text, in quotation marks, at
+# the end of a message in the server's language. A mark is one character, and in French one with a
+# space. A field's name may have any characters.
 SAYS = re.compile(
     r"\W(?P<space>\s?)(?:(?P<late>the insert came too late)|(?P<none>the table kept no row)"
     r"|the table stored no such row for item (?P<item>\d+)"
