@@ -4,8 +4,10 @@ The rows go as lines of one request to the service itself, which is started for 
 So each is checked, retried and refused as it would be for any client.
 """
 
+import ctypes
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -100,6 +102,16 @@ def load(url: str, given: Namespace) -> bool:
     return not progress.counts["refused"]
 
 
+# A process asks Linux by this for a signal when its parent ends (prctl(2)).
+PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """Let this process end with its parent, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 @contextmanager
 def service(url: str) -> Iterator[int]:
     """Run the service on this database, and yield its port. Raises Refused if it does not start."""
@@ -115,6 +127,7 @@ def service(url: str) -> Iterator[int]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            preexec_fn=_end_with_parent,
         ) as process,
     ):
         try:

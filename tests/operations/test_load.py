@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from db.load.files import csv_rows
@@ -114,9 +115,10 @@ def test_a_loading_that_was_killed_is_run_again(employees: str, tmp_path: Path) 
             writer.writelines(["department_id,name\n", *rows[:2000]])
             writer.flush()
             until(lambda: len(names(employees)) > 100)
+            (service,) = psutil.Process(process.pid).children()
             process.send_signal(signal.SIGKILL)
         process.wait(LIMIT)
-    # The service of the loading that was killed may still be at work on what it has received.
+    assert not psutil.wait_procs([service], LIMIT)[1]  # it ends with the loading
     file.write_text("".join(["department_id,name\n", *rows]))
     status, output, errors = legacy.run(employees, "load", "employees", str(file))
     assert (status, errors) == (0, "")
