@@ -25,5 +25,5 @@ CROSS JOIN pg_catalog.jsonb_each(pg_catalog.to_jsonb(employees.*)) AS have
 WHERE ranked.copies > 1
   AND have.key OPERATOR(pg_catalog.<>) ALL (ARRAY['id'])
 GROUP BY ranked.kept, ranked.key, ranked.copies, have.key
-HAVING count(DISTINCT have.value) > 1
+HAVING pg_catalog.count(DISTINCT have.value) > 1
 ORDER BY ranked.copies DESC, ranked.kept, have.key;
