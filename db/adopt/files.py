@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from db.adopt.table import Column, Part, Table, literal
 from db.header import quoted
 from db.resources import ROOT
+from db.texts import printable
 
 TEMPLATES = ROOT / "db" / "adopt" / "templates"
 
@@ -58,6 +59,8 @@ ENVIRONMENT = Environment(
     autoescape=False,
 )
 ENVIRONMENT.filters["literal"] = literal
+# A comment ends with its line, and what a name has behind a line break would be run.
+ENVIRONMENT.filters["printable"] = printable
 ENVIRONMENT.globals.update(literal=literal, quoted=quoted, hash=_hash, same=_same, unnest=_unnest)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from db.adopt.table import Column
+from db.header import quoted
 
 
 @dataclass(frozen=True)
@@ -10,9 +11,18 @@ class Unique:
     """A unique index of a referring table that has the column that refers in it."""
 
     name: str
+    column: str  # the column that refers
     others: list[str]  # the SQL of what it has beside that column
     predicate: str | None
     nulls_equal: bool
+
+    @property
+    def told(self) -> str:
+        """The index in words."""
+        columns = ", ".join([self.column, *self.others])
+        return f"{quoted(self.name)}: {columns}" + (
+            f" WHERE {self.predicate}" if self.predicate else ""
+        )
 
 
 @dataclass

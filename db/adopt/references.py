@@ -116,4 +116,6 @@ def _uniques(
             )
         # Rows that share the key of another resource are merged by its own rules.
         elif key is None or key != {column.sql, *others}:
-            yield Unique(index["name"], others, index["predicate"], index["nulls_equal"])
+            yield Unique(
+                index["name"], column.sql, others, index["predicate"], index["nulls_equal"]
+            )

@@ -113,6 +113,56 @@ def test_what_others_refer_to_is_not_absorbed(persons: Run) -> None:
     assert rows(database, "members") == before
 
 
+def test_names_with_quotes_are_absorbed(persons: Run) -> None:
+    database = persons()
+    sql(
+        database,
+        """
+        CREATE TABLE "mem'bers" (
+            n bigint PRIMARY KEY, "per'son" bigint REFERENCES persons, team text,
+            UNIQUE (team, "per'son"));
+        INSERT INTO "mem'bers" VALUES (1, 1, 'x'), (2, 2, 'x');
+        """,
+    )
+    persons("adopt", "--absorb", """"mem'bers"."per'son\"""")
+    before = rows(database, """"mem'bers\"""")
+    assert """persons/"mem'bers"."per'son": 1 rows merged.""" in persons("merge", "--apply")
+    persons("merge", "--undo")
+    assert rows(database, """"mem'bers\"""") == before
+
+
+# Names, an expression and a condition that would begin a line of SQL in a comment.
+LINES = r"""
+CREATE TABLE evil (what text);
+ALTER TABLE persons ADD "of
+INSERT INTO evil VALUES (1) --" text GENERATED ALWAYS AS (upper(email)) STORED, ADD "some
+INSERT INTO evil VALUES (2) --" text, ADD "other
+INSERT INTO evil VALUES (3) --" text;
+CREATE TABLE members (
+    id bigint PRIMARY KEY, person bigint REFERENCES persons, phone text, "team
+INSERT INTO evil VALUES (4) --" text);
+CREATE UNIQUE INDEX "index
+INSERT INTO evil VALUES (5) --" ON members (person, ("team
+INSERT INTO evil VALUES (4) --" || E'\n') COLLATE "C") WHERE phone <> E'a\nINSERT INTO evil VALUES (6) --';
+INSERT INTO members VALUES (1, 1, 'p', 'x'), (2, 2, 'p', 'x'), (3, 4, 'p', 'x'), (4, 5, 'p', 'y');
+"""  # noqa: E501
+
+
+def test_no_name_begins_a_line_of_sql(persons: Run) -> None:
+    database = persons()
+    sql(database, LINES)
+    of, some, other = (
+        f"{name}\nINSERT INTO evil VALUES ({n}) --"
+        for n, name in enumerate(["of", "some", "other"], 1)
+    )
+    persons("adopt", "--agree", some, "--fill", other, "--refers", f"members.phone={of}")
+    persons("merge")
+    persons("merge", "--apply", "--only-equal", ends=1)
+    persons("merge", "--apply", ends=1)
+    assert sql(database, "SELECT what FROM evil") == []
+    assert sql(database, "SELECT person FROM members ORDER BY id") == [(1,), (2,), (4,), (4,)]
+
+
 ACTIONS = ["CASCADE", "SET NULL", "SET DEFAULT", "NO ACTION"]
 
 

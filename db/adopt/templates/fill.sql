@@ -1,6 +1,6 @@
 -- Lets the rows of {{ name }} that stay take over columns from the rows that went for them: id (of a row that stays), filled (FALSE if something kept it as it was), whole (whether JSON holds all that it had before).
 {% for take in takes %}
--- {{ take.told }}.
+-- {{ take.told | printable }}.
 {% endfor %}
 -- $1 ids {{ id.bare_type }}[], the rows that went, those of one key in the order in which they would have stayed
 -- $2 kept {{ id.bare_type }}[], for each of them the row that stays

@@ -23,7 +23,7 @@ removed AS (
 ),
 moved AS (
     INSERT INTO merged (resource, id, kept, content, pointed)
-    SELECT '{{ name }}', id::text, kept::text, content, coalesce($3::jsonb -> id::text, '{}')
+    SELECT {{ literal(name) }}, id::text, kept::text, content, coalesce($3::jsonb -> id::text, '{}')
     FROM removed
 )
 SELECT id, whole

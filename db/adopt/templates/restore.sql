@@ -2,7 +2,7 @@
 -- $1 id text
 WITH taken AS (
     DELETE FROM merged
-    WHERE resource = '{{ name }}'
+    WHERE resource = {{ literal(name) }}
       AND id = $1::text
     RETURNING kept, content, pointed, filled
 ),

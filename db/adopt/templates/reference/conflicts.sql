@@ -1,6 +1,6 @@
 -- The rows of {{ reference.table }} that could not refer to the rows of {{ name }} that stay, because a unique index allows no second row: id, kept (the row that is in the way), stays (the row of {{ name }} to which both would refer).
 {% for unique in reference.uniques %}
--- {{ unique.name }}: {{ reference.column }}{% for other in unique.others %}, {{ other }}{% endfor %}{{ " WHERE " ~ unique.predicate if unique.predicate }}
+-- {{ unique.told | printable }}
 {% endfor %}
 -- $1 ids {{ id.bare_type }}[], the rows that go
 -- $2 kept {{ id.bare_type }}[], for each of them the row that stays

@@ -2,7 +2,7 @@
 -- $1 ids {{ id.bare_type }}[], the rows that go
 -- $2 kept {{ id.bare_type }}[], for each of them the row that stays
 {% if reference.named %}
--- refers to {{ reference.target.sql }} without a foreign key
+-- refers to {{ reference.target.sql | printable }} without a foreign key
 {% endif %}
 WITH these_pairs AS (
 {% if reference.to_id %}
