@@ -32,6 +32,25 @@ def read_references(connection: Session, table: Table, known: list[Table]) -> No
             f"--absorb {min(unknown)}: this is no reference of which unique indexes could break,"
             " or its table is adopted itself"
         )
+    for each in table.references:
+        if each.absorbed:
+            _check_absorbed(each, table)
+
+
+def _check_absorbed(reference: Reference, table: Table) -> None:
+    """Raise Refused if rows of a reference of --absorb would not come back as they were."""
+    for other in table.references:
+        if other is not reference and other.oid == reference.oid:
+            raise Refused(
+                f"--absorb {reference.folder}: {other.folder} refers to {table.name}, too, and"
+                " what is moved may refer only once"
+            )
+    if len(reference.uniques) > 1:
+        names = " and ".join(unique.name for unique in reference.uniques)
+        raise Refused(
+            f"--absorb {reference.folder}: {names} could both be in the way, and what is moved may"
+            " have one such index only"
+        )
 
 
 def _named(connection: Session, text: str, table: Table) -> Row:

@@ -98,23 +98,18 @@ async def merge_rows(
         raise Unmergeable("the row that would stay cannot be locked: a policy may hide it")
     pointed: dict[str, dict[str, list[str]]] = {}
     sharing = children(resource)
-    for reference in resource.references:
-        folder = f"{name}/{reference}"
-        # The children that will share a key are merged before they are pointed at one row, because
-        # the guard, if it is on, refuses a second row for a key.
-        if child := sharing.get(reference):
-            rows = await rows_of(connection, f"{folder}/collisions", ids, kept)
-            colliding = [(row["id"], row["kept"]) for row in rows]
-            await merge_rows(connection, child, colliding, tally, under_way | going, but)
-        await _make_way(connection, resource, reference, ids, kept, tally)
-        for row in await rows_of(connection, f"{folder}/repoint", ids, kept):
-            pointed.setdefault(as_text(row["id"]), {})[reference] = row["moved"]
-        # If a trigger or a policy has kept a row from being pointed at the new one, ON DELETE
-        # CASCADE would delete that row. To know which rows are left of those that refer to another
-        # column, the file is given the rows that stay, too.
-        left = resource.files[f"{reference}/left"].placeholders
-        if await rows_of(connection, f"{folder}/left", *[ids, kept][: len(left)]):
-            raise Unmergeable(f"{reference} still refers to it")
+    # The children that will share a key are merged before they are pointed at one row, because the
+    # guard, if it is on, refuses a second row for a key.
+    for reference, child in sharing.items():
+        rows = await rows_of(connection, f"{name}/{reference}/collisions", ids, kept)
+        colliding = [(row["id"], row["kept"]) for row in rows]
+        await merge_rows(connection, child, colliding, tally, under_way | going, but)
+        await _point(connection, resource, reference, pairs, pointed, tally)
+    others = sorted({*resource.references} - {*sharing})
+    # Undo takes the rows one by one, and finds what referred to each by the id that it got then.
+    for some in [[pair] for pair in pairs] if _change_twice(resource, others) else [pairs]:
+        for reference in others:
+            await _point(connection, resource, reference, some, pointed, tally)
     removed = await rows_of(connection, f"{name}/remove", ids, kept, Jsonb(pointed))
     _check_removed(removed, len(ids))
     if "fill" in resource.files:
@@ -124,6 +119,40 @@ async def merge_rows(
         if not all(row["whole"] for row in filled):
             raise Unmergeable("JSON does not hold all of a column's value")
     tally.rows[name] += len(removed)
+
+
+def _change_twice(resource: Resource, references: list[str]) -> bool:
+    """Tell whether a row that refers by several of these has one of them in its primary key."""
+    times = Counter(map(table_of, references))
+    # A column of the primary key is in a unique index, and so there is a file for it.
+    return any(
+        times[table_of(each)] > 1 and f"{each}/conflicts" in resource.files for each in references
+    )
+
+
+async def _point(
+    connection: Connection,
+    resource: Resource,
+    reference: str,
+    pairs: Pairs,
+    pointed: dict[str, dict[str, list[str]]],
+    tally: Tally,
+) -> None:
+    """Point the rows of a reference at the rows that stay, and add them to `pointed`.
+
+    Raises Unmergeable or psycopg.Error.
+    """
+    folder = f"{resource.name}/{reference}"
+    ids, kept = [id_ for id_, _ in pairs], [kept for _, kept in pairs]
+    await _make_way(connection, resource, reference, ids, kept, tally)
+    for row in await rows_of(connection, f"{folder}/repoint", ids, kept):
+        pointed.setdefault(as_text(row["id"]), {})[reference] = row["moved"]
+    # If a trigger or a policy has kept a row from being pointed at the new one, ON DELETE CASCADE
+    # would delete that row. To know which rows are left of those that refer to another column, the
+    # file is given the rows that stay, too.
+    left = resource.files[f"{reference}/left"].placeholders
+    if await rows_of(connection, f"{folder}/left", *[ids, kept][: len(left)]):
+        raise Unmergeable(f"{reference} still refers to it")
 
 
 def _check_removed(removed: list[Row], wanted: int) -> None:
@@ -232,7 +261,8 @@ async def _point_back(
     connection: Connection, resource: str, id_: Id, row: Row, tally: Tally
 ) -> None:
     """Point at a row what referred to it; `row` is what restore.sql has returned."""
-    for reference, ids in row["pointed"].items():
+    # What merge_rows() pointed last is first, for a row may have got another id each time.
+    for reference, ids in sorted(row["pointed"].items(), reverse=True):
         query = f"{resource}/{reference}/repoint_back"
         if query not in QUERIES:
             raise Unmergeable(f"there is no {query}.sql")

@@ -2,11 +2,12 @@
 -- $1 ids bigint[], the rows that go
 -- $2 kept bigint[], for each of them the row that stays
 -- $3 pointed jsonb, by id, the rows that referred to it: {"7": {"table.column": ["1", "2"]}}
+-- Their steps are in the order in which they are given, because undo goes back from the last one.
 -- ONLY leaves rows of a child table, whose own columns would not be in the JSON.
 -- employees.* is the whole row, and employees alone might be a column of that name.
 WITH these_pairs AS (
-    SELECT id, kept
-    FROM unnest($1::bigint[], $2::bigint[]) AS these_pairs (id, kept)
+    SELECT id, kept, place
+    FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS these_pairs (id, kept, place)
 ),
 removed AS (
     DELETE FROM ONLY employees
@@ -15,6 +16,7 @@ removed AS (
     RETURNING
         employees.id,
         these_pairs.kept,
+        these_pairs.place,
         pg_catalog.to_jsonb(employees.*) AS content,
         (employees.*)::text
             = pg_catalog.jsonb_populate_record(
@@ -25,6 +27,7 @@ moved AS (
     INSERT INTO merged (resource, id, kept, content, pointed)
     SELECT 'employees', id::text, kept::text, content, coalesce($3::jsonb -> id::text, '{}')
     FROM removed
+    ORDER BY place
 )
 SELECT id, whole
 FROM removed;
