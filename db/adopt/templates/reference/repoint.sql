@@ -4,16 +4,29 @@
 {% if reference.named %}
 -- refers to {{ reference.target.sql | printable }} without a foreign key
 {% endif %}
-WITH these_pairs AS (
 {% if reference.to_id %}
+WITH these_pairs AS (
     SELECT id, kept
     FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS these_pairs (id, kept)
 {% else %}
+-- A value that a row of another key has, too, is left alone, and then left.sql finds it.
+WITH all_pairs AS MATERIALIZED (
+    SELECT id, kept
+    FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS all_pairs (id, kept)
+),
+these_pairs AS (
     SELECT these_pairs.id, going.{{ reference.target.sql }} AS value, staying.{{ reference.target.sql }} AS kept
-    FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) AS these_pairs (id, kept)
+    FROM all_pairs AS these_pairs
     INNER JOIN {{ table }} AS going ON going.{{ id.sql }} {{ id.operator("=") }} these_pairs.id
     INNER JOIN {{ table }} AS staying ON staying.{{ id.sql }} {{ id.operator("=") }} these_pairs.kept
     WHERE going.{{ reference.target.sql }} {{ reference.target.operator("<>") }} staying.{{ reference.target.sql }}
+      AND NOT EXISTS (
+          SELECT
+          FROM {{ table }} AS other
+          LEFT JOIN all_pairs ON all_pairs.id {{ id.operator("=") }} other.{{ id.sql }}
+          WHERE other.{{ reference.target.sql }} {{ reference.target.operator("=") }} going.{{ reference.target.sql }}
+            AND coalesce(all_pairs.kept, other.{{ id.sql }}) {{ id.operator("<>") }} these_pairs.kept
+      )
 {% endif %}
 ),
 moved AS (
