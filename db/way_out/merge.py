@@ -333,8 +333,9 @@ async def _attempt(
     except (ReadOnlyDatabase, SchemaMissing):
         raise
     except (psycopg.Error, Unavailable, Unmergeable) as error:
-        # A writer may have referred to a row that goes, since the snapshot.
-        late = isinstance(error, errors.ForeignKeyViolation) and run.work is not restore
+        # A writer who is not locked out may have referred to a row that goes, since the snapshot.
+        violated = isinstance(error, errors.ForeignKeyViolation)
+        late = violated and run.work is not restore and not locked
         refused = len(items) == 1 and not (late or isinstance(error, Unavailable))
         last = stage + 1 == len(STAGES)
         if last and isinstance(error, NoConnection):
