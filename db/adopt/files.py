@@ -89,6 +89,8 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
                 continue
             if path.name == "conflicts.sql" and not reference.uniques:
                 continue
+            if path.name == "keep.sql" and not reference.absorbed:
+                continue
             template = ENVIRONMENT.get_template(f"reference/{path.name}")
             files[f"{reference.folder}/{path.name}"] = template.render(
                 given, reference=reference, child=child

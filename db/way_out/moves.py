@@ -79,14 +79,12 @@ async def merge_rows(
     """Move rows into the table merged, and point what refers to them at the rows that stay.
 
     Children that would come to share a key are merged first, by a call for them. `under_way` has
-    the rows for whose sake that is done, as resources and ids. `but` is that of differing(). Raises
-    Unmergeable or psycopg.Error.
+    the rows for whose sake that is done, as resources and ids. `but` is that of differing() for
+    those children. Raises Unmergeable or psycopg.Error.
     """
     if not pairs:
         return
     name = resource.name
-    for id_, names in (await differing(connection, resource, pairs, but)).items():
-        raise Differ(f"{name} {id_} and what would be merged into it differ in {names}")
     ids, kept = [id_ for id_, _ in pairs], [kept for _, kept in pairs]
     going = frozenset((name, as_text(id_)) for id_ in ids)
     # Rows that refer to each other in a circle would be merged for each other's sake without end.
@@ -94,8 +92,7 @@ async def merge_rows(
         raise Unmergeable("rows refer to each other in a circle")
     # The rows that stay are locked, because serializable transactions alone do not keep every
     # writer from deleting one. Rows that were merged into a deleted row would be lost.
-    if len(await rows_of(connection, f"{name}/keep", list(set(kept)))) < len(set(kept)):
-        raise Unmergeable("the row that would stay cannot be locked: a policy may hide it")
+    await _lock(connection, f"{name}/keep", kept)
     pointed: dict[str, dict[str, list[str]]] = {}
     sharing = children(resource)
     # The children that will share a key are merged before they are pointed at one row, because the
@@ -103,6 +100,10 @@ async def merge_rows(
     for reference, child in sharing.items():
         rows = await rows_of(connection, f"{name}/{reference}/collisions", ids, kept)
         colliding = [(row["id"], row["kept"]) for row in rows]
+        # The column that refers differs until the rows are pointed at one.
+        may_differ = None if but is None else [*but, names_of(reference)[-1]]
+        for id_, names in (await differing(connection, child, colliding, may_differ)).items():
+            raise Differ(f"{child.name} {id_} and what would be merged into it differ in {names}")
         await merge_rows(connection, child, colliding, tally, under_way | going, but)
         await _point(connection, resource, reference, pairs, pointed, tally)
     others = sorted({*resource.references} - {*sharing})
@@ -119,6 +120,11 @@ async def merge_rows(
         if not all(row["whole"] for row in filled):
             raise Unmergeable("JSON does not hold all of a column's value")
     tally.rows[name] += len(removed)
+
+
+async def _lock(connection: Connection, query: str, ids: list[Id]) -> None:
+    if len(await rows_of(connection, query, list(set(ids)))) < len(set(ids)):
+        raise Unmergeable("the row that would stay cannot be locked: a policy may hide it")
 
 
 def _change_twice(resource: Resource, references: list[str]) -> bool:
@@ -144,9 +150,11 @@ async def _point(
     """
     folder = f"{resource.name}/{reference}"
     ids, kept = [id_ for id_, _ in pairs], [kept for _, kept in pairs]
-    await _make_way(connection, resource, reference, ids, kept, tally)
+    stay = await _make_way(connection, resource, reference, ids, kept, tally)
     for row in await rows_of(connection, f"{folder}/repoint", ids, kept):
         pointed.setdefault(as_text(row["id"]), {})[reference] = row["moved"]
+    if stay:  # only now, because one that was pointed itself has got another id
+        await _lock(connection, f"{folder}/keep", stay)
     # If a trigger or a policy has kept a row from being pointed at the new one, ON DELETE CASCADE
     # would delete that row. To know which rows are left of those that refer to another column, the
     # file is given the rows that stay, too.
@@ -169,13 +177,14 @@ async def _make_way(
     ids: list[Id],
     kept: list[Id],
     tally: Tally,
-) -> None:
+) -> list[Id]:
     """Move the rows of a reference into merged that a unique index keeps from being pointed.
 
-    Raises Unmergeable if there is no file for that.
+    Returns the rows that stay in their place. Raises Unmergeable if there is no file for that.
     """
     if f"{reference}/conflicts" not in resource.files:
-        return
+        return []
+    others: list[Id] = []
     folder = f"{resource.name}/{reference}"
     if rows := await rows_of(connection, f"{folder}/conflicts", ids, kept):
         if not is_absorbed(resource, reference):
@@ -184,6 +193,7 @@ async def _make_way(
         removed = await rows_of(connection, f"{folder}/remove", gone, others, Jsonb({}))
         _check_removed(removed, len(gone))
         tally.rows[folder] += len(removed)
+    return others
 
 
 def is_absorbed(resource: Resource, reference: str) -> bool:

@@ -298,6 +298,97 @@ def test_what_refers_twice_in_its_key_comes_back(persons: Run) -> None:
     assert (rows(database, "persons"), rows(database, "friends")) == before
 
 
+def test_a_value_that_rows_of_other_keys_have_is_not_pointed_away(persons: Run) -> None:
+    database = persons()
+    sql(database, NAMED)
+    sql(database, "INSERT INTO persons VALUES (6, 'bob', '2'), (7, 'Al', '3')")
+    sql(database, "UPDATE persons SET phone = '5' WHERE id = 5")
+    sql(database, "INSERT INTO calls VALUES (6, '5', NULL)")
+    persons("adopt", "--refers", "calls.phone=phone")
+    before = rows(database, "calls")
+    # That 2 is bob's, too, and 3 is of a row that goes for another key.
+    said = persons("merge", "--apply", ends=1)
+    assert "persons 1 stays as it is: calls.phone still refers to it" in said
+    assert "persons 4 stays as it is: calls.phone still refers to it" in said
+    assert rows(database, "calls") == before
+    sql(database, "UPDATE persons SET phone = NULL WHERE id = 6")
+    sql(database, "UPDATE persons SET phone = NULL WHERE id = 7")
+    persons("merge", "--apply")
+    assert sql(database, "SELECT phone FROM calls WHERE phone <> '1'") == [("4",), ("4",)]
+
+
+def test_equal_rows_with_children_that_come_to_share_a_key(persons: Run) -> None:
+    database = persons()
+    sql(
+        database,
+        """
+        UPDATE persons SET email = lower(email), phone = NULL;
+        CREATE TABLE visits (
+            id bigint PRIMARY KEY, person bigint REFERENCES persons, day date, note text);
+        INSERT INTO visits VALUES
+            (1, 1, '2026-01-01', 'x'), (2, 2, '2026-01-01', 'x'),
+            (3, 4, '2026-01-01', 'y'), (4, 5, '2026-01-01', 'z');
+        """,
+    )
+    persons("adopt")
+    persons("adopt", "visits", "--key", "person,day")
+    said = persons("merge", "--only-equal", "--apply")
+    assert "persons: 2 rows merged." in said
+    assert "persons: 1 keys stay as they are, for their copies differ" in said
+    assert sql(database, "SELECT id, person FROM visits ORDER BY id") == [(1, 1), (3, 4), (4, 5)]
+
+
+def test_the_row_in_the_way_must_be_there_in_the_end(persons: Run) -> None:
+    database = persons()
+    sql(database, f"{MEMBERS}; DROP INDEX first_names")
+    persons("adopt", "--absorb", "members.person")
+    with psycopg.connect(database) as writer, ThreadPoolExecutor(1) as threads:
+        writer.execute("DELETE FROM members WHERE person = 1")
+        merging = threads.submit(persons, "merge", "--apply")
+        until(
+            lambda: (
+                merging.done()
+                or sql(
+                    database,
+                    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    " AND application_name = 'onerow merge' AND datname = current_database()",
+                )
+                != []
+            )
+        )
+        writer.commit()
+        merging.result()
+    # Without the row that was in the way, another one takes its place.
+    assert (1, "x", "b") in [row[:3] for row in rows(database, "members")]
+
+
+def test_what_a_key_refers_to_for_good_locks_writers_out_once(persons: Run) -> None:
+    database = persons()
+    sql(
+        database,
+        f"""
+        {MEMBERS};
+        CREATE TABLE badges (
+            person bigint, team text,
+            FOREIGN KEY (person, team) REFERENCES members ON DELETE CASCADE);
+        INSERT INTO badges VALUES (5, 'y');
+        CREATE SEQUENCE tries;
+        CREATE FUNCTION count_tries() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM nextval('tries');
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER tries BEFORE UPDATE ON members FOR EACH ROW
+            WHEN (OLD.person = 5) EXECUTE FUNCTION count_tries();
+        """,
+    )
+    persons("adopt")
+    said = persons("merge", "--apply", ends=1)
+    assert "persons 4 stays as it is: update or delete on table" in said
+    # It is tried in a batch, alone, and with the writers locked out.
+    assert sql(database, "SELECT last_value FROM tries") == [(3,)]
+
+
 REFUSED = {
     "--refers calls must be TABLE.COLUMN": ("--refers", "calls"),
     "--refers Calls.phone must be TABLE.COLUMN": ("--refers", "Calls.phone"),
