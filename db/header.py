@@ -147,9 +147,10 @@ class File:
         return quoted(self.path.parent.name)
 
     @cached_property
-    def is_named(self) -> bool:
-        """Whether the file's line says that it is about a reference without a foreign key."""
-        return any(_REFERS.fullmatch(line) for line in self._lines)
+    def refers_to(self) -> str | None:
+        """The column in the line that tells of a reference without a foreign key, if it has one."""
+        found = (_REFERS.fullmatch(line) for line in self._lines)
+        return next((match[1] for match in found if match), None)
 
     def error(self, line: int, detail: str) -> HeaderError:
         """Return the error that names the file and a line, from 1."""

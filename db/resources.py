@@ -170,7 +170,13 @@ class Resource:
     @cached_property
     def foreign_keys(self) -> list[str]:
         """Those of the references that are foreign keys, and refer to the id."""
-        return [each for each in self.references if not self.files[f"{each}/repoint"].is_named]
+        return [each for each in self.references if not self.files[f"{each}/repoint"].refers_to]
+
+    @cached_property
+    def referred_to(self) -> list[str]:
+        """The columns to which others refer without a foreign key, each as "table.column"."""
+        columns = {self.files[f"{each}/repoint"].refers_to for each in self.references}
+        return [f"{self.table}.{column}" for column in sorted(filter(None, columns))]
 
 
 def parents(resources: dict[str, Resource], name: str) -> dict[str, str]:

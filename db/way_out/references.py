@@ -13,10 +13,14 @@ from db.way_out.moves import children, family, is_absorbed
 
 def held_against(resource: Resource) -> list[Any]:
     """Return the parameters of sql/way_out/foreign_keys.sql for a resource."""
-    references = resource.references
+    return [resource.table, resource.references, *_split(resource.references)]
+
+
+def _split(references: list[str]) -> tuple[list[str | None], list[str]]:
+    """Return the tables and the columns of some references."""
     # A folder whose name has no table in it gets NULL, for which no foreign key is found.
     tables = [table_of(each) or None for each in references]
-    return [resource.table, references, tables, [names_of(each)[-1] for each in references]]
+    return tables, [names_of(each)[-1] for each in references]
 
 
 def check_references(resource: Resource, foreign_keys: list[Row]) -> None:
@@ -59,12 +63,16 @@ def check_absorbed(reference: str, foreign_keys: list[Row]) -> None:
 
 
 def unindexed(connection: Session, name: str) -> list[str]:
-    """Return a line for each column that refers to a resource and that no index begins with."""
+    """Return a line for each column that refers to a resource and that no index begins with.
+
+    The columns to which others refer without a foreign key need one, too.
+    """
+    both = [[*resource.references, *resource.referred_to] for resource in family(name)]
     return [
         f"{row['reference']} has no index, so that each batch reads the whole table."
         f" This makes one: {row['statement']}"
-        for resource in family(name)
-        for row in ask(connection, "way_out/unindexed", *held_against(resource)[1:])
+        for columns in both
+        for row in ask(connection, "way_out/unindexed", columns, *_split(columns))
     ]
 
 

@@ -252,6 +252,10 @@ def test_references_without_a_foreign_key_follow_and_come_back(persons: Run) -> 
     assert "3 rows would go, 4 rows refer to those" in said
     assert "This makes one: CREATE INDEX CONCURRENTLY ON calls (phone)\n" in said
     assert "calls.person has no index" not in said
+    assert "persons.phone has no index" not in said
+    sql(database, "DROP INDEX persons_phone_idx")
+    assert "persons.phone has no index" in persons("merge")
+    sql(database, "CREATE INDEX ON persons (phone)")
     assert persons("merge", "--apply").splitlines()[1:] == ["persons: 3 rows merged."]
     assert rows(database, "calls") == [
         (1, "1", 1), (2, "1", 1), (3, "1", None), (4, "4", 4), (5, None, 9)
