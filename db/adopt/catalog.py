@@ -31,7 +31,7 @@ COMMON_TABLES = {
     *("same_key", "first_row", "missing", "inserted", "ranked", "surplus", "removed"),
     *("moved", "taken", "restored", "moving", "staying", "together", "whole", "was", "merged"),
     *("copies", "filled", "gave", "recorded", "given", "unchanged", "had", "takes", "contents"),
-    *("going", "have", "there"),
+    *("going", "have", "there", "beside", "groups", "later", "is_now"),
 }
 
 # Names that stand beside the table in one statement. A table that is called so could not be told

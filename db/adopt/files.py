@@ -197,6 +197,10 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
             for number, take in enumerate(table.takes, 1)
             for column in take.columns
         ],
+        "before_and_after": list(
+            zip(table.stored("(taken.content)."), table.stored("(filled.content)."), strict=True)
+        ),
+        "generated": [each.name for each in table.columns if each.generated],
         # The id differs between copies, and so may what PostgreSQL makes of it.
         "not_compared": [each.name for each in table.columns if each.generated or each is id_],
     }

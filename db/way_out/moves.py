@@ -119,6 +119,8 @@ async def merge_rows(
             raise Unmergeable("a trigger, a rule or a policy kept the row that stays as it was")
         if not all(row["whole"] for row in filled):
             raise Unmergeable("JSON does not hold all of a column's value")
+        if not all(row["in_key"] for row in filled):
+            raise Unmergeable("a trigger gave the row that stays another key as it took over")
     tally.rows[name] += len(removed)
 
 
@@ -250,21 +252,38 @@ async def restore(connection: Connection, items: list[Item]) -> Tally:
     for resource, id_ in items:
         # A unique value that was taken over must be free before the row comes back that had it.
         can_unfill = f"{resource}/unfill" in QUERIES
-        back = await rows_of(connection, f"{resource}/unfill", as_text(id_)) if can_unfill else []
+        taken = await rows_of(connection, f"{resource}/unfill", as_text(id_)) if can_unfill else []
         for row in await rows_of(connection, f"{resource}/restore", as_text(id_)):
             if row["changed"]:
                 raise Unmergeable(f"{', '.join(row['changed'])} would not be as before")
+            if row.get("filled") and not can_unfill:
+                raise Unmergeable(f"there is no {resource}/unfill.sql")
+            survivor = f"{resource} {row['kept']}"
             tally.rows[resource] += 1
-            taken = (row.get("filled") or {}).get("before", {})
-            if left := sorted({*taken} - {each["name"] for each in back}):
-                if not can_unfill:
-                    raise Unmergeable(f"there is no {resource}/unfill.sql")
-                tally.notes.append(
-                    f"{resource} {id_} is back, but {resource} {row['kept']} keeps"
-                    f" {' and '.join(left)}, which changed since it was taken over"
-                )
+            tally.notes += [
+                f"{resource} {id_} is back, but {left}" for left in _not_back(survivor, taken)
+            ]
             await _point_back(connection, resource, id_, row, tally)
     return tally
+
+
+def _not_back(survivor: str, taken: list[Row]) -> list[str]:
+    """Return in words what the row that was kept has not got back, by what unfill.sql returns.
+
+    Raises Unmergeable if it should have got something back.
+    """
+    names = {
+        outcome: " and ".join(row["name"] for row in taken if row["outcome"] == outcome)
+        for outcome in ("not put back", "changed", "gone", "beside")
+    }
+    if names["not put back"]:
+        raise Unmergeable(f"{survivor} would not get back its own {names['not put back']}")
+    told = {
+        "changed": f"{survivor} keeps {names['changed']}, which changed since it was taken over",
+        "gone": f"{survivor}, which took over {names['gone']}, is gone",
+        "beside": f"{survivor} keeps {names['beside']}, which a trigger changed",
+    }
+    return [text for outcome, text in told.items() if names[outcome]]
 
 
 async def _point_back(

@@ -1,7 +1,8 @@
 -- Makes the table merged, unless it is there. No row.
 -- It has the rows that merge removed: each whole, as JSON, with the id of the row that was kept in its
 -- place. "pointed" has the ids of the rows that referred to it, by "table.column". "filled" has what the row
--- that was kept took over from it: the columns of that one before, and after. step is their order.
+-- that was kept took over from it: the columns of that one before, and after, and those before that a
+-- trigger changed "beside". step is their order.
 -- Ids are text, because the tables have ids of different types.
 CREATE TABLE IF NOT EXISTS merged (
     step bigint GENERATED ALWAYS AS IDENTITY,

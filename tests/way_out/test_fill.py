@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -315,11 +316,11 @@ def test_merge_undo_and_merge_are_as_the_model(
             changed = model.undo()
             tally = asyncio.run(undo(tables, None, names=["accounts"]))
             there.check(model)
-            kept = [note for note in tally.notes if " keeps " in note]
+            told = re.findall(
+                r"but accounts (\d+)(?: keeps|, which took over) (.*?),", "\n".join(tally.notes)
+            )
             assert {
-                (int(note.split("accounts ")[2].split()[0]), name)
-                for note in kept
-                for name in note.split(" keeps ")[1].split(",")[0].split(" and ")
+                (int(id_), name) for id_, names in told for name in names.split(" and ")
             } == changed
 
 

@@ -1,11 +1,12 @@
--- Lets the rows of {{ name }} that stay take over columns from the rows that went for them: id (of a row that stays), filled (FALSE if something kept it as it was), whole (whether JSON holds all that it had before).
+-- Lets the rows of {{ name }} that stay take over columns from the rows that went for them: id (of a row that stays), filled (FALSE if something kept it as it was), whole (whether JSON holds all that it had before), in_key (whether it has the key that it had before).
 {% for take in takes %}
 -- {{ take.told | printable }}.
 {% endfor %}
 -- $1 ids {{ id.bare_type }}[], the rows that went, those of one key in the order in which they would have stayed
 -- $2 kept {{ id.bare_type }}[], for each of them the row that stays
 -- They are read from the table merged, for a unique value must be gone before another row can have it. There
--- "filled" then tells what was taken over from each: what the row that stays had before, and has after.
+-- "filled" then tells what was taken over from each: what the row that stays had before, and has after. Of
+-- what a trigger changed beside that, the first of the rows that gave something tells the values before.
 WITH these_pairs AS (
     SELECT id, kept, place
     FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) WITH ORDINALITY AS these_pairs (id, kept, place)
@@ -50,7 +51,7 @@ filled AS (
 {% endfor %}
     FROM taken
     WHERE {{ table }}.{{ id.sql }} {{ id.operator("=") }} taken.kept
-    RETURNING {{ table }}.{{ id.as_id }}, pg_catalog.to_jsonb({{ table }}.*) AS content
+    RETURNING {{ table }}.{{ id.as_id }}, ({{ table }}.*)::{{ row_type }} AS content
 ),
 gave AS (
 {% for take in takes %}
@@ -58,6 +59,33 @@ gave AS (
     FROM taken
     WHERE gone_{{ loop.index }} IS NOT NULL
 {% endfor %}
+),
+beside AS (
+    SELECT
+        filled.id,
+        (
+            SELECT gave.gone
+            FROM gave
+            INNER JOIN merged ON merged.resource = '{{ name }}' AND merged.id = gave.gone
+            WHERE gave.kept {{ id.operator("=") }} filled.id
+            ORDER BY merged.step
+            LIMIT 1
+        ) AS gone,
+        pg_catalog.jsonb_object_agg(had.key, had.value) AS before
+    FROM filled
+    INNER JOIN taken ON taken.kept {{ id.operator("=") }} filled.id
+    CROSS JOIN pg_catalog.jsonb_each(pg_catalog.to_jsonb(taken.content)) AS had
+    WHERE had.value::text IS DISTINCT FROM (pg_catalog.to_jsonb(filled.content) OPERATOR(pg_catalog.->) had.key)::text
+{% if generated %}
+      AND had.key OPERATOR(pg_catalog.<>) ALL (ARRAY[{{ generated | map("literal") | join(", ") }}])
+{% endif %}
+      AND NOT EXISTS (
+          SELECT
+          FROM gave
+          WHERE gave.kept {{ id.operator("=") }} filled.id
+            AND had.key OPERATOR(pg_catalog.=) ANY (gave.names)
+      )
+    GROUP BY filled.id
 ),
 recorded AS (
     UPDATE merged
@@ -67,7 +95,14 @@ recorded AS (
             gave.gone,
             pg_catalog.jsonb_build_object(
                 'before', pg_catalog.jsonb_object_agg(column_name, pg_catalog.to_jsonb(taken.content) OPERATOR(pg_catalog.->) column_name),
-                'after', pg_catalog.jsonb_object_agg(column_name, filled.content OPERATOR(pg_catalog.->) column_name)
+                'after', pg_catalog.jsonb_object_agg(column_name, pg_catalog.to_jsonb(filled.content) OPERATOR(pg_catalog.->) column_name)
+            ) OPERATOR(pg_catalog.||) coalesce(
+                (
+                    SELECT pg_catalog.jsonb_build_object('beside', beside.before)
+                    FROM beside
+                    WHERE beside.gone OPERATOR(pg_catalog.=) gave.gone
+                ),
+                '{}'::jsonb
             ) AS filled
         FROM gave
         CROSS JOIN pg_catalog.unnest(gave.names) AS column_name
@@ -82,8 +117,15 @@ SELECT
     taken.kept AS id,
     filled.id IS NOT NULL AS filled,
 {% for take in takes %}
-    {{ "AND " if not loop.first }}(taken.gone_{{ loop.index }} IS NULL OR {{ take.row("(taken.content).") }} = {{ take.row("whole.") }}){{ " AS whole" if loop.last }}
+    {{ "AND " if not loop.first }}(taken.gone_{{ loop.index }} IS NULL OR {{ take.row("(taken.content).") }} = {{ take.row("whole.") }}){{ " AS whole," if loop.last }}
 {% endfor %}
+{% for a, b in before_and_after %}
+    {{ "AND " if not loop.first }}{{ a }} IS NOT DISTINCT FROM {{ b }}
+{% endfor %}
+{% if where %}
+    AND ({{ where("(filled.content).") }}) IS TRUE
+{% endif %}
+    AS in_key
 FROM taken
 CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, pg_catalog.to_jsonb(taken.content)) AS whole
 LEFT JOIN filled ON filled.id {{ id.operator("=") }} taken.kept;

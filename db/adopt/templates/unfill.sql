@@ -1,26 +1,34 @@
--- Puts back what the row of {{ name }} that was kept took over from the row with this id: name (of a column). Columns that have changed since stay as they are.
+-- Puts back what the row of {{ name }} that was kept took over from the row with this id: name (of a column), outcome ('put back', 'not put back', 'changed' if it has changed since, 'gone' if the row that was kept is, or 'beside' if a trigger changed the column as another one was taken over, and it is not as before).
 -- $1 id text
--- Columns that were taken over together are put back together.
+-- Columns that were taken over together are put back together, and none that has changed since. Columns
+-- that this file does not set, or that a trigger keeps, are not put back, and neither are those of a row
+-- that is in the table merged itself.
 WITH taken AS (
     SELECT
         merged.kept::{{ id.bare }} AS kept,
         (whole.*)::{{ row_type }} AS content,
-        merged.filled OPERATOR(pg_catalog.->) 'after'::text AS after
+        merged.filled
     FROM merged
     CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, merged.filled OPERATOR(pg_catalog.->) 'before'::text) AS whole
     WHERE merged.resource = '{{ name }}'
       AND merged.id = $1::text
       AND merged.filled IS NOT NULL
 ),
-unchanged AS (
+there AS (
     SELECT
         taken.kept,
         taken.content,
+        pg_catalog.to_jsonb({{ table }}.*) AS has,
         ARRAY(
             SELECT had.key
-            FROM pg_catalog.jsonb_each(taken.after) AS had
-            WHERE had.value OPERATOR(pg_catalog.=) (pg_catalog.to_jsonb({{ table }}.*) OPERATOR(pg_catalog.->) had.key)
-        ) AS names
+            FROM pg_catalog.jsonb_each(taken.filled OPERATOR(pg_catalog.->) 'after'::text) AS had
+            WHERE had.value::text OPERATOR(pg_catalog.=) (pg_catalog.to_jsonb({{ table }}.*) OPERATOR(pg_catalog.->) had.key)::text
+        ) AS unchanged,
+        ARRAY(
+            SELECT had.key
+            FROM pg_catalog.jsonb_each(taken.filled OPERATOR(pg_catalog.->) 'after'::text) AS had
+            WHERE had.value::text IS DISTINCT FROM (pg_catalog.to_jsonb({{ table }}.*) OPERATOR(pg_catalog.->) had.key)::text
+        ) AS changed
     FROM taken
     INNER JOIN {{ table }} ON {{ table }}.{{ id.sql }} {{ id.operator("=") }} taken.kept
 ),
@@ -28,21 +36,45 @@ restored AS (
     UPDATE {{ table }}
     SET
 {% for _, take, column in taken %}
-        {{ column }} = CASE WHEN unchanged.names OPERATOR(pg_catalog.@>) {{ take.names }} THEN (unchanged.content).{{ column }} ELSE {{ table }}.{{ column }} END{{ "," if not loop.last }}
+        {{ column }} = CASE WHEN there.unchanged OPERATOR(pg_catalog.@>) {{ take.names }} THEN (there.content).{{ column }} ELSE {{ table }}.{{ column }} END{{ "," if not loop.last }}
 {% endfor %}
-    FROM unchanged
-    WHERE {{ table }}.{{ id.sql }} {{ id.operator("=") }} unchanged.kept
-      AND pg_catalog.cardinality(unchanged.names) OPERATOR(pg_catalog.>) 0
-    RETURNING unchanged.names
+    FROM there
+    WHERE {{ table }}.{{ id.sql }} {{ id.operator("=") }} there.kept
+      AND pg_catalog.cardinality(there.unchanged) OPERATOR(pg_catalog.>) 0
+    RETURNING pg_catalog.to_jsonb({{ table }}.*) AS has
+),
+is_now AS (
+    SELECT
+        taken.kept,
+        taken.filled,
+        there.kept IS NULL AS gone,
+        there.changed,
+        coalesce(restored.has, there.has) AS has
+    FROM taken
+    LEFT JOIN there ON TRUE
+    LEFT JOIN restored ON TRUE
 )
-SELECT column_name AS name
-FROM restored
-CROSS JOIN (
+SELECT
+    had.key AS name,
+    CASE
+        WHEN EXISTS (SELECT FROM merged AS later WHERE later.resource = '{{ name }}' AND later.id = is_now.kept::text) THEN 'not put back'
+        WHEN is_now.gone THEN 'gone'
+        WHEN is_now.changed OPERATOR(pg_catalog.&&) coalesce(groups.names, ARRAY[had.key]) THEN 'changed'
+        WHEN had.value::text OPERATOR(pg_catalog.=) (is_now.has OPERATOR(pg_catalog.->) had.key)::text THEN 'put back'
+        ELSE 'not put back'
+    END AS outcome
+FROM is_now
+CROSS JOIN pg_catalog.jsonb_each(is_now.filled OPERATOR(pg_catalog.->) 'before'::text) AS had
+LEFT JOIN (
     VALUES
 {% for take in takes %}
-        ({{ loop.index }}, {{ take.names }}){{ "," if not loop.last }}
+        ({{ take.names }}){{ "," if not loop.last }}
 {% endfor %}
-) AS takes (number, names)
-CROSS JOIN pg_catalog.unnest(takes.names) AS column_name
-WHERE restored.names OPERATOR(pg_catalog.@>) takes.names
-ORDER BY number, name;
+) AS groups (names) ON had.key OPERATOR(pg_catalog.=) ANY (groups.names)
+UNION ALL
+SELECT had.key, 'beside'
+FROM is_now
+CROSS JOIN pg_catalog.jsonb_each(is_now.filled OPERATOR(pg_catalog.->) 'beside'::text) AS had
+WHERE NOT is_now.gone
+  AND had.value::text IS DISTINCT FROM (is_now.has OPERATOR(pg_catalog.->) had.key)::text
+ORDER BY name;
