@@ -24,7 +24,7 @@ from db.settings import Settings, read_settings
 from db.signals import unwind_on_signals
 from db.texts import Arguments, printable_lines, say
 from db.transaction import Unavailable
-from db.way_out.change import Refused, connect
+from db.way_out.change import Refused, connect, with_cause
 from db.way_out.duplicates import DIFFERENCES, differences, report, write
 from db.way_out.enforce import enforce
 from db.way_out.guard import guard
@@ -244,7 +244,7 @@ def main() -> None:
             well = given.run(url, given)
             sys.stdout.flush()
         except (Refused, Unavailable, psycopg.Error) as error:
-            cause = f" ({error.__cause__})" if error.__cause__ else ""
+            cause = f" ({with_cause(error.__cause__)})" if error.__cause__ else ""
             sys.exit(printable_lines(f"{given.command}: {error}{cause}"))
         except BrokenPipeError:
             # The reader has ended, as `head` does. Python flushes stdout once more at its end, and

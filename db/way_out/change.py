@@ -35,6 +35,13 @@ class Refused(Exception):
     """The command did not do what it was asked to. The message says what to do first."""
 
 
+def with_cause(error: BaseException) -> str:
+    """Return what an error says, and what its cause says, without a line of the statement."""
+    told = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    cause = f" ({with_cause(error.__cause__)})" if error.__cause__ else ""
+    return f"{told or error}{cause}"
+
+
 def patient(url: str, name: str) -> str:
     """Return the URL for a command's session, without time limits.
 

@@ -4,8 +4,8 @@ import asyncio
 import math
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,7 +30,7 @@ from db.transaction import (
     transact,
 )
 from db.way_out import change
-from db.way_out.change import Refused
+from db.way_out.change import Refused, with_cause
 from db.way_out.enforce import refuse_enforced
 from db.way_out.guard import refuse_guarded
 from db.way_out.moves import (
@@ -131,9 +131,10 @@ async def merge(
 ) -> Tally:
     """Merge the keys that several rows share, those with the most rows first, at most `limit` keys.
 
-    A key that takes longer than `seconds` stays as it is, and is in the notes of the Tally. A
-    resource that cannot be merged is in its `refused`. Unless `but` is None, keys are left out
-    whose rows differ in a column that it does not name.
+    A key that takes longer than `seconds` stays as it is, and is in the notes of the Tally. Keys
+    that stay do not count for the limit. A resource that cannot be merged is in the Tally's
+    `refused`. Unless `but` is None, keys are left out whose rows differ in a column that it does
+    not name. The rows of the Tally are all that came into the table merged meanwhile.
 
     Raises Refused if it names no column, Unavailable or psycopg.Error; what was committed by then
     stays merged.
@@ -149,19 +150,21 @@ async def merge(
             try:
                 left -= await _merge_one(pool, url, name, left, seconds, but, total)
             except (Refused, SchemaMissing, psycopg.ProgrammingError) as error:
-                cause = f" ({error.__cause__})" if error.__cause__ else ""
-                total.refused.append(f"{name}: {error}{cause}")
+                total.refused.append(f"{name}: {with_cause(error)}")
     total.rows = _counts(url) - before
     return total
 
 
 def _counts(url: str) -> Counter[str]:
-    """Return how many rows are in the table merged, by resource.
+    """Return how many rows are in the table merged, by resource. Raises Refused if it is not there.
 
     What a command has done is told by them, because it may not hear that a transaction committed.
     """
     with change.connect(url, "merge") as connection:
-        rows = change.ask(connection, "way_out/merged_counts")
+        try:
+            rows = change.ask(connection, "way_out/merged_counts")
+        except errors.UndefinedTable:
+            raise Refused("there is no table merged: run `python -m db init` first") from None
     return Counter({row["resource"]: row["removed"] for row in rows})
 
 
@@ -174,7 +177,10 @@ async def _merge_one(
     but: list[str] | None,
     total: Tally,
 ) -> int:
-    """Merge at most `limit` keys of one resource, add to `total`, and return how many they were."""
+    """Merge at most `limit` keys of one resource, add to `total`, and return how many they were.
+
+    The keys that stay as they are do not count.
+    """
     with change.connect(url, "merge") as connection:
         check(connection, name)
         locks = _locks(connection, family(name))
@@ -187,19 +193,19 @@ async def _merge_one(
     most = REFERRED_BATCH if RESOURCES[name].references else BATCH
     batch = max(1, min(most, pages))
     run = Run(work, query, [], name, " keys", locks, url, seconds, batch, TOGETHER, equal)
-    seen = 0
+    done = 0
     tally = Tally()
     for _ in range(PASSES):
-        if seen >= limit:
+        if done >= limit:
             break
-        more, tally = await _in_batches(pool, run, limit - seen)
-        seen += more
+        more, tally = await _in_batches(pool, run, limit - done)
+        done += more
         if not tally.rows:
             break
     # Only the notes of the last pass are told, because a later pass may merge what one has left.
     total.notes += tally.notes
     total.differ += tally.differ
-    return seen
+    return done
 
 
 async def undo(
@@ -252,24 +258,28 @@ def _pool(url: str, seconds: float) -> AbstractAsyncContextManager[Pool]:
 
 
 async def _in_batches(pool: Pool, run: Run, limit: float) -> tuple[int, Tally]:
-    """Do the work on at most `limit` items; return how many there were."""
-    seen = 0
+    """Do the work until `limit` items are done; return how many are. Those that stay do not count.
+
+    A limit that counted them would have the next run begin with the same ones again.
+    """
+    done = 0
     total = Tally()
-    batches = _batches(run, limit)
-    async with aclosing(batches):
-        # disable=None shows the bar on a terminal only.
-        with tqdm(desc=run.title, unit=run.unit, disable=None) as bar:
-            async for rows in batches:
-                bar.total = min(rows[0]["total"], limit)
+    most = run.batch * run.together * SHARE
+    # disable=None shows the bar on a terminal only.
+    with tqdm(desc=run.title, unit=run.unit, disable=None) as bar:
+        async with _listed(run) as cursor:
+            while done < limit and (rows := await cursor.fetchmany(int(min(most, limit - done)))):
+                bar.total = min(rows[0]["total"], limit + total.left)
                 items = [(row["resource"], row["id"]) for row in rows]
                 shares = _parts(items, math.ceil(len(items) / run.together))
-                done = [_one_after_the_other(pool, run, share, bar) for share in shares]
-                for tally in await asyncio.gather(*done, return_exceptions=True):
+                works = [_one_after_the_other(pool, run, share, bar) for share in shares]
+                for tally in await asyncio.gather(*works, return_exceptions=True):
                     if isinstance(tally, BaseException):
                         raise tally
                     total.add(tally)
-                seen += len(items)
-    return seen, total
+                    done -= tally.left
+                done += len(items)
+    return done, total
 
 
 async def _one_after_the_other(pool: Pool, run: Run, items: list[Item], bar: tqdm) -> Tally:
@@ -284,7 +294,9 @@ def _parts(items: list[Item], size: int) -> list[list[Item]]:
     return [items[at : at + size] for at in range(0, len(items), size)]
 
 
-async def _batches(run: Run, limit: float) -> AsyncGenerator[list[Row]]:
+@asynccontextmanager
+async def _listed(run: Run) -> AsyncIterator[AsyncRawServerCursor[Row]]:
+    """Open a cursor on the list of what is to be done."""
     connection = await Connection.connect(
         change.patient(run.url, "merge"),
         autocommit=True,
@@ -296,11 +308,7 @@ async def _batches(run: Run, limit: float) -> AsyncGenerator[list[Row]]:
     # WITH HOLD lets the server keep the list without a transaction that stays open during the work.
     async with connection, AsyncRawServerCursor(connection, "items", withhold=True) as cursor:
         await cursor.execute(run.query, run.parameters)
-        left = limit
-        most = run.batch * run.together * SHARE
-        while left and (rows := await cursor.fetchmany(int(min(most, left)))):
-            yield rows
-            left -= len(rows)
+        yield cursor
 
 
 def _load_moments_as_text(connection: Connection) -> None:
@@ -343,8 +351,8 @@ async def _attempt(
         if refused or last:
             resource, id_ = items[0]
             if run.only_equal and isinstance(error, Differ):
-                return Tally(differ=Counter({resource: 1}))
-            return Tally(notes=[f"{resource} {id_} stays as it is: {_reason(error)}"])
+                return Tally(differ=Counter({resource: 1}), left=1)
+            return Tally(notes=[f"{resource} {id_} stays as it is: {_reason(error)}"], left=1)
     if locked:
         await asyncio.sleep(random.uniform(0.5, 1) * run.seconds)  # the writers that waited go on
     total = Tally()
@@ -407,6 +415,7 @@ async def merge_keys(
     else:
         tally.differ[name] = len(differ)
     tally.notes += [f"{name} {id_} stays as it is: {why}" for id_, why in left.items()]
+    tally.left = len({*left, *differ})
     pairs = [(id_, kept) for id_, kept in pairs if kept not in left and kept not in differ]
     await merge_rows(connection, RESOURCES[name], pairs, tally, but=but)
     return tally

@@ -31,12 +31,14 @@ class Tally:
 
     rows: Counter[str] = field(default_factory=Counter)  # how many rows were moved, by resource
     differ: Counter[str] = field(default_factory=Counter)  # keys left out, for their rows differ
+    left: int = 0  # items that stay as they are
     notes: list[str] = field(default_factory=list)  # items not moved, or not wholly, and why
     refused: list[str] = field(default_factory=list)  # resources that were not begun, and why
 
     def add(self, other: "Tally") -> None:
         self.rows += other.rows
         self.differ += other.differ
+        self.left += other.left
         self.notes += other.notes
         self.refused += other.refused
 
