@@ -138,6 +138,7 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
         "answered": ", ".join(
             [f"id {id_.type}", *(f"{each.sql} {each.type}" for each in answered)]
         ),
+        "answered_bare": ", ".join(f"{each.sql} {each.bare}" for each in [id_, *answered]),
         "key_parameters": [part.column.header(optional=part.column.optional) for part in key],
         "parameters": [
             *(part.column.header(optional=part.column.optional) for part in key),

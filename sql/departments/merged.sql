@@ -2,6 +2,7 @@
 -- $1 id bigint
 -- $2 after bigint, or NULL for the start
 -- $3 limit bigint
+-- The types have no length or digits, because a column may have been made narrower since.
 WITH RECURSIVE moved AS (
     SELECT merged.id
     FROM merged
@@ -15,7 +16,7 @@ WITH RECURSIVE moved AS (
 SELECT whole.id, whole.name, whole.created_at, merged.step AS step, merged.kept::bigint AS kept, merged.merged_at AS merged_at
 FROM moved
 INNER JOIN merged ON merged.resource = 'departments' AND merged.id = moved.id
-CROSS JOIN pg_catalog.jsonb_populate_record(NULL::departments, merged.content) AS whole
+CROSS JOIN pg_catalog.jsonb_to_record(merged.content) AS whole (id bigint, name text, created_at timestamptz)
 WHERE ($2::bigint IS NULL OR merged.step > $2::bigint)
 ORDER BY merged.step
 LIMIT $3::bigint + 1;

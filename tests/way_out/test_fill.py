@@ -419,6 +419,43 @@ def test_only_equal_rows_are_merged(customers: Callable[..., str]) -> None:
     customers("merge", "--undo", "--only-equal", ends=2)
 
 
+def test_equal_is_what_is_written_alike(customers: Callable[..., str]) -> None:
+    database = customers()
+    sql(database, "ALTER TABLE customers ADD price numeric, ADD data jsonb")
+    customers("adopt")
+    sql(database, "UPDATE customers SET price = 1.0, plan = 'pro'")
+    sql(database, "UPDATE customers SET price = 1.00 WHERE id = 21")
+    arguments = ("merge", "--apply", "--only-equal", "--except", "email,login,street,city")
+    assert "customers: 1 keys stay as they are, for their copies differ." in customers(*arguments)
+    sql(database, "UPDATE customers SET price = 1.0, data = 'null' WHERE id = 21")
+    said = customers(*arguments, ends=1)
+    assert "customers 20 stays as it is: JSON does not hold all of a column's value" in said
+    sql(database, "UPDATE customers SET data = NULL")
+    assert "customers: 1 rows merged." in customers(*arguments)
+
+
+def test_a_limit_counts_what_is_merged(customers: Callable[..., str]) -> None:
+    database = customers()
+    customers("adopt", "--agree", "plan")
+    sql(
+        database,
+        "INSERT INTO customers (id, email) SELECT 30 + n, n %% 3 FROM generate_series(0, 5) AS n",
+    )
+    # The keys of Ada and Al come first, and their rows differ.
+    sql(database, "UPDATE customers SET plan = id")
+    sql(database, "UPDATE customers SET plan = 'x' WHERE id >= 30")
+    assert customers("merge", "--apply", "--limit", "1", ends=1) == (
+        "customers: 1 rows merged.\n"
+        "customers 7 stays as it is: its copies differ in plan\n"
+        "customers 20 stays as it is: its copies differ in plan\n"
+    )
+    said = customers("merge", "--apply", "--limit", "1", "--only-equal")
+    assert said.startswith("customers: 1 rows merged.\n")
+    sql(database, "ALTER TABLE customers ADD CHECK (id <> 34)")
+    said = customers("merge", "--undo", "--limit", "1", ends=1)
+    assert "customers: 1 rows put back.\ncustomers 34 stays as it is: " in said
+
+
 def test_what_keeps_the_row_that_stays_as_it_was_keeps_the_others(
     customers: Callable[..., str],
 ) -> None:
@@ -454,11 +491,30 @@ def test_a_table_merged_of_an_earlier_version_gets_what_it_lacks(
     customers("merge", "--apply")
     sql(database, "ALTER TABLE merged DROP COLUMN filled")
     customers("adopt", "--fill", "login")  # it changes nothing in the database
-    assert "run `python -m db init`" in customers("merge", "--undo", ends=1)
+    told = "The tables, or rights on them, are missing: run `python -m db init`. "
+    said = customers("merge", "--undo", ends=1)
+    assert said == f"merge: {told}(column merged.filled does not exist)\n"
+    sql(database, "INSERT INTO customers (id, email) VALUES (22, 'al@x.org')")
+    sql(database, "UPDATE customers SET login = 'al' WHERE id = 22")
+    said = customers("merge", "--apply", ends=1)
+    assert said == (
+        "customers: 0 rows merged.\n"
+        f'merge: customers: {told}(column "filled" of relation "merged" does not exist)\n'
+    )
+    sql(database, "DELETE FROM customers WHERE id = 22")
     customers("init")
     customers("merge", "--undo")
     customers("merge", "--apply")
     assert sql(database, "SELECT count(filled) FROM merged") == [(1,)]
+
+
+def test_without_the_table_merged_it_says_what_to_do(customers: Callable[..., str]) -> None:
+    database = customers()
+    customers("adopt")
+    sql(database, "DROP TABLE merged")
+    for how in ("--apply", "--undo"):
+        said = customers("merge", how, ends=1)
+        assert said == "merge: there is no table merged: run `python -m db init` first\n"
 
 
 LOOK = """\

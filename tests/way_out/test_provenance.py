@@ -98,6 +98,15 @@ def test_an_id_that_is_a_text_may_end_so_itself(merged: tuple[str, str]) -> None
         assert [item["row"]["id"] for item in listed(service, "/tags/a/merged")] == ["b/c"]
 
 
+def test_a_column_that_is_narrower_now_does_not_hide_what_went(merged: tuple[str, str]) -> None:
+    database, folder = merged
+    sql(database, "ALTER TABLE customers ALTER credit TYPE numeric(3,2)")
+    sql(database, "UPDATE merged SET content = content || '{\"credit\": 812.25}' WHERE id = '12'")
+    with serving(DATABASE_URL=database, RESOURCES=folder) as service:
+        (first, *_) = listed(service, "/customers/7/merged")
+        assert first["row"]["credit"] == "812.25"
+
+
 def test_without_its_file_there_is_no_such_path(merged: tuple[str, str]) -> None:
     database, folder = merged
     file = Path(folder) / "tags" / "merged.sql"

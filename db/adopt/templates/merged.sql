@@ -3,6 +3,7 @@
 -- $1 id {{ id.type }}{{ id.one_of }}
 -- $2 after bigint, or NULL for the start
 -- $3 limit bigint
+-- The types have no length or digits, because a column may have been made narrower since.
 WITH RECURSIVE moved AS (
     SELECT merged.id
     FROM merged
@@ -16,7 +17,7 @@ WITH RECURSIVE moved AS (
 SELECT {{ listed_of("whole.") }}, merged.step AS {{ step }}, merged.kept::{{ id.bare }} AS {{ kept }}, merged.merged_at AS {{ merged_at }}
 FROM moved
 INNER JOIN merged ON merged.resource = '{{ name }}' AND merged.id = moved.id
-CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, merged.content) AS whole
+CROSS JOIN pg_catalog.jsonb_to_record(merged.content) AS whole ({{ answered_bare }})
 WHERE ($2::bigint IS NULL OR merged.step > $2::bigint)
 ORDER BY merged.step
 LIMIT $3::bigint + 1;
