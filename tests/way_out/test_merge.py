@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from pathlib import Path
 
 import httpx
 import psycopg
@@ -21,6 +22,7 @@ import db.way_out.merge
 from db.connection import Connection
 from db.way_out.moves import Item, Tally
 from tests.support import legacy
+from tests.support.adopting import adopt
 from tests.support.legacy import duplicated, everything, fill, teach
 from tests.support.roles import as_role, make_role
 from tests.support.service import LIMIT, Service, serving, sql, until
@@ -57,6 +59,14 @@ def merged(database: str) -> list[tuple[object, ...]]:
         "SELECT resource, id::bigint, kept::bigint FROM merged ORDER BY resource, id::bigint",
     )
 
+
+# All that a merge of employees may change, and the keys of which some row has a badge.
+EMPLOYEES = "SELECT id, name, department_id, created_at, badge FROM employees ORDER BY id"
+HAVING = (
+    "SELECT DISTINCT departments.name, employees.name FROM employees"
+    " INNER JOIN departments ON departments.id = department_id"
+    " WHERE badge IS NOT NULL ORDER BY 1, 2"
+)
 
 SALES = ["Sales", "Research", "Sales", "Sales"]
 STAFF = [(1, "Ada"), (3, "Grace"), (3, "Ada"), (4, "Ada"), (3, "Alan"), (1, "Alan"), (2, "Ada")]
@@ -254,8 +264,20 @@ def test_a_key_with_very_many_rows_and_a_department_with_very_many_employees(
 
 
 @pytest.mark.long
-def test_killed_at_any_moment_it_goes_on_where_it_was(database: str) -> None:
+@pytest.mark.parametrize("takes", [(), ("--fill", "badge")], ids=["as it is", "with a fill"])
+def test_killed_at_any_moment_it_goes_on_where_it_was(
+    database: str, takes: tuple[str, ...], tmp_path: Path
+) -> None:
     fill(database, 20_000, departments=200)
+    sql(database, "ALTER TABLE employees ADD COLUMN badge text")
+    sql(database, "UPDATE employees SET badge = id WHERE id %% 3 = 0")
+    for name, words in {
+        "departments": ("--key", "name"),
+        "employees": ("--key", "department_id,name", *takes),
+    }.items():
+        assert adopt(database, tmp_path, name, *words)[0] == 0
+    before = sql(database, EMPLOYEES)
+    having = sql(database, HAVING)
     keys = set(sql(database, "SELECT name FROM departments"))
     ids = {(row[0], row[2] is None) for row in everything(database)}
     total = duplicated(database, "employees")
@@ -263,7 +285,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(database: str) -> None:
     while kills < 5:
         gone = sql(database, "SELECT count(*) FROM merged")[0][0]
         enough = gone + random.randrange(1, total // 6)
-        with legacy.start(database, "merge", "--apply") as process:
+        with legacy.start(database, "merge", "--apply", RESOURCES=str(tmp_path)) as process:
             until(
                 lambda n=enough: (  # type: ignore[misc]
                     sql(database, "SELECT count(*) FROM merged")[0][0] >= n
@@ -276,13 +298,19 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(database: str) -> None:
             break
         kills += 1
     assert kills > 1
-    merge(database, "--apply")
+    status, output, errors = legacy.run(database, "merge", "--apply", RESOURCES=str(tmp_path))
+    assert status == 0, output + errors
     assert duplicated(database, "departments") == duplicated(database, "employees") == 0
     assert set(sql(database, "SELECT name FROM departments")) == keys
     here = {(row[0], row[2] is None) for row in everything(database)}
     away = {(row[1], row[0] == "departments") for row in merged(database)}
     assert here | away == ids
     assert here & away == set()
+    if takes:  # a row that lacked a badge has another one's
+        assert sql(database, HAVING) == having
+    status, output, errors = legacy.run(database, "merge", "--undo", RESOURCES=str(tmp_path))
+    assert status == 0, output + errors
+    assert sql(database, EMPLOYEES) == before
 
 
 def test_a_lost_connection_is_replaced_without_a_word(database: str) -> None:
