@@ -1,4 +1,4 @@
--- The columns of these that no index begins with, which a merge would look for by reading their whole tables: reference, statement (that makes an index).
+-- The columns of these references that no index begins with, which a merge would look for by reading their whole tables: reference, statement (that makes an index).
 -- $1 references text[]
 -- $2 tables text[], the table of each
 -- $3 columns text[], the column of each
