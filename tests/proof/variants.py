@@ -238,7 +238,7 @@ if __name__ == "__main__":
         "tests.proof.variants:app",
         host="127.0.0.1",
         port=0,
-        workers=int(os.environ["WORKERS"]),
+        workers=int(os.environ.get("WORKERS", "2")),
         grace=1,
         listening=lambda url: print(url, flush=True),
     )
