@@ -915,8 +915,8 @@ def test_a_table_may_be_called_as_a_type(name: str, empty: str, tmp_path: Path) 
     with psycopg.connect(empty, cursor_factory=RawCursor) as connection:
         folder = tmp_path / name
         assert query(connection, folder / "remove.sql", [2], [1], "{}") == [(2, True)]
-        assert query(connection, folder / "fill.sql", [2], [1]) == [(1, True, True)]
-        assert query(connection, folder / "unfill.sql", "2") == [("more",)]
+        assert query(connection, folder / "fill.sql", [2], [1]) == [(1, True, True, True)]
+        assert query(connection, folder / "unfill.sql", "2") == [("more", "put back")]
         taken = {"before": {"more": None}, "after": {"more": "b"}}
         assert query(connection, folder / "restore.sql", "2") == [("1", {}, taken, [])]
 
