@@ -44,17 +44,17 @@ def refuse_others_tables(connection: Session, tables: Sequence[str]) -> None:
         )
 
 
-async def not_ours(connection: Connection, *names: str) -> list[str]:
+async def not_ours(connection: Connection, *names: str, prepared: bool = False) -> list[str]:
     """Return which of these names lead to something of somebody else's, on PostgreSQL."""
     if connection.engine.folder:
         return []
     parameters = [array_of(names), array_of(TRUSTED)]
-    # To plan this takes longer than all else of a look-up.
-    (found,) = await connection.run(Statement(QUERIES["not_ours"], parameters, name=b"not_ours"))
+    name = b"not_ours" if prepared else b""
+    (found,) = await connection.run(Statement(QUERIES["not_ours"], parameters, name))
     return [row["name"] for row in found]
 
 
-async def check_merged(connection: Connection) -> None:
+async def check_merged(connection: Connection, *, prepared: bool = False) -> None:
     """Raise MergedNotOurs if the table merged is somebody else's."""
-    if await not_ours(connection, "merged"):
+    if await not_ours(connection, "merged", prepared=prepared):
         raise MergedNotOurs

@@ -135,5 +135,6 @@ async def look_up(pool: Pool, resource: str, id_: str, seconds: float) -> Row | 
 
 
 async def _kept(connection: Connection, resource: str, id_: str) -> list[Row]:
-    await check_merged(connection)
+    # To plan this takes longer than all else of a look-up.
+    await check_merged(connection, prepared=True)
     return await select(connection, "kept", [resource, id_])
