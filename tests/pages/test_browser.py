@@ -157,6 +157,7 @@ def test_the_index_lists_every_question_and_each_opens(visitor: Visitor, service
     files = [
         *ROOT.glob("sql/inspect/*.sql"),
         *ROOT.glob("sql/*/select.sql"),
+        *ROOT.glob("sql/*/differences.sql"),
         *ROOT.glob("sql/*/duplicates.sql"),
     ]
     refused = {"sql/inspect/statements.sql": 501}  # pg_stat_statements is not there
