@@ -95,7 +95,14 @@ class Pool:
         self._drained = inf
         while self._idle:
             self._begin(self._replace(self._idle.pop()))
-        await self._source.close()
+        try:
+            await self._source.close()
+        except asyncio.CancelledError:
+            # At an end at once psycopg's tasks are cancelled, too, and answer ours no more.
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            raise
         while self._tasks:
             await asyncio.gather(*self._tasks)
 
@@ -143,6 +150,9 @@ class Pool:
         """Hand a connection on to the request that has waited longest, or keep it for the next."""
         if connection.pgconn.transaction_status != TransactionStatus.IDLE:
             connection.finish()  # psycopg's ROLLBACK would have no deadline
+        if self._drained == inf:  # the pool is closed, and waits for no task that begins now
+            connection.finish()
+            return
         if (
             connection.closed
             or connection.made <= self._drained
