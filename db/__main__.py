@@ -94,15 +94,7 @@ def _enforce(url: str, given: argparse.Namespace) -> bool:
     return True
 
 
-def _load(url: str, given: argparse.Namespace) -> bool:
-    if read_settings().database_url is None:
-        apply_schema(url)
-    return load.load(url, given)
-
-
 def _psql(url: str, _: argparse.Namespace) -> bool:
-    if read_settings().database_url is None:
-        apply_schema(url)
     return psql(url)
 
 
@@ -161,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "get or create a row for each row of a file"
     command = commands.add_parser("load", help=about)
     load.add_arguments(command)
-    command.set_defaults(run=_load)
+    command.set_defaults(run=load.load)
     about = "write the script that makes the roles, for psql"
     commands.add_parser("roles", help=about).set_defaults(run=None)
     about = "open psql on this database"
@@ -241,6 +233,8 @@ def main() -> None:
         try:
             if given.run in (_doctor, _guard, _merge, _enforce):
                 _refuse_other_engines(url, settings)
+            if given.run in (load.load, _psql) and settings.database_url is None:
+                apply_schema(url)
             well = given.run(url, given)
             sys.stdout.flush()
         except (Refused, Unavailable, psycopg.Error) as error:

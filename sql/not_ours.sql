@@ -1,4 +1,4 @@
--- Of these names those that lead to something of somebody else's: name, why. No row for what is ours, and for what is not there.
+-- The names that lead to something of somebody else's: name, why. A name has no row if it leads to something of ours, or to nothing.
 -- $1 names text[], of tables, or of a view that has the name of its extension
 -- $2 tables text[], whose owners are trusted as the session's role is
 -- Whoever owns a table, a view, or the function of a trigger may run code in the session that uses it.

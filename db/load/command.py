@@ -4,10 +4,7 @@ The rows go as lines of one request to the service itself, which is started for 
 So each is checked, retried and refused as it would be for any client.
 """
 
-import ctypes
 import os
-import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +22,7 @@ from typing import IO
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from db import own_service
 from db.load.files import READERS, Row
 from db.load.progress import Progress
 from db.resources import RESOURCES, ROOT
@@ -38,17 +36,6 @@ CHUNK = 2**13
 # until it is sent again. A database that fails over is back by then.
 TRIES = 30
 PAUSE = 1.0
-
-# The settings of the service that loads. It is for nobody else, and one request has one worker.
-SETTINGS = {
-    "HOST": "127.0.0.1",
-    "PORT": "0",
-    "WORKERS": "1",
-    "API_TOKEN": "",
-    "ALLOWED_HOSTS": "",
-    "RELOAD": "0",
-    "LOG_REQUESTS": "0",
-}
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -102,42 +89,31 @@ def load(url: str, given: Namespace) -> bool:
     return not progress.counts["refused"]
 
 
-# A process asks Linux by this for a signal when its parent ends (prctl(2)).
-PR_SET_PDEATHSIG = 1
-
-
-def _end_with_parent() -> None:
-    """Let this process end with its parent, however that ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 @contextmanager
 def service(url: str) -> Iterator[int]:
     """Run the service on this database, and yield its port. Raises Refused if it does not start."""
-    environment = {**os.environ, **SETTINGS, "DATABASE_URL": url}
-    environment.pop("PROMETHEUS_MULTIPROC_DIR", None)  # that of another service
     with (
-        tempfile.TemporaryFile() as log,
+        tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(
             [sys.executable, str(ROOT / "app.py")],
             cwd=ROOT,
-            env=environment,
+            env=own_service.environment(url),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=own_service.end_with_parent,
         ) as process,
     ):
+
+        def told() -> str:
+            process.wait()
+            log.seek(0)
+            return log.read()
+
         try:
             assert process.stdout is not None
-            address = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
-            if address is None:
-                process.wait()
-                log.seek(0)
-                raise Refused(f"the service does not start: {log.read().decode().strip()}")
-            yield int(address[1])
+            yield own_service.port_in(process.stdout.readline(), told)
         finally:
             process.terminate()
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import re
 import shutil
 import signal
 import subprocess
@@ -19,10 +17,10 @@ from typing import Any, LiteralString, NamedTuple
 
 from psycopg import AsyncConnection
 
+from db import own_service
 from db.prove.gate import Gate
 from db.prove.schedule import LIMIT, Others, Request, Run
 from db.resources import ROOT
-from db.way_out.change import Refused
 
 SAMPLE = ("departments", "employees")
 
@@ -159,35 +157,27 @@ async def scene(
         names = _resources(resources, at_any_age)
         tables = AsyncConnection.connect(database, autocommit=True)
         async with await tables as connection, Gate.before(database, names) as gate:
-            environment = {
-                "HOST": "127.0.0.1",
-                "PORT": "0",
-                "WORKERS": "1",
-                "POOL_SIZE": "4",
-                "RETRY_DEADLINE": str(2 * LIMIT),  # what waits for its turn is not given up
-                "DATABASE_URL": gate.url,
-                "RESOURCES": str(resources),
-                "API_TOKEN": "",
-                "RELOAD": "",
-                "DRAIN_SECONDS": "",
+            environment = own_service.environment(
+                gate.url,
+                POOL_SIZE="4",
+                RETRY_DEADLINE=str(2 * LIMIT),  # what waits for its turn is not given up
+                RESOURCES=str(resources),
                 **settings,
-            }
+            )
             log = Path(folder) / "log"
             with log.open("w") as file:
                 process = await asyncio.create_subprocess_exec(
                     *(command or [sys.executable, "app.py"]),
                     cwd=ROOT,
-                    env={**os.environ, **environment},
+                    env=environment,
                     stdout=subprocess.PIPE,
                     stderr=file,
+                    preexec_fn=own_service.end_with_parent,
                 )
             try:
                 assert process.stdout is not None
                 line = (await process.stdout.readline()).decode()
-                found = re.search(r":(\d+)\b", line)
-                if found is None:
-                    raise Refused(f"the service does not start: {log.read_text().strip()}")
-                yield Scene(gate, int(found[1]), connection)
+                yield Scene(gate, own_service.port_in(line, log.read_text), connection)
             finally:
                 gate.open()
                 if process.returncode is None:

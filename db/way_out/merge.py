@@ -184,7 +184,7 @@ async def _merge_one(
     with change.connect(url, "merge") as connection:
         check(connection, name)
         locks = _locks(connection, family(name))
-        ((pages,),) = (each.values() for each in change.ask(connection, "pages"))
+        pages = change.ask(connection, "pages")[0]["pages"]
         for line in unindexed(connection, name):
             say(line)
     query = change.sql_of(f"{name}/duplicates")

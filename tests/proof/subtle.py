@@ -120,7 +120,7 @@ def repeatable_read_later() -> None:
 
 
 def single_flight() -> None:
-    """Who asks for a key that another request is creating gets the result of that request."""
+    """A request for a key that another one is creating gets the result of that one."""
     found_or_created = service.found_or_created
     flights: dict[str, asyncio.Future[list[Outcome]]] = {}
 

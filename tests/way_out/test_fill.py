@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 from db.resources import read_resources
 from db.way_out.merge import merge, undo
 from tests.support import legacy
-from tests.support.adopting import adopt
+from tests.support.adopting import adopt, commands
 from tests.support.orders import Element, Row, elements, in_order
 from tests.support.service import serving, sql
 
@@ -341,20 +341,7 @@ def customers(new_database: Callable[[], str], tmp_path: Path) -> Callable[..., 
     database = new_database()
     sql(database, CUSTOMERS)
 
-    def run(*words: str, ends: int = 0) -> str:
-        if not words:
-            return database
-        if words[0] == "adopt":
-            status, said = adopt(
-                database, tmp_path, "customers", "--key", "lower(email)", *words[1:]
-            )
-        else:
-            status, output, errors = legacy.run(database, *words, RESOURCES=str(tmp_path))
-            said = output + errors
-        assert status == ends, said
-        return said
-
-    return run
+    return commands(database, tmp_path, "customers", "--key", "lower(email)")
 
 
 def everything(database: str) -> list[tuple[Any, ...]]:

@@ -8,8 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support import legacy
-from tests.support.adopting import adopt
+from tests.support.adopting import commands
 from tests.support.service import sql, until
 
 PERSONS = """
@@ -28,21 +27,7 @@ def persons(new_database: Callable[[], str], tmp_path: Path) -> Run:
     database = new_database()
     sql(database, PERSONS)
 
-    def run(*words: str, ends: int = 0) -> str:
-        if not words:
-            return database
-        if words[0] == "adopt":
-            options = words[1:]
-            if not options or options[0].startswith("-"):
-                options = ("persons", "--key", "lower(email)", *options)
-            status, said = adopt(database, tmp_path, *options)
-        else:
-            status, output, errors = legacy.run(database, *words, RESOURCES=str(tmp_path))
-            said = output + errors
-        assert status == ends, said
-        return said
-
-    return run
+    return commands(database, tmp_path, "persons", "--key", "lower(email)")
 
 
 def rows(database: str, table: str) -> list[tuple[Any, ...]]:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import legacy
-from tests.support.adopting import adopt
+from tests.support.adopting import commands
 from tests.support.service import sql
 
 CUSTOMERS = """
@@ -26,18 +25,7 @@ def customers(new_database: Callable[[], str], tmp_path: Path) -> Callable[..., 
     database = new_database()
     sql(database, CUSTOMERS)
 
-    def run(*words: str, key: str = "email", ends: int = 0) -> str:
-        if not words:
-            return database
-        if words[0] == "adopt":
-            status, said = adopt(database, tmp_path, "customers", "--key", key, *words[1:])
-        else:
-            status, output, errors = legacy.run(database, *words, RESOURCES=str(tmp_path))
-            said = output + errors
-        assert status == ends, said
-        return said
-
-    return run
+    return commands(database, tmp_path, "customers", "--key", "email")
 
 
 def rows(database: str) -> list[tuple[Any, ...]]:
@@ -95,7 +83,8 @@ def test_no_trigger_makes_a_second_row_for_a_key(customers: Callable[..., str], 
     trigger(database, f"{changes.get(key, 'NEW.kind := NULL')};")
     before = rows(database)
     where = () if key != "kind" else ("--where", "kind = 'x'")
-    customers("adopt", "--fill", "phone", *where, key="email" if where else key)
+    named = ("customers", "--key", "email" if where else key)
+    customers("adopt", *named, "--fill", "phone", *where)
     said = customers("merge", "--apply", ends=1)
     assert (
         "customers 1 stays as it is: a trigger gave the row that stays another key as it took over"

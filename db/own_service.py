@@ -1,0 +1,46 @@
+"""A service that a command starts for itself, on a port of this machine, and ends."""
+
+import ctypes
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+
+from db.way_out.change import Refused
+
+# The settings of such a service. It is for nobody else, and one caller keeps one worker at work. An
+# empty variable is the default.
+SETTINGS = {
+    "HOST": "127.0.0.1",
+    "PORT": "0",
+    "WORKERS": "1",
+    **dict.fromkeys(("API_TOKEN", "ALLOWED_HOSTS", "RELOAD", "LOG_REQUESTS", "DRAIN_SECONDS"), ""),
+}
+
+# A process asks Linux by this for a signal when its parent ends (prctl(2)).
+PR_SET_PDEATHSIG = 1
+
+
+def environment(url: str, **settings: str) -> dict[str, str]:
+    """Return the service's environment on a database, with further settings."""
+    inherited = dict(os.environ)
+    inherited.pop("PROMETHEUS_MULTIPROC_DIR", None)  # that of another service
+    return {**inherited, **SETTINGS, "DATABASE_URL": url, **settings}
+
+
+def end_with_parent() -> None:
+    """Let this process end with its parent, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def port_in(line: str, log: Callable[[], str]) -> int:
+    """Return the port that the service's first line names.
+
+    Raises Refused, with the service's log, if there is no such line, because it did not start.
+    """
+    address = re.search(r"http://[\d.]+:(\d+)", line)
+    if address is None:
+        raise Refused(f"the service does not start: {log().strip()}")
+    return int(address[1])
