@@ -51,6 +51,11 @@ class HAProxy:
         """Return how many requests each of the servers was sent."""
         return [int(server["stot"]) for server in self._servers()]
 
+    def is_listening(self) -> bool:
+        """Return whether it answers questions. Its socket is there a moment before."""
+        with socket.socket(socket.AF_UNIX) as attempt:
+            return attempt.connect_ex(str(self.folder / "stats")) == 0
+
     def _servers(self) -> list[dict[str, str]]:
         with socket.socket(socket.AF_UNIX) as stats:
             stats.connect(str(self.folder / "stats"))
@@ -77,7 +82,7 @@ def balancing(addresses: list[str]) -> Iterator[HAProxy]:
         with subprocess.Popen([HAPROXY, "-db", "-q", "-f", file]) as process:
             haproxy.pid = process.pid
             try:
-                until((folder / "stats").exists)
+                until(haproxy.is_listening)
                 yield haproxy
             finally:
                 process.terminate()
