@@ -223,14 +223,19 @@ def test_the_schedules_catch_a_guard_that(broken: str, stage: Stage) -> None:
     stage.admin.execute("SET search_path = public, pg_temp")
     stage.admin.execute(with_lock(BROKEN[broken]))
 
-    @settings(max_examples=10_000, database=None, phases=[Phase.generate])
-    @given(schedule=schedules())
-    def property_(schedule: tuple[tuple[int, ...], list[Writing], list[int]]) -> None:
-        stage.run(*schedule)
-        assert stage.gained(schedule[0]) == []
+    gained: list[str] = []
 
-    with pytest.raises(AssertionError):
-        property_()
+    # One in a hundred shows it. That one is not run again, as a failing example would be, because
+    # it may end otherwise: the writer that a deadlock ends is the one that looked for it first.
+    @settings(max_examples=1_500, database=None, phases=[Phase.generate])
+    @given(schedule=schedules())
+    def draw(schedule: tuple[tuple[int, ...], list[Writing], list[int]]) -> None:
+        if not gained:
+            stage.run(*schedule)
+            gained.extend(stage.gained(schedule[0]))
+
+    draw()
+    assert gained
 
 
 # The real service, guarded, beside the writer of CONTROLS' "blind insert"
