@@ -22,7 +22,7 @@ from tests.faults.server import Server
 from tests.proof import profiles as profiles  # registers Hypothesis' settings, and loads some
 from tests.support.pools import SECONDS, filled, nothing_left_behind
 from tests.support.roles import SERVICE, as_role, make_roles
-from tests.support.service import Service, serving, sql, temporary_data_dir
+from tests.support.service import Service, serving, sql, temporary_data_dir, until
 
 OURS = "^onerow_test_"
 
@@ -74,10 +74,30 @@ def server() -> Iterator[str]:
             url = stack.enter_context(embedded_server(data_dir))
             # With some hundred databases, autovacuum would start ten processes a second.
             sql(url, "ALTER SYSTEM SET autovacuum_naptime = '1d'")
-            sql(url, "SELECT pg_reload_conf()")
+            # What the kernel has outlives every process, and no test ends the kernel. With the disk
+            # the tests would take longer.
+            set_fsync(url, "off")
             # Nobody needs the data any more, which an end in order would write to the disk.
             stack.callback(Server(data_dir, url).stop, signal.SIGQUIT)
         yield url
+
+
+def set_fsync(url: str, value: str) -> None:
+    """Set fsync, and wait until new sessions have it."""
+    sql(url, f"ALTER SYSTEM SET fsync = {value}")
+    sql(url, "SELECT pg_reload_conf()")
+    until(lambda: sql(url, "SHOW fsync") == [(value,)])
+
+
+@pytest.fixture(scope="module")
+def durable(server: str) -> Iterator[None]:
+    """Let the server wait for its disk, which doctor looks for, while a module's tests run."""
+    if os.environ.get("TEST_DATABASE_URL"):
+        yield  # that server's settings are its own
+    else:
+        set_fsync(server, "on")
+        yield
+        set_fsync(server, "off")
 
 
 def clean_up(url: str) -> None:

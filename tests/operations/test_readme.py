@@ -165,6 +165,7 @@ def test_a_road_of_ones_own(new_database: Callable[[], str], tmp_path: Path) -> 
     assert found == [masked(printed) for _, printed in road]
 
 
+@pytest.mark.usefixtures("durable")
 def test_the_road_goes_as_printed(database: str) -> None:
     # The tables are like those of the printed session, and a hundred times smaller.
     sql(

@@ -25,6 +25,8 @@ from tests.support.roles import make_role
 from tests.support.service import LIMIT, ROOT, environment, sql, temporary_data_dir, until
 from tests.support.standby import hosts, standby_of
 
+pytestmark = pytest.mark.usefixtures("durable")
+
 ROLE = "onerow_test_patient"
 NO_RIGHTS = "onerow_test_stranger"
 

@@ -400,6 +400,7 @@ def test_a_lookup_locks_a_page_in_the_index_of_each_partition(partitioned: str) 
             connection.rollback()
 
 
+@pytest.mark.usefixtures("durable")
 def test_doctor_finds_a_partitioned_table_fit(partitioned: str) -> None:
     found = checks(as_role(partitioned, SERVICE))
     assert [check for check in found if check.level == "FAIL"] == []

@@ -141,6 +141,7 @@ def test_each_role_does_its_part_of_the_way_to_a_constraint(granted: str) -> Non
         assert service.complaints() == []
 
 
+@pytest.mark.usefixtures("durable")
 def test_the_doctor_finds_no_right_too_many_nor_too_few(granted: str) -> None:
     command(granted, "guard", "on")
     found = list(doctor.checks(as_role(granted, SERVICE), Settings()))
