@@ -6,16 +6,15 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from db.adopt import command as adopt
+from db.adopt import arguments
 from db.doctor import command as doctor
 from db.embedded import database_url
 from db.engine import ENGINES, POSTGRESQL, discover
-from db.load import command as load
-from db.prove import command as prove
 from db.psql import psql
 from db.resources import RESOURCES, check_resources
 from db.roles import roles
@@ -39,7 +38,9 @@ def _init(url: str, given: argparse.Namespace) -> bool:
 
 
 def _adopt(url: str, given: argparse.Namespace) -> bool:
-    return adopt.adopt(url, given, read_settings())
+    from db.adopt.command import adopt  # Jinja, which the other commands need not wait for
+
+    return adopt(url, given, read_settings())
 
 
 def _doctor(url: str, given: argparse.Namespace) -> bool:
@@ -47,7 +48,15 @@ def _doctor(url: str, given: argparse.Namespace) -> bool:
 
 
 def _prove(url: str, _: argparse.Namespace) -> bool:
-    return prove.prove(url, read_settings())
+    from db.prove.command import prove
+
+    return prove(url, read_settings())
+
+
+def _load(url: str, given: argparse.Namespace) -> bool:
+    from db.load.command import load
+
+    return load(url, given)
 
 
 def _duplicates(url: str, given: argparse.Namespace) -> bool:
@@ -103,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     about = "write the folder of a table's resource, by what its catalog says"
     command = commands.add_parser("adopt", help=about)
-    adopt.add_arguments(command)
+    arguments.add_arguments(command)
     command.set_defaults(run=_adopt)
     about = "make the table merged and each lookup's index, and the sample's tables"
     _of_resources(commands.add_parser("init", help=about), _init)
@@ -152,8 +161,12 @@ def _parser() -> argparse.ArgumentParser:
     _of_resources(commands.add_parser("enforce", help=about), _enforce)
     about = "get or create a row for each row of a file"
     command = commands.add_parser("load", help=about)
-    load.add_arguments(command)
-    command.set_defaults(run=load.load)
+    command.add_argument("resource", choices=list(RESOURCES), metavar="RESOURCE")
+    command.add_argument("file", type=Path, metavar="FILE.csv|FILE.ndjson")
+    command.add_argument(
+        "--refused", type=Path, help="where to write what is refused (FILE.refused.ndjson)"
+    )
+    command.set_defaults(run=_load)
     about = "write the script that makes the roles, for psql"
     commands.add_parser("roles", help=about).set_defaults(run=None)
     about = "open psql on this database"
@@ -233,7 +246,7 @@ def main() -> None:
         try:
             if given.run in (_doctor, _guard, _merge, _enforce):
                 _refuse_other_engines(url, settings)
-            if given.run in (load.load, _psql) and settings.database_url is None:
+            if given.run in (_load, _psql) and settings.database_url is None:
                 apply_schema(url)
             well = given.run(url, given)
             sys.stdout.flush()

@@ -14,8 +14,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from db.programs import (
     BIN,
     ENVIRONMENT,
@@ -291,6 +289,8 @@ def _process_id(word: bytes) -> int | None:
 
 def _may_work_in(process: int, data_dir: Path, as_user: dict[str, Any]) -> bool:
     """Return whether a process may be a server of the directory, by its working folder."""
+    import psutil  # here, because few starts come here, and all others are faster without it
+
     try:
         folder = Path(psutil.Process(process).cwd())
     except psutil.ZombieProcess:

@@ -1,16 +1,9 @@
-"""Adopt: writes a table's resource, a folder of SQL files, from templates and the catalog.
-
-The folder's adopted.sha256 has the command on its first line, and then the checksum of each file
-that the command wrote. A file with another checksum was edited, and is not written again.
-"""
+"""Adopt: writes a table's resource, a folder of SQL files, from templates and the catalog."""
 
 import argparse
-import shlex
 from collections.abc import Iterator
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
-from typing import NoReturn
 
 import psycopg
 from psycopg import RawCursor
@@ -18,10 +11,10 @@ from psycopg.rows import dict_row
 
 from db.adopt.catalog import oid_of, read_table
 from db.adopt.files import render
+from db.adopt.record import commands, edited_files, sums, write_files
 from db.adopt.references import read_references
 from db.adopt.table import Table
-from db.adopt.takes import WAYS, choose_takes
-from db.adopt.takes import add_arguments as add_takes
+from db.adopt.takes import choose_takes
 from db.doctor import prepared
 from db.engine import ENGINES, named
 from db.header import HeaderError
@@ -34,58 +27,8 @@ from db.texts import say
 from db.way_out.change import Refused, Session, ask, patient
 from db.way_out.kind import why_not_ordinary
 
-# The file that has the command and the checksums, in the form of sha256sum.
-RECORD = "adopted.sha256"
-
 # Files that a folder of an earlier version has not. They must fit those of requests.
 LATER = (*MANY, "merged")
-
-# A new file has this ending until it takes its place, so that nothing reads it before.
-NEW = ".new"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments to a parser."""
-    parser.add_argument("table", metavar="TABLE", help="its name, as SQL has it")
-    parser.add_argument(
-        "--key",
-        required=True,
-        metavar="EXPR[,EXPR]",
-        help="what identifies a row: columns, or expressions of one each, as lower(email)",
-    )
-    parser.add_argument(
-        "--where",
-        metavar="CONDITION",
-        help="rows outside it are no copies, as with 'deleted_at IS NULL'",
-    )
-    parser.add_argument(
-        "--keep",
-        metavar="ORDER",
-        help="which row of a key stays: the first in this order, as 'synced DESC, referring DESC',"
-        " where referring is how many rows refer to it (default: the lowest id)",
-    )
-    add_takes(parser)
-    parser.add_argument(
-        "--refers",
-        metavar="TABLE.COLUMN[=COLUMN]",
-        action="append",
-        help="a column that refers to this table's id, or to another column, without a foreign key;"
-        " may be repeated",
-    )
-    parser.add_argument(
-        "--absorb",
-        metavar="TABLE.COLUMN",
-        action="append",
-        help="a reference whose rows go into the table merged, too, where a unique index of theirs"
-        " keeps them from referring to the row that stays; may be repeated",
-    )
-    parser.add_argument("--as", dest="name", metavar="NAME", help="the resource's name in URLs")
-    parser.add_argument(
-        "--attributes",
-        metavar="COLUMN[,COLUMN]",
-        help="what a request may set beside the key (default: all that can be set)",
-    )
-    parser.add_argument("--force", action="store_true", help="write files anew that were edited")
 
 
 def adopt(
@@ -98,16 +41,16 @@ def adopt(
     with _connect(url) as connection:
         engine = ENGINES[settings.engine or named(connection.pgconn.parameter_status)]
         table = _read(connection, given)
-        commands = {table.name: given}
+        given_for = {table.name: given}
         tables = [table]
-        adopted = _adopted(resources)
+        adopted = commands(resources)
         _check_others(connection, table, given, resources, adopted)
         for name, command in adopted.items():
             with suppress(Refused, psycopg.Error):  # the other folder's table may be gone
                 other = _read(connection, command)
                 if other.name == name != table.name:
                     tables.append(other)
-                    commands[name] = command
+                    given_for[name] = command
         for each in tables:
             read_references(connection, each, tables)
         if table.keep.referring and not any(each.to_id for each in table.references):
@@ -115,15 +58,15 @@ def adopt(
 
         def write(each: Table) -> bool:
             """Write a table's files, or say why the service would not start with them."""
-            folder, command = resources / each.name, commands[each.name]
+            folder, command = resources / each.name, given_for[each.name]
             files = render(each, tables, distributed=bool(engine.folder))
             try:
-                edited = [] if command.force else _edited(folder, files)
+                edited = [] if command.force else edited_files(folder, files)
                 if left := _leave_out_new(folder, files, edited):
                     say(f"{folder}: {left} not written, because they might not fit what was edited")
                 faults = _refusals(connection, folder, files, edited)
                 if not faults:
-                    _write(folder, files, edited, command)
+                    write_files(folder, files, edited, command)
             except OSError as error:
                 raise Refused(f"{error.filename}: {error.strerror}") from error
             for fault in faults:
@@ -267,68 +210,6 @@ def _related(one: Table, other: Table) -> bool:
     )
 
 
-# The record of what was written.
-
-
-def _adopted(folder: Path) -> dict[str, argparse.Namespace]:
-    """Return the command that made each folder in this one, by resource."""
-    parser = _Recorded()
-    add_arguments(parser)
-    found = {}
-    for path in sorted(folder.glob(f"*/{RECORD}")):
-        line = path.read_text(encoding="utf-8").partition("\n")[0]
-        with suppress(ValueError):  # the line was edited, and is no command any more
-            words = shlex.split(line.removeprefix("# python -m db adopt"))
-            found[path.parent.name] = parser.parse_args(words)
-    return found
-
-
-class _Recorded(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-
-def command_line(given: argparse.Namespace) -> str:
-    """Return the command, without --force, in one line."""
-    # The command stands in a comment, which a line break would end.
-    words = [given.table.replace("\n", " "), "--key", flat(given.key)]
-    for option, value in (
-        ("--where", given.where and flat(given.where)),
-        ("--keep", given.keep and flat(given.keep)),
-        *((f"--{way}", getattr(given, way)) for way in WAYS),
-        ("--by", given.by),
-        *(
-            (f"--{name}", text)
-            for name in ("together", "refers", "absorb")
-            for text in getattr(given, name) or []
-        ),
-        ("--as", given.name),
-        ("--attributes", given.attributes),
-    ):
-        if value is not None:
-            words += [option, value]
-    return "python -m db adopt " + shlex.join(words)
-
-
-def _sums(folder: Path) -> dict[str, str]:
-    """Return the checksum of each file as adopt wrote it."""
-    record = folder / RECORD
-    lines = record.read_text(encoding="utf-8").splitlines()[1:] if record.exists() else []
-    return {path: sum_ for sum_, _, path in (line.partition("  ") for line in lines)}
-
-
-def _edited(folder: Path, files: dict[str, str]) -> list[str]:
-    """Return the files that were edited: neither as they were written nor as they would be."""
-    before = _sums(folder)
-    found = []
-    for path in sorted({*files, *before}):
-        there = _content(folder / path)
-        new = files[path].encode() if path in files else None
-        if there is not None and there != new and _sum(there) != before.get(path):
-            found.append(path)
-    return found
-
-
 def _leave_out_new(folder: Path, files: dict[str, str], edited: list[str]) -> str:
     """Take out the files that came with a later version, where those for one row were edited.
 
@@ -342,10 +223,6 @@ def _leave_out_new(folder: Path, files: dict[str, str], edited: list[str]) -> st
     return f"{', '.join(new)} {'are' if len(new) > 1 else 'is'}"
 
 
-def _content(file: Path) -> bytes | None:
-    return file.read_bytes() if file.exists() else None
-
-
 def _refusals(
     connection: Session, folder: Path, files: dict[str, str], edited: list[str]
 ) -> list[str]:
@@ -355,7 +232,7 @@ def _refusals(
     before anything is written, because one wrong folder keeps all resources from being served.
     """
     new = {path: text.encode() for path, text in files.items()}
-    gone = {*_sums(folder)} - {*edited}
+    gone = {*sums(folder)} - {*edited}
     there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.sql")}
     kept = {path: file.read_bytes() for path, file in there.items() if path not in gone}
     try:
@@ -373,37 +250,6 @@ def _resource(folder: Path, contents: dict[str, bytes]) -> Resource:
         for path in sorted(contents)
     }
     return Resource(folder.name, files)
-
-
-def _write(
-    folder: Path, files: dict[str, str], edited: list[str], given: argparse.Namespace
-) -> None:
-    """Write the files, except for those that were edited. Raises OSError."""
-    gone = [path for path in _sums(folder) if path not in files and path not in edited]
-    texts = {path: files[path] for path in sorted(files) if path not in edited}
-    changed = [path for path, text in texts.items() if _content(folder / path) != text.encode()]
-    sums = [f"{_sum(text.encode())}  {path}" for path, text in texts.items()]
-    texts[RECORD] = "\n".join([f"# {command_line(given)}", *sums]) + "\n"
-    # All files are written beside their places first, so that a full disk leaves the old ones.
-    new = {folder / path: folder / f"{path}{NEW}" for path in (*changed, RECORD)}
-    try:
-        for path, beside in zip((*changed, RECORD), new.values(), strict=True):
-            beside.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(texts[path].encode())
-        for file, beside in new.items():
-            beside.replace(file)
-    finally:
-        for beside in new.values():
-            beside.unlink(missing_ok=True)
-    for path in gone:
-        (folder / path).unlink(missing_ok=True)
-    say(f"{folder}: {len(changed)} files written, {len(sums) - len(changed)} as they were.")
-    if edited:
-        say(f"Left as they are, for they were edited (--force writes them): {', '.join(edited)}")
-
-
-def _sum(content: bytes) -> str:
-    return sha256(content).hexdigest()
 
 
 # The report.

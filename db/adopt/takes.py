@@ -7,14 +7,9 @@ are equal in it, the one that stays comes first, and then the others in the orde
 import argparse
 from dataclasses import dataclass
 
+from db.adopt.arguments import NEWEST, WAYS
 from db.adopt.table import Column, Table, literal
 from db.way_out.change import Refused
-
-# The options that name columns, each column in one of them at most.
-WAYS = ("fill", "newest", "largest", "agree")
-
-# The columns that tell which row is the newest, unless --by names another one.
-NEWEST = ("updated_at", "created_at")
 
 
 @dataclass(frozen=True)
@@ -55,29 +50,6 @@ class Take:
             return lacks
         # Where no row has a value, nothing is taken over from the newest one.
         return f"{lacks}, CASE WHEN NOT ({lacks}) THEN {prefix}{self.by.sql} END DESC NULLS LAST"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of adopt that say what the row that stays takes over."""
-    columns = "COLUMN[,COLUMN]"
-    for way, about in {
-        "fill": "columns that the row that stays takes over from the others where it has NULL",
-        "newest": "columns that it takes over from the newest row that has a value",
-        "largest": "columns of which it gets the largest value",
-        "agree": "columns in which the rows of a key must agree, or merge leaves the key alone",
-    }.items():
-        parser.add_argument(f"--{way}", metavar=columns, help=about)
-    parser.add_argument(
-        "--by",
-        metavar="COLUMN",
-        help=f"the column that is the largest in the newest row (default: {' or '.join(NEWEST)})",
-    )
-    parser.add_argument(
-        "--together",
-        metavar=columns,
-        action="append",
-        help="columns that come from one row, as the lines of an address; may be repeated",
-    )
 
 
 def choose_takes(table: Table, given: argparse.Namespace) -> None:

@@ -8,13 +8,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPException
 from itertools import chain
-from pathlib import Path
 from threading import Thread
 from time import sleep
 from typing import IO
@@ -51,15 +50,6 @@ class Refusal(Answer, kw_only=True):
 
     line: int
     row: Raw | str
-
-
-def add_arguments(command: ArgumentParser) -> None:
-    """Add the arguments of load()."""
-    command.add_argument("resource", choices=list(RESOURCES), metavar="RESOURCE")
-    command.add_argument("file", type=Path, metavar="FILE.csv|FILE.ndjson")
-    command.add_argument(
-        "--refused", type=Path, help="where to write what is refused (FILE.refused.ndjson)"
-    )
 
 
 def load(url: str, given: Namespace) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 
 import db.adopt.command
+from db.adopt.arguments import add_arguments
 from db.settings import Settings
 from db.texts import printable_lines
 from db.way_out.change import Refused
@@ -18,7 +19,7 @@ from tests.support import legacy
 def adopt(database: str, folder: Path, *words: str, engine: str | None = None) -> tuple[int, str]:
     """Run the command in this process; return its exit status, and what it says."""
     parser = argparse.ArgumentParser()
-    db.adopt.command.add_arguments(parser)
+    add_arguments(parser)
     settings = Settings(engine=engine)  # type: ignore[arg-type]
     with redirect_stdout(StringIO()) as output:
         try:
