@@ -40,6 +40,13 @@ async def client(service: Service, keys: int, a_second: int, statuses: Counter[b
         statuses[head[9:12]] += 1
 
 
+def apply(database: str) -> tuple[int, str, str]:
+    """Run the command; return its exit status, output and error output."""
+    with legacy.start(database, "merge", "--apply") as process:
+        output, errors = process.communicate()
+    return process.returncode, output, errors
+
+
 async def merged_beside(service: Service, keys: int, a_second: int) -> tuple[float, Counter[bytes]]:
     """Merge under traffic; return the seconds, and how many requests had which status."""
     statuses: Counter[bytes] = Counter()
@@ -48,7 +55,7 @@ async def merged_beside(service: Service, keys: int, a_second: int) -> tuple[flo
         for _ in range(CONNECTIONS if a_second else 0)
     ]
     started = perf_counter()
-    merge = await asyncio.to_thread(legacy.run, service.database, "merge", "--apply")
+    merge = await asyncio.to_thread(apply, service.database)
     seconds = perf_counter() - started
     for task in clients:
         task.cancel()
