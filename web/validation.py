@@ -207,12 +207,12 @@ def _parse(body: bytes) -> Any:
     # The standard library takes some JSON that msgspec does not: a lone surrogate, which the error
     # then names, and 7.0 for an integer. Integers are cut to 20 digits, which are still out of any
     # range, because int() refuses more than 4,300.
-    twice = False
+    twice: list[dict[str, Any]] = []  # objects that have a field twice
 
     def to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal twice
         value = dict(pairs)
-        twice = twice or len(value) < len(pairs)
+        if len(value) < len(pairs):
+            twice.append(value)
         return value
 
     try:
@@ -226,7 +226,10 @@ def _parse(body: bytes) -> Any:
     except (ValueError, RecursionError):
         raise HTTPException(400, "The body is not JSON in UTF-8.") from None
     if twice:  # this waits for the end of the body, because what follows might be no JSON
-        raise Invalid([wrong("", "has a field twice")])
+        of = {id(each) for each in twice}
+        items = value[:MOST_ITEMS] if isinstance(value, list) else []
+        places = [place for place, item in enumerate(items) if id(item) in of]
+        raise Invalid([wrong("", "has a field twice", each) for each in places or (None,)])
     return value
 
 

@@ -131,6 +131,19 @@ def test_one_more_than_there_may_be_is_refused(service: Service) -> None:
     assert count(service, prefix) == 0
 
 
+def test_an_item_that_has_a_field_twice_is_named(service: Service) -> None:
+    twice = '{"name": "A", "name": "B"}'
+    for body, places in (
+        (f'[{{"name": "A"}}, {twice}, {{"name": "A"}}, {twice}]', ["#/1", "#/3"]),
+        (f'[{{"name": {twice}}}]', ["#"]),
+        (f"[{','.join([twice] * 1001)}]", [f"#/{place}" for place in range(1000)]),
+    ):
+        headers = {"Content-Type": "application/json"}
+        answer = service.http.post("/departments", content=body, headers=headers)
+        errors = [{"pointer": each, "detail": "has a field twice"} for each in places]
+        assert (answer.status_code, answer.json()["errors"]) == (422, errors)
+
+
 @pytest.mark.parametrize(
     ("item", "pointer"),
     [
