@@ -10,19 +10,18 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from db.connection import Row
-from db.doctor import prepared
+from db.doctor import prepared, server
 from db.doctor.check import ADVICE, FAIL, OK, Check, print_all
 from db.doctor.definition import indexes, made_by
 from db.doctor.lookup import lookup
-from db.doctor.readiness import version_fault
-from db.doctor.trial import INSERT_AGE, trial
+from db.doctor.trial import trial
 from db.header import quoted
 from db.ours import why_not_ours
 from db.queries import QUERIES
 from db.resources import RESOURCES, Resource
 from db.schema import is_sample
 from db.session import TABLES, conninfo, pin, service_settings
-from db.settings import INSPECTION_POOL_SIZE, Settings
+from db.settings import Settings
 from db.way_out.change import Refused, Session, ask
 from db.way_out.enforce import is_alike
 from db.way_out.guard import guard_status
@@ -59,11 +58,11 @@ def session(settings: Settings) -> Iterator[Session]:
 def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> Iterator[Check]:
     """Connect, and yield each check. Raises psycopg.Error."""
     with session(replace(settings, database_url=url)) as connection:
-        (server,) = ask(connection, "way_out/doctor/server")
-        yield _version(server)
-        writable = _writable(server)
+        (row,) = ask(connection, "way_out/doctor/server")
+        yield server.version(row)
+        writable = server.writable(row)
         yield writable
-        yield _durable(server)
+        yield server.durable(row)
         resources = [RESOURCES[name] for name in names]
         tables = [check for each in resources for check in of_resource(connection, each)]
         tables += _merged(connection)
@@ -82,10 +81,10 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
                 yield from prepared.way_out(connection, resource)
                 yield from trial(connection, resource)
         yield from _creators(connection)
-        yield _role(server)
-        yield _connections(server, settings)
-        yield _serializable(server)
-        yield _predicate_locks(server, ask(connection, "pages")[0]["pages"])
+        yield server.role(row)
+        yield server.connections(row, settings)
+        yield server.serializable(row)
+        yield server.predicate_locks(row, ask(connection, "pages")[0]["pages"])
 
 
 def _connect(url: str) -> Session:
@@ -97,37 +96,6 @@ def _connect(url: str) -> Session:
         if conninfo_to_dict(url)["target_session_attrs"] == "any":
             raise
         return _connect(make_conninfo(url, target_session_attrs="any"))
-
-
-def _version(server: Row) -> Check:
-    version = f"PostgreSQL {server['version']}"
-    if fault := version_fault(server["version_num"]):
-        return Check(FAIL, "server", f"{version} {fault}")
-    return Check(OK, "server", version)
-
-
-def _writable(server: Row) -> Check:
-    if server["standby"]:
-        return Check(FAIL, "writes", "this is a standby: DATABASE_URL must lead to the primary")
-    if server["read_only"]:
-        return Check(FAIL, "writes", "the session is read-only: see default_transaction_read_only")
-    return Check(OK, "writes", "this server takes them")
-
-
-def _durable(server: Row) -> Check:
-    off = [name for name in ("fsync", "full_page_writes") if not server[name]]
-    if off:
-        return Check(
-            FAIL, "durability", f"{', '.join(off)} off: a crash loses rows that were told 201"
-        )
-    if server["synchronous_commit"] == "off":
-        return Check(
-            ADVICE,
-            "durability",
-            "synchronous_commit is off, but not in the service, which sets it: a crash loses what"
-            " others committed last",
-        )
-    return Check(OK, "durability", "a commit is on disk")
 
 
 def of_resource(connection: Session, resource: Resource) -> Iterator[Check]:
@@ -324,27 +292,6 @@ def _triggers(connection: Session, resource: Resource) -> Iterator[Check]:
         )
 
 
-def _role(server: Row) -> Check:
-    powers = {
-        "superuser": "is a superuser",
-        "bypasses_row_security": "bypasses row security",
-        "creates_roles": "may create roles",
-        "creates_databases": "may create databases",
-    }
-    if not server["superuser"]:  # a superuser has these powers anyway
-        powers["replicates"] = "may replicate"
-        powers["creates_in_public"] = "may create tables in the schema public"
-    has = [text for name, text in powers.items() if server[name]]
-    # A comment in sql/roles.sql advises this membership.
-    if member_of := [name for name in server["member_of"] if name != "pg_read_all_stats"]:
-        has.append(f"is a member of {', '.join(member_of)}")
-    if has:
-        return Check(
-            ADVICE, "role", f"{server['role']} {', '.join(has)}: the service needs none of it"
-        )
-    return Check(OK, "role", f"{server['role']} has no powers over the server")
-
-
 def _creators(connection: Session) -> Iterator[Check]:
     found = ask(connection, "way_out/doctor/creators", TABLES)
 
@@ -363,42 +310,3 @@ def _creators(connection: Session) -> Iterator[Check]:
     if names := who("TRIGGER", "on"):
         detail = f"others may make some, which run with the rights of this role: {names}"
         yield Check(ADVICE, "triggers", detail)
-
-
-def _connections(server: Row, settings: Settings) -> Check:
-    wanted = settings.connections
-    limits = [server[name] for name in ("connections", "role_connections", "database_connections")]
-    most = min(limit for limit in limits if limit is not None)
-    detail = (
-        f"WORKERS x (POOL_SIZE + {INSPECTION_POOL_SIZE}) = {wanted} of {most}"
-        " that the server lets this role have"
-    )
-    if wanted > most:
-        return Check(ADVICE, "connections", f"{detail}: requests will wait, or get 503")
-    return Check(OK, "connections", detail)
-
-
-def _predicate_locks(server: Row, pages: int) -> Check:
-    held, most = server["predicate_locks_held"], server["predicate_locks"]
-    detail = f"{held:,} of {most:,} in use"
-    # When the locks run out, transactions fail with 53200, and requests get 503.
-    if held > most / 2:
-        return Check(ADVICE, "predicate locks", f"{detail}: raise max_pred_locks_per_transaction")
-    detail += (
-        f"; a transaction of many keys locks {pages} one by one, and with more the whole index"
-    )
-    return Check(OK, "predicate locks", f"{detail} (max_pred_locks_per_relation)")
-
-
-def _serializable(server: Row) -> Check:
-    most = server["serializable"]
-    rate = round(most / INSERT_AGE)
-    # 20,000 is twice what two workers on two cores were measured to send.
-    level = OK if rate >= 20_000 else ADVICE
-    return Check(
-        level,
-        "serializable transactions",
-        f"the server remembers {most:,}, enough for {rate:,} a second where an insert comes within"
-        f" {INSERT_AGE * 1000:.0f} ms of its lookup; max_prepared_transactions or max_connections,"
-        " which need a restart, raise it by 10 each",
-    )

@@ -12,6 +12,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.doctor import command as doctor
+from db.doctor import server
 from db.doctor.check import Check
 from db.embedded import embedded_server
 from db.programs import BIN
@@ -211,7 +212,7 @@ def test_a_url_that_leads_nowhere(elsewhere: dict[str, str], database: str) -> N
 )
 def test_versions(version: int, level: str, tells: str) -> None:
     # The server's row is made up, since there is only one server here.
-    check = doctor._version({"version_num": version, "version": "0.0 (Here)"})
+    check = server.version({"version_num": version, "version": "0.0 (Here)"})
     assert (check.level, check.subject) == (level, "server")
     assert check.detail.startswith("PostgreSQL 0.0 (Here)")
     assert tells in check.detail
@@ -737,7 +738,7 @@ def test_how_many_serializable_transactions_the_server_remembers(own_server: str
 @pytest.mark.parametrize(("room", "level"), [(320, "advice"), (1000, "ok")])
 def test_a_server_that_remembers_few(room: int, level: str) -> None:
     # The server's row is made up, as with the versions.
-    check = doctor._serializable({"serializable": room})
+    check = server.serializable({"serializable": room})
     assert (check.level, f"enough for {room * 20:,} a second" in check.detail) == (
         level,
         True,
