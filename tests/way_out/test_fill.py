@@ -412,7 +412,15 @@ def test_equal_is_what_is_written_alike(customers: Callable[..., str]) -> None:
     customers("adopt")
     sql(database, "UPDATE customers SET price = 1.0, plan = 'pro'")
     sql(database, "UPDATE customers SET price = 1.00 WHERE id = 21")
-    arguments = ("merge", "--apply", "--only-equal", "--except", "email,login,street,city")
+    equal = ("merge", "--only-equal", "--except", "email,login,street,city")
+    assert "price (1)" in (said := customers(*equal))
+    assert "Of 2 keys, 1 have equal rows.\n" in said
+    assert [
+        row["values"]
+        for row in json.loads(customers("merge", "--format", "json"))
+        if row["column_name"] == "price"
+    ] == [["1.0", "1.00"]]
+    arguments = (*equal, "--apply")
     assert "customers: 1 keys stay as they are, for their copies differ." in customers(*arguments)
     sql(database, "UPDATE customers SET price = 1.0, data = 'null' WHERE id = 21")
     said = customers(*arguments, ends=1)

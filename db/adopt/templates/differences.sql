@@ -1,4 +1,5 @@
 -- Where the rows of {{ name }} that share a key differ, those with the most rows first, a row for each key and column: resource, id (of the row that stays), key, copies (how many rows), column_name, ids (of the rows, in the order in which they would stay), values (of the column in these rows).
+-- Values are compared as JSON writes them, as in equal.sql: 1.0 and 1.00 differ.
 WITH ranked AS (
     SELECT
         {{ id.as_id }},
@@ -26,5 +27,5 @@ CROSS JOIN pg_catalog.jsonb_each(pg_catalog.to_jsonb({{ table }}.*)) AS have
 WHERE ranked.copies > 1
   AND have.key OPERATOR(pg_catalog.<>) ALL (ARRAY[{{ not_compared | map("literal") | join(", ") }}])
 GROUP BY ranked.kept, ranked.key, ranked.copies, have.key
-HAVING pg_catalog.count(DISTINCT have.value) > 1
+HAVING pg_catalog.count(DISTINCT have.value::text) > 1
 ORDER BY ranked.copies DESC, ranked.kept, have.key;
