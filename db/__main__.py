@@ -23,12 +23,14 @@ from db.settings import Settings, read_settings
 from db.signals import unwind_on_signals
 from db.texts import Arguments, printable_lines, say
 from db.transaction import Unavailable
+from db.way_out.batches import SECONDS
 from db.way_out.change import Refused, connect, with_cause
 from db.way_out.duplicates import DIFFERENCES, differences, report, write
 from db.way_out.enforce import enforce
 from db.way_out.guard import guard
-from db.way_out.merge import SECONDS, merge, undo
+from db.way_out.merge import merge
 from db.way_out.plan import plan
+from db.way_out.undo import undo
 
 
 def _init(url: str, given: argparse.Namespace) -> bool:

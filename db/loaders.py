@@ -3,6 +3,7 @@
 from datetime import UTC, date, datetime
 
 from psycopg.adapt import Buffer, Loader
+from psycopg.types.string import TextLoader
 
 
 class FiniteTimestamp(Loader):
@@ -43,17 +44,9 @@ class FiniteLocalTimestamp(Loader):
             return None
 
 
-class TimeOfDay(Loader):
-    """Loads a time as text, for there is a 24:00:00, which Python's time cannot hold."""
-
-    def load(self, data: Buffer) -> str:
-        """Return the text."""
-        return bytes(data).decode()
-
-
 LOADERS: dict[str, type[Loader]] = {
     "date": FiniteDate,
-    "time": TimeOfDay,
+    "time": TextLoader,  # there is a 24:00:00, which Python's time cannot hold
     "timestamp": FiniteLocalTimestamp,
     "timestamptz": FiniteTimestamp,
 }

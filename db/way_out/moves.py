@@ -1,73 +1,17 @@
-"""Moves rows for merge and its undo, in a transaction that the caller has begun."""
+"""Moves rows for merge, in a transaction that the caller has begun."""
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from db.connection import Connection, Row
 from db.header import names_of, table_of
-from db.queries import QUERIES
-from db.resources import RESOURCES, Resource
+from db.resources import Resource
 from db.way_out.change import sql_of
+from db.way_out.references import children, is_absorbed
+from db.way_out.tally import Differ, Id, Tally, Unmergeable, as_text
 
-Id = Any  # an id as psycopg loads it
 Pairs = list[tuple[Id, Id]]  # the id of a row that goes, and the id of the row that stays
-Item = tuple[str, Id]  # a resource's name, and the id of a row
-
-
-class Unmergeable(Exception):
-    """A row that cannot be merged, or put back, without a loss."""
-
-
-class Differ(Unmergeable):
-    """Rows that must agree, and do not."""
-
-
-@dataclass
-class Tally:
-    """The outcome of some items."""
-
-    rows: Counter[str] = field(default_factory=Counter)  # how many rows were moved, by resource
-    differ: Counter[str] = field(default_factory=Counter)  # keys left out, for their rows differ
-    left: int = 0  # items that stay as they are
-    notes: list[str] = field(default_factory=list)  # items not moved, or not wholly, and why
-    refused: list[str] = field(default_factory=list)  # resources that were not begun, and why
-
-    def add(self, other: "Tally") -> None:
-        self.rows += other.rows
-        self.differ += other.differ
-        self.left += other.left
-        self.notes += other.notes
-        self.refused += other.refused
-
-
-def children(resource: Resource) -> dict[str, Resource]:
-    """Return the resources whose rows may come to share a key when this one is merged.
-
-    They are by the reference, "table.column", that their key holds.
-    """
-    by_table = {names_of(each.table): each for each in RESOURCES.values()}
-    return {
-        reference: by_table[names_of(reference)[:-1]]
-        for reference in resource.references
-        if f"{reference}/collisions" in resource.files
-    }
-
-
-def family(name: str) -> list[Resource]:
-    """Return a resource, its children, their children, and so on."""
-    found = [RESOURCES[name]]
-    for each in found:  # the list grows while it is gone through
-        found += [child for child in children(each).values() if child not in found]
-    return found
-
-
-def tables(resources: list[Resource]) -> list[str]:
-    """Return the tables of some resources, and the tables that refer to those."""
-    referring = {table_of(reference) for each in resources for reference in each.references}
-    return sorted({each.table for each in resources} | referring)
 
 
 async def merge_rows(
@@ -186,45 +130,41 @@ async def _make_way(
 
     Returns the rows that stay in their place. Raises Unmergeable if there is no file for that.
     """
-    if f"{reference}/conflicts" not in resource.files:
-        return []
-    others: list[Id] = []
-    folder = f"{resource.name}/{reference}"
-    if rows := await rows_of(connection, f"{folder}/conflicts", ids, kept):
+    rows = await _conflicts(connection, resource, reference, ids, kept)
+    gone, others = [row["id"] for row in rows], [row["kept"] for row in rows]
+    if rows:
         if not is_absorbed(resource, reference):
-            raise Unmergeable(in_the_way(reference))
-        gone, others = [row["id"] for row in rows], [row["kept"] for row in rows]
+            raise Unmergeable(_in_the_way(reference))
+        folder = f"{resource.name}/{reference}"
         removed = await rows_of(connection, f"{folder}/remove", gone, others, Jsonb({}))
         _check_removed(removed, len(gone))
         tally.rows[folder] += len(removed)
     return others
 
 
-def is_absorbed(resource: Resource, reference: str) -> bool:
-    """Tell whether rows of a reference go into merged where they are in the way of others."""
-    return f"{reference}/remove" in resource.files
+async def _conflicts(
+    connection: Connection, resource: Resource, reference: str, ids: list[Id], kept: list[Id]
+) -> list[Row]:
+    """Return the rows of a reference that a unique index keeps from being pointed."""
+    if f"{reference}/conflicts" not in resource.files:
+        return []
+    return await rows_of(connection, f"{resource.name}/{reference}/conflicts", ids, kept)
 
 
-def in_the_way(reference: str) -> str:
-    """Return why a key stays whose rows have others in the way."""
+def _in_the_way(reference: str) -> str:
     return f"two rows of {reference} would share what a unique index allows once"
 
 
 async def obstructed(connection: Connection, resource: Resource, pairs: Pairs) -> dict[Id, str]:
     """Return why a key stays as it is, by the id that would stay, as far as references say so."""
     ids, kept = [id_ for id_, _ in pairs], [kept for _, kept in pairs]
-    found: dict[Id, str] = {}
-    for reference in resource.references:
-        # Children that come to share a key are merged first, which may clear the way.
-        if (
-            f"{reference}/conflicts" in resource.files
-            and not is_absorbed(resource, reference)
-            and reference not in children(resource)
-        ):
-            query = f"{resource.name}/{reference}/conflicts"
-            for row in await rows_of(connection, query, ids, kept):
-                found[row["stays"]] = in_the_way(reference)
-    return found
+    # Children that come to share a key are merged first, which may clear the way.
+    return {
+        row["stays"]: _in_the_way(reference)
+        for reference in resource.references
+        if not is_absorbed(resource, reference) and reference not in children(resource)
+        for row in await _conflicts(connection, resource, reference, ids, kept)
+    }
 
 
 async def differing(
@@ -242,73 +182,6 @@ async def differing(
     if but is not None:
         rows += await rows_of(connection, f"{resource.name}/equal", ids, kept, but)
     return {row["id"]: " and ".join(row["names"]) for row in rows}
-
-
-async def restore(connection: Connection, items: list[Item]) -> Tally:
-    """Put merged rows back, and point at them again what referred to them before the merge.
-
-    The rows that were kept get back what they had before they took over a column of these. Raises
-    Unmergeable or psycopg.Error.
-    """
-    tally = Tally()
-    for resource, id_ in items:
-        # A unique value that was taken over must be free before the row comes back that had it.
-        can_unfill = f"{resource}/unfill" in QUERIES
-        taken = await rows_of(connection, f"{resource}/unfill", as_text(id_)) if can_unfill else []
-        for row in await rows_of(connection, f"{resource}/restore", as_text(id_)):
-            if row["changed"]:
-                raise Unmergeable(f"{', '.join(row['changed'])} would not be as before")
-            if row.get("filled") and not can_unfill:
-                raise Unmergeable(f"there is no {resource}/unfill.sql")
-            survivor = f"{resource} {row['kept']}"
-            tally.rows[resource] += 1
-            tally.notes += [
-                f"{resource} {id_} is back, but {left}" for left in _not_back(survivor, taken)
-            ]
-            await _point_back(connection, resource, id_, row, tally)
-    return tally
-
-
-def _not_back(survivor: str, taken: list[Row]) -> list[str]:
-    """Return in words what the row that was kept has not got back, by what unfill.sql returns.
-
-    Raises Unmergeable if it should have got something back.
-    """
-    names = {
-        outcome: " and ".join(row["name"] for row in taken if row["outcome"] == outcome)
-        for outcome in ("not put back", "changed", "gone", "beside")
-    }
-    if names["not put back"]:
-        raise Unmergeable(f"{survivor} would not get back its own {names['not put back']}")
-    told = {
-        "changed": f"{survivor} keeps {names['changed']}, which changed since it was taken over",
-        "gone": f"{survivor}, which took over {names['gone']}, is gone",
-        "beside": f"{survivor} keeps {names['beside']}, which a trigger changed",
-    }
-    return [text for outcome, text in told.items() if names[outcome]]
-
-
-async def _point_back(
-    connection: Connection, resource: str, id_: Id, row: Row, tally: Tally
-) -> None:
-    """Point at a row what referred to it; `row` is what restore.sql has returned."""
-    # What merge_rows() pointed last is first, for a row may have got another id each time.
-    for reference, ids in sorted(row["pointed"].items(), reverse=True):
-        query = f"{resource}/{reference}/repoint_back"
-        if query not in QUERIES:
-            raise Unmergeable(f"there is no {query}.sql")
-        texts = [as_text(each) for each in ids]
-        back = await rows_of(connection, query, as_text(id_), as_text(row["kept"]), texts)
-        if len(back) < len(ids):
-            tally.notes.append(
-                f"{resource} {id_} is back, but {len(ids) - len(back)} of the {len(ids)}"
-                f" rows of {reference} that pointed at it have changed since"
-            )
-
-
-def as_text(id_: Id) -> str:
-    """Return an id as text, as PostgreSQL writes it."""
-    return str(id_).lower() if isinstance(id_, bool) else str(id_)
 
 
 async def rows_of(connection: Connection, query: str, *parameters: object) -> list[Row]:

@@ -9,8 +9,7 @@ from db.resources import RESOURCES, Resource
 from db.texts import printable, say
 from db.way_out.change import Session, ask, for_each
 from db.way_out.duplicates import differences, duplicates, key_text
-from db.way_out.moves import children, is_absorbed
-from db.way_out.references import check, check_columns, unindexed
+from db.way_out.references import check, check_columns, children, is_absorbed, unindexed
 
 # How many keys the plan shows, and how many rows of each.
 EXAMPLES = 5

@@ -8,7 +8,42 @@ from db.ours import refuse_others_merged
 from db.resources import RESOURCES, Resource
 from db.way_out.change import Refused, Session, ask
 from db.way_out.kind import check_referring, refuse_relatives
-from db.way_out.moves import children, family, is_absorbed
+
+
+def children(resource: Resource) -> dict[str, Resource]:
+    """Return the resources whose rows may come to share a key when this one is merged.
+
+    They are by the reference, "table.column", that their key holds.
+    """
+    by_table = {names_of(each.table): each for each in RESOURCES.values()}
+    return {
+        reference: by_table[names_of(reference)[:-1]]
+        for reference in resource.references
+        if f"{reference}/collisions" in resource.files
+    }
+
+
+def family(name: str) -> list[Resource]:
+    """Return a resource, its children, their children, and so on."""
+    found = [RESOURCES[name]]
+    for each in found:  # the list grows while it is gone through
+        found += [child for child in children(each).values() if child not in found]
+    return found
+
+
+def locks(connection: Session, resources: list[Resource]) -> Row:
+    """Return the statements that lock the tables of some resources, and those that refer to them.
+
+    They are the row of sql/way_out/lock.sql.
+    """
+    referring = {table_of(reference) for each in resources for reference in each.references}
+    names = sorted({each.table for each in resources} | referring)
+    return ask(connection, "way_out/lock", names)[0]
+
+
+def is_absorbed(resource: Resource, reference: str) -> bool:
+    """Tell whether rows of a reference go into merged where they are in the way of others."""
+    return f"{reference}/remove" in resource.files
 
 
 def held_against(resource: Resource) -> list[Any]:

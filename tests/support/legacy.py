@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 
 import db.way_out.merge
-import db.way_out.moves
+import db.way_out.undo
 from db.__main__ import main
 from db.header import File
 from db.queries import QUERIES
@@ -140,5 +140,5 @@ def serve(monkeypatch: pytest.MonkeyPatch, resources: dict[str, Resource]) -> No
     for resource in resources.values():
         for name, file in resource.files.items():
             monkeypatch.setitem(QUERIES, f"{resource.name}/{name}", file.text.encode())
-    for module in (duplicates, enforce, guard, db.way_out.merge, db.way_out.moves, references):
+    for module in (duplicates, enforce, guard, db.way_out.merge, db.way_out.undo, references):
         monkeypatch.setattr(module, "RESOURCES", resources, raising=False)

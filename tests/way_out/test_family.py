@@ -13,9 +13,9 @@ from psycopg import RawCursor
 import db.way_out.enforce
 import db.way_out.guard
 import db.way_out.merge
-import db.way_out.moves
 import db.way_out.plan
 import db.way_out.references
+import db.way_out.undo
 from db.doctor import command as doctor
 from db.doctor.check import Check
 from db.queries import QUERIES
@@ -23,7 +23,7 @@ from db.resources import RESOURCES
 from db.schema import apply_schema
 from db.settings import Settings
 from db.way_out import change
-from db.way_out.moves import Tally
+from db.way_out.tally import Tally
 from tests.support import legacy
 from tests.support.legacy import teach
 from tests.support.roles import SERVICE, as_role, make_roles
@@ -129,7 +129,7 @@ def apply(database: str, names: Iterable[str] = ALL) -> None:
 
 
 def undo(database: str, names: Iterable[str] = ALL) -> None:
-    refuse(asyncio.run(db.way_out.merge.undo(database, None, names=names)))
+    refuse(asyncio.run(db.way_out.undo.undo(database, None, names=names)))
 
 
 def refuse(tally: Tally) -> None:
@@ -226,7 +226,7 @@ def test_partitions_that_refer_are_repointed_and_back(
     tally = asyncio.run(db.way_out.merge.merge(database, None))
     assert (tally.rows, tally.notes) == ({"departments": 1, "employees": 1}, [])
     assert sql(database, "SELECT id, holder FROM badges_1 ORDER BY id") == [(11, 1), (12, 1)]
-    tally = asyncio.run(db.way_out.merge.undo(database, None))
+    tally = asyncio.run(db.way_out.undo.undo(database, None))
     assert tally.notes == []
     assert sql(database, "SELECT id, holder FROM badges ORDER BY id") == [(11, 1), (12, 2)]
 

@@ -19,7 +19,8 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from db.resources import read_resources
-from db.way_out.merge import merge, undo
+from db.way_out.merge import merge
+from db.way_out.undo import undo
 from tests.support import legacy
 from tests.support.adopting import adopt, commands
 from tests.support.orders import Element, Row, elements, in_order

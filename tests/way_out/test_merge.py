@@ -18,9 +18,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+import db.way_out.batches
 import db.way_out.merge
+import db.way_out.undo
 from db.connection import Connection
-from db.way_out.moves import Item, Tally
+from db.way_out.tally import Item, Tally
 from tests.support import legacy
 from tests.support.adopting import adopt
 from tests.support.legacy import duplicated, everything, fill, teach
@@ -182,7 +184,7 @@ def test_a_foreign_key_it_was_taught_is_repointed_and_back(
     assert (tally.rows, tally.notes) == ({"departments": 2, "employees": 3}, [])
     holders = dict(sql(database, "SELECT id, holder FROM badges"))
     assert holders == {11: 1, 12: 2, 13: 1, 14: 1, 15: 5, 16: 5, 17: 7}
-    tally = asyncio.run(db.way_out.merge.undo(database, None))
+    tally = asyncio.run(db.way_out.undo.undo(database, None))
     assert tally.notes == []
     assert sql(database, "SELECT id, holder FROM badges ORDER BY id") == before
 
@@ -481,7 +483,7 @@ def test_a_row_that_would_not_come_back_whole_stays_merged(database: str, altera
 def test_a_locked_row_holds_up_its_own_key_only(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db.way_out.merge, "STAGES", ("batch", "alone", "writers locked out"))
+    monkeypatch.setattr(db.way_out.batches, "STAGES", ("batch", "alone", "writers locked out"))
     insert(database, [f"{n // 2}" for n in range(20)], [])
     with (
         serving(DATABASE_URL=database) as service,
@@ -572,7 +574,7 @@ def test_with_writers_locked_out_nothing_conflicts(
     merge_keys = db.way_out.merge.merge_keys
     stages: list[str] = []
 
-    async def disturbed(connection: Connection, items: list[Item]) -> Tally:
+    async def disturbed(connection: Connection, items: list[Item], but: list[str] | None) -> Tally:
         await connection.execute("SELECT FROM employees WHERE department_id = 2")
         try:
             brief = make_conninfo(database, options="-c lock_timeout=50")
@@ -581,7 +583,7 @@ def test_with_writers_locked_out_nothing_conflicts(
             stages.append("disturbed")
         except psycopg.errors.LockNotAvailable:
             stages.append("alone at last")
-        return await merge_keys(connection, items)
+        return await merge_keys(connection, items, but)
 
     monkeypatch.setattr(db.way_out.merge, "merge_keys", disturbed)
     tally = asyncio.run(db.way_out.merge.merge(database, None))

@@ -18,10 +18,7 @@ removed AS (
         these_pairs.kept,
         these_pairs.place,
         pg_catalog.to_jsonb({{ table }}.*) AS content,
-        ({{ table }}.*)::text
-            = pg_catalog.jsonb_populate_record(
-                NULL::{{ row_type }}, pg_catalog.to_jsonb({{ table }}.*)
-            )::text AS whole
+        ({{ table }}.*)::text AS row_text
 ),
 moved AS (
     INSERT INTO merged (resource, id, kept, content, pointed)
@@ -29,5 +26,5 @@ moved AS (
     FROM removed
     ORDER BY place
 )
-SELECT id, whole
+SELECT id, row_text = pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, content)::text AS whole
 FROM removed;

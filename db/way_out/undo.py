@@ -1,0 +1,123 @@
+"""Undo: puts the rows back that merge has moved into the table merged, the last one first."""
+
+import math
+from collections.abc import Iterable
+
+from db.connection import Connection, Row
+from db.queries import QUERIES
+from db.resources import RESOURCES
+from db.way_out import change
+from db.way_out.batches import SECONDS, Run, in_batches
+from db.way_out.change import Refused
+from db.way_out.enforce import refuse_enforced
+from db.way_out.guard import refuse_guarded
+from db.way_out.moves import rows_of
+from db.way_out.references import check_tables, family, locks
+from db.way_out.tally import Id, Item, Tally, Unmergeable, as_text, merged_rows
+
+# How many rows one transaction puts back, each by statements of its own.
+BATCH = 20
+
+
+async def undo(
+    url: str, limit: int | None, seconds: float = SECONDS, names: Iterable[str] = RESOURCES
+) -> Tally:
+    """Put back the rows that were merged, the last one first, at most `limit` rows.
+
+    The Tally is that of merge(). Raises Refused if a file is missing, Unavailable or psycopg.Error;
+    what was committed by then stays put back.
+    """
+    able: list[str] = []
+    refused = Tally()
+    before = merged_rows(url)
+    with change.connect(url, "merge") as connection:
+        for name in names:
+            try:
+                check_tables(connection, family(name))
+                for resource in family(name):
+                    refuse_guarded(connection, resource)
+                    refuse_enforced(connection, resource)
+                able.append(name)
+            except Refused as error:
+                refused.refused.append(f"{name}: {error}")
+        statements = locks(connection, [each for name in able for each in family(name)])
+    moved = [f"{name}/{each}" for name in able for each in RESOURCES[name].references]
+    run = Run(
+        restore,
+        query=change.sql_of("way_out/merged_last_first"),
+        parameters=[able + moved],
+        title="merged",
+        unit=" rows",
+        locks=statements,
+        url=url,
+        seconds=seconds,
+        batch=BATCH,
+        merging=False,
+    )
+    if able:
+        _, tally = await in_batches(run, math.inf if limit is None else limit)
+        refused.add(tally)
+    refused.rows = before - merged_rows(url)
+    return refused
+
+
+async def restore(connection: Connection, items: list[Item], _: bool) -> Tally:
+    """Put merged rows back, and point at them again what referred to them before the merge.
+
+    The rows that were kept get back what they had before they took over a column of these. Raises
+    Unmergeable or psycopg.Error.
+    """
+    tally = Tally()
+    for resource, id_ in items:
+        # A unique value that was taken over must be free before the row comes back that had it.
+        can_unfill = f"{resource}/unfill" in QUERIES
+        taken = await rows_of(connection, f"{resource}/unfill", as_text(id_)) if can_unfill else []
+        for row in await rows_of(connection, f"{resource}/restore", as_text(id_)):
+            if row["changed"]:
+                raise Unmergeable(f"{', '.join(row['changed'])} would not be as before")
+            if row.get("filled") and not can_unfill:
+                raise Unmergeable(f"there is no {resource}/unfill.sql")
+            survivor = f"{resource} {row['kept']}"
+            tally.rows[resource] += 1
+            tally.notes += [
+                f"{resource} {id_} is back, but {left}" for left in _not_back(survivor, taken)
+            ]
+            await _point_back(connection, resource, id_, row, tally)
+    return tally
+
+
+def _not_back(survivor: str, taken: list[Row]) -> list[str]:
+    """Return in words what the row that was kept has not got back, by what unfill.sql returns.
+
+    Raises Unmergeable if it should have got something back.
+    """
+    names = {
+        outcome: " and ".join(row["name"] for row in taken if row["outcome"] == outcome)
+        for outcome in ("not put back", "changed", "gone", "beside")
+    }
+    if names["not put back"]:
+        raise Unmergeable(f"{survivor} would not get back its own {names['not put back']}")
+    told = {
+        "changed": f"{survivor} keeps {names['changed']}, which changed since it was taken over",
+        "gone": f"{survivor}, which took over {names['gone']}, is gone",
+        "beside": f"{survivor} keeps {names['beside']}, which a trigger changed",
+    }
+    return [text for outcome, text in told.items() if names[outcome]]
+
+
+async def _point_back(
+    connection: Connection, resource: str, id_: Id, row: Row, tally: Tally
+) -> None:
+    """Point at a row what referred to it; `row` is what restore.sql has returned."""
+    # What merge_rows() pointed last is first, for a row may have got another id each time.
+    for reference, ids in sorted(row["pointed"].items(), reverse=True):
+        query = f"{resource}/{reference}/repoint_back"
+        if query not in QUERIES:
+            raise Unmergeable(f"there is no {query}.sql")
+        texts = [as_text(each) for each in ids]
+        back = await rows_of(connection, query, as_text(id_), as_text(row["kept"]), texts)
+        if len(back) < len(ids):
+            tally.notes.append(
+                f"{resource} {id_} is back, but {len(ids) - len(back)} of the {len(ids)}"
+                f" rows of {reference} that pointed at it have changed since"
+            )
