@@ -81,7 +81,7 @@ def _make_tables(connection: Session, engine: Engine) -> None:
         _make(connection, [each.table for each in RESOURCES.values()], engine.schema.read_bytes())
     _make(connection, ["merged"], sql_of("way_out/merged"))
     (lacks,) = ask(connection, "way_out/merged_lacks")
-    for part in ("as_text", "filled", "index"):
+    for part in ("as_text", "filled", "key", "old_index", "index"):
         if lacks[part]:
             change(connection, ["merged"], [sql_of(f"way_out/merged_{part}")])
 

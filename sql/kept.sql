@@ -1,15 +1,22 @@
 -- The id of the row that merge kept in the place of this one, or in the place of that one since: kept. No row if this one was not merged.
 -- $1 resource text
 -- $2 id text
+-- OFFSET 0 keeps it one lookup for each row: as a join, PostgreSQL would read all rows of a resource that it takes for few.
 WITH RECURSIVE chain AS (
     SELECT kept
     FROM merged
     WHERE resource = $1::text
       AND id = $2::text
     UNION
-    SELECT merged.kept
+    SELECT later.kept
     FROM chain
-    INNER JOIN merged ON merged.resource = $1::text AND merged.id = chain.kept
+    CROSS JOIN LATERAL (
+        SELECT merged.kept
+        FROM merged
+        WHERE merged.resource = $1::text
+          AND merged.id = chain.kept
+        OFFSET 0
+    ) AS later
 )
 SELECT kept
 FROM chain
@@ -18,5 +25,6 @@ WHERE NOT EXISTS (
     FROM merged
     WHERE merged.resource = $1::text
       AND merged.id = chain.kept
+    OFFSET 0
 )
 LIMIT 1;

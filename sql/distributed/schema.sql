@@ -41,5 +41,5 @@ CREATE TABLE IF NOT EXISTS merged (
     pointed jsonb NOT NULL,
     merged_at timestamptz NOT NULL DEFAULT now(),
     filled jsonb,
-    PRIMARY KEY (resource, id)
+    PRIMARY KEY (id, resource)
 );

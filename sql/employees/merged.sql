@@ -3,19 +3,32 @@
 -- $2 after bigint, or NULL for the start
 -- $3 limit bigint
 -- The types have no length or digits, because a column may have been made narrower since.
+-- OFFSET 0 keeps it one lookup for each row, as in kept.sql.
 WITH RECURSIVE moved AS (
     SELECT merged.id
     FROM merged
     WHERE merged.resource = 'employees'
       AND merged.kept = $1::bigint::text
     UNION
-    SELECT merged.id
+    SELECT before.id
     FROM moved
-    INNER JOIN merged ON merged.resource = 'employees' AND merged.kept = moved.id
+    CROSS JOIN LATERAL (
+        SELECT merged.id
+        FROM merged
+        WHERE merged.resource = 'employees'
+          AND merged.kept = moved.id
+        OFFSET 0
+    ) AS before
 )
 SELECT whole.id, whole.department_id, whole.name, whole.created_at, merged.step AS step, merged.kept::bigint AS kept, merged.merged_at AS merged_at
 FROM moved
-INNER JOIN merged ON merged.resource = 'employees' AND merged.id = moved.id
+CROSS JOIN LATERAL (
+    SELECT merged.step, merged.kept, merged.merged_at, merged.content
+    FROM merged
+    WHERE merged.resource = 'employees'
+      AND merged.id = moved.id
+    OFFSET 0
+) AS merged
 CROSS JOIN pg_catalog.jsonb_to_record(merged.content) AS whole (id bigint, department_id bigint, name text, created_at timestamptz)
 WHERE ($2::bigint IS NULL OR merged.step > $2::bigint)
 ORDER BY merged.step

@@ -3,7 +3,8 @@
 -- place. "pointed" has the ids of the rows that referred to it, by "table.column". "filled" has what the row
 -- that was kept took over from it: the columns of that one before, and after, and those before that a
 -- trigger changed "beside". step is their order.
--- Ids are text, because the tables have ids of different types.
+-- Ids are text, because the tables have ids of different types. Indexes begin with them, for by one that
+-- began with the resource PostgreSQL would read all rows of a resource where it takes them for few.
 CREATE TABLE IF NOT EXISTS merged (
     step bigint GENERATED ALWAYS AS IDENTITY,
     resource text NOT NULL,
@@ -13,5 +14,5 @@ CREATE TABLE IF NOT EXISTS merged (
     pointed jsonb NOT NULL,
     merged_at timestamptz NOT NULL DEFAULT now(),
     filled jsonb,
-    PRIMARY KEY (resource, id)
+    PRIMARY KEY (id, resource)
 );

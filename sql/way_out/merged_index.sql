@@ -1,3 +1,3 @@
 -- Makes the index by which the rows are found that went into another one. No row.
 CREATE INDEX IF NOT EXISTS merged_kept
-    ON merged (resource, kept);
+    ON merged (kept, resource);

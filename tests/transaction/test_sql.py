@@ -11,6 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from db.pool import open_pool
 from db.queries import QUERIES, SCRIPTS
+from db.schema import apply_schema
 from db.settings import Settings
 from tests.support.pools import borrowed
 from tests.support.service import ROOT, sql
@@ -79,6 +80,32 @@ def test_the_lookups_index_is_that_of_the_schema() -> None:
 def test_the_table_merged_is_that_of_the_schema() -> None:
     _, statement = QUERIES["way_out/merged"].decode().split("CREATE TABLE", 1)
     assert statement in (ROOT / "schema.sql").read_text()
+
+
+def test_what_was_merged_is_found_by_its_id_alone(new_database: Callable[[], str]) -> None:
+    database = new_database()
+    # Indexes as an earlier version made them, which init replaces.
+    sql(database, "ALTER TABLE merged DROP CONSTRAINT merged_pkey, ADD PRIMARY KEY (resource, id)")
+    sql(database, "DROP INDEX merged_kept")
+    sql(database, "CREATE INDEX merged_kept ON merged (resource, kept)")
+    apply_schema(database)
+    # By its statistics PostgreSQL takes the rows of a resource that was merged since for few.
+    sql(
+        database,
+        "INSERT INTO merged (resource, id, kept, content, pointed)"
+        " SELECT 'departments', n, n + 1000, '{}', '{}' FROM generate_series(1, 1000) AS n",
+    )
+    sql(database, "ANALYZE merged")
+    with psycopg.connect(database, cursor_factory=RawCursor) as connection:
+        connection.execute("SET enable_seqscan = off")
+        for query, parameters, column in (
+            ("kept", ["employees", "7"], "id"),
+            ("employees/merged", [7, None, 10], "kept"),
+        ):
+            rows = connection.execute(b"EXPLAIN " + QUERIES[query], parameters)
+            conditions = [line for (line,) in rows if "Index Cond" in line]
+            assert f"({column} = " in conditions[0]
+            assert all(re.search(r"\((id|kept) = ", each) for each in conditions)
 
 
 KEYS: dict[str, list[object]] = {"departments": ["no such name"], "employees": [1, "no such name"]}

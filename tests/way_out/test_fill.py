@@ -564,6 +564,28 @@ def test_a_look_before_shows_what_differs(customers: Callable[..., str], tmp_pat
         assert [row["column_name"] for row in rows] == ["city", "email", "login", "street", "plan"]
 
 
+def test_of_what_was_merged_a_fill_reads_its_own_rows_alone(
+    customers: Callable[..., str], tmp_path: Path
+) -> None:
+    database = customers()
+    customers("adopt", "--fill", "login,plan")
+    # By its statistics PostgreSQL takes the rows of a resource that was merged since for few.
+    sql(
+        database,
+        "INSERT INTO merged (resource, id, kept, content, pointed)"
+        " SELECT 'others', n, n + 1000, '{}', '{}' FROM generate_series(1, 1000) AS n",
+    )
+    sql(database, "ANALYZE merged")
+    statement = (tmp_path / "customers" / "fill.sql").read_bytes()
+    with psycopg.connect(database, cursor_factory=RawCursor) as connection:
+        connection.execute("SET enable_seqscan = off")
+        plan = connection.execute(b"EXPLAIN " + statement, [[*range(200)], [7] * 200]).fetchall()
+    lines = [line.strip() for (line,) in plan]
+    scans = [at for at, line in enumerate(lines) if re.search(r"Scan.* on merged", line)]
+    assert scans
+    assert all("Index Cond: ((id = " in lines[at + 1] for at in scans)
+
+
 def test_nothing_is_taken_over_where_no_row_has_a_value(customers: Callable[..., str]) -> None:
     database = customers()
     customers("adopt", "--newest", "login", "--by", "id")

@@ -7,6 +7,7 @@
 -- They are read from the table merged, for a unique value must be gone before another row can have it. There
 -- "filled" then tells what was taken over from each: what the row that stays had before, and has after. Of
 -- what a trigger changed beside that, the first of the rows that gave something tells the values before.
+-- OFFSET 0 keeps it one lookup for each row: a plan from when merged was small would read, and lock, all of it.
 WITH these_pairs AS (
     SELECT id, kept, place
     FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) WITH ORDINALITY AS these_pairs (id, kept, place)
@@ -16,10 +17,16 @@ copies AS (
     FROM {{ table }}
     WHERE {{ id.sql }} {{ id.operator("=") }} ANY ($2::{{ id.bare }}[])
     UNION ALL
-    SELECT these_pairs.kept, merged.id, these_pairs.place, (whole.*)::{{ row_type }}
+    SELECT these_pairs.kept, these_pairs.id::text, these_pairs.place, (whole.*)::{{ row_type }}
     FROM these_pairs
-    INNER JOIN merged ON merged.resource = '{{ name }}' AND merged.id = these_pairs.id::text
-    CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, merged.content) AS whole
+    CROSS JOIN LATERAL (
+        SELECT merged.content
+        FROM merged
+        WHERE merged.resource = '{{ name }}'
+          AND merged.id = these_pairs.id::text
+        OFFSET 0
+    ) AS went
+    CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, went.content) AS whole
 ),
 ranked AS (
     SELECT
@@ -28,6 +35,7 @@ ranked AS (
         content,
 {% for take in takes %}
         pg_catalog.first_value(gone) OVER take_{{ loop.index }} AS gone_{{ loop.index }},
+        pg_catalog.first_value(place) OVER take_{{ loop.index }} AS place_{{ loop.index }},
         pg_catalog.first_value(content) OVER take_{{ loop.index }} AS content_{{ loop.index }}{{ "," if not loop.last }}
 {% endfor %}
     FROM copies
@@ -37,7 +45,7 @@ ranked AS (
 {% endfor %}
 ),
 taken AS (
-    SELECT kept, content, {% for take in takes %}gone_{{ loop.index }}, content_{{ loop.index }}{{ ", " if not loop.last }}{% endfor %}
+    SELECT kept, content, {% for take in takes %}gone_{{ loop.index }}, place_{{ loop.index }}, content_{{ loop.index }}{{ ", " if not loop.last }}{% endfor %}
 
     FROM ranked
     WHERE place OPERATOR(pg_catalog.=) 0::bigint
@@ -55,7 +63,7 @@ filled AS (
 ),
 gave AS (
 {% for take in takes %}
-{{ "    UNION ALL\n" if not loop.first }}    SELECT kept, gone_{{ loop.index }} AS gone, {{ take.names }} AS names
+{{ "    UNION ALL\n" if not loop.first }}    SELECT kept, gone_{{ loop.index }} AS gone, place_{{ loop.index }} AS place, {{ take.names }} AS names
     FROM taken
     WHERE gone_{{ loop.index }} IS NOT NULL
 {% endfor %}
@@ -66,9 +74,8 @@ beside AS (
         (
             SELECT gave.gone
             FROM gave
-            INNER JOIN merged ON merged.resource = '{{ name }}' AND merged.id = gave.gone
             WHERE gave.kept {{ id.operator("=") }} filled.id
-            ORDER BY merged.step
+            ORDER BY gave.place
             LIMIT 1
         ) AS gone,
         pg_catalog.jsonb_object_agg(had.key, had.value) AS before
