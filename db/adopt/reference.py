@@ -33,7 +33,7 @@ class Reference:
     column: str  # its column, as it stands in SQL
     folder: str
     cascades: bool  # whether it is ON DELETE CASCADE
-    key: list[Column]  # the columns of the referring table's primary key
+    key: list[Column]  # the columns that tell the rows of the referring table apart
     oid: int  # that of the table that refers
     row_type: str  # that of its rows
     stored_columns: list[str]  # its columns without the generated ones, or none if it has none

@@ -16,6 +16,7 @@ def read_references(connection: Session, table: Table, known: list[Table]) -> No
     `known` has the tables that have resources. Raises Refused.
     """
     named = [_named(connection, text, table) for text in table.refers]
+    refused = {}  # why merge cannot follow a reference, by its table and column
     with connection.transaction(force_rollback=True):
         connection.execute(b"SET LOCAL search_path = pg_catalog, pg_temp")
         for row in [*ask(connection, "adopt/references", table.oid), *named]:
@@ -26,12 +27,15 @@ def read_references(connection: Session, table: Table, known: list[Table]) -> No
             called = ", ".join(row["columns"])
             if row in named:
                 raise Refused(f"--refers {row['bare']}.{called}: {reference}")
+            refused[f"{row['bare']}.{called}"] = reference
             table.notes.append(f"{row['bare']}.{called} refers to it, and {reference}")
     if unknown := {*table.absorb} - {each.folder for each in table.references if each.absorbed}:
-        raise Refused(
-            f"--absorb {min(unknown)}: this is no reference of which unique indexes could break,"
-            " or its table is adopted itself"
+        first = min(unknown)
+        none = (
+            "this is no reference of which unique indexes could break, or its table is adopted"
+            " itself"
         )
+        raise Refused(f"--absorb {first}: {refused.get(first, none)}")
     for each in table.references:
         if each.absorbed:
             _check_absorbed(each, table)
@@ -65,11 +69,13 @@ def _named(connection: Session, text: str, table: Table) -> Row:
         raise Refused(f"--refers {text}: {table.name} has no column {target}")
     if target in {column.name for take in table.takes for column in take.columns}:
         raise Refused(f"--refers {text}: {target} is taken over from other rows")
-    with connection.transaction(force_rollback=True):
-        connection.execute(b"SET LOCAL search_path = pg_catalog, pg_temp")
-        key = [row["name"] for row in ask(connection, "adopt/primary_key", found["oid"])]
-    more = {"columns": [names[-1]], "refers_to": [target], "cascades": False, "key": key}
-    return {**found, **more, "named": True}
+    return {
+        **found,
+        "columns": [names[-1]],
+        "refers_to": [target],
+        "cascades": False,
+        "named": True,
+    }
 
 
 def _reference(connection: Session, row: Row, table: Table, known: list[Table]) -> Reference | str:
@@ -79,8 +85,12 @@ def _reference(connection: Session, row: Row, table: Table, known: list[Table]) 
         return "merge refuses a foreign key of several columns"
     if row["refers_to"] != [table.id.name] and not named:
         return f"merge refuses one that does not refer to {table.id.name}"
-    if not row["key"]:
-        return "merge refuses it, for without a primary key its rows cannot be told apart"
+    key = [each["name"] for each in ask(connection, "adopt/row_key", row["oid"])]
+    if not key:
+        return (
+            "merge refuses it, for its rows cannot be told apart without a primary key, or a unique"
+            " index of columns that are NOT NULL"
+        )
     served = next((each for each in known if each.oid == row["oid"]), None)
     full = f"{row['schema']}.{row['table_name']}"
     if served:
@@ -108,7 +118,7 @@ def _reference(connection: Session, row: Row, table: Table, known: list[Table]) 
         column=column.sql,
         folder=folder,
         cascades=row["cascades"],
-        key=[columns[each] for each in row["key"]],
+        key=[columns[each] for each in key],
         row_type=full,
         stored_columns=[each.sql for each in columns.values() if not each.generated]
         if any(each.generated for each in columns.values())

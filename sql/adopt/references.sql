@@ -1,4 +1,4 @@
--- The foreign keys that refer to a table; several on the same columns are one row: oid (of the table that refers), kind, schema, table_name (both quoted where SQL quotes them), bare, columns, refers_to, cascades (whether one of them is ON DELETE CASCADE), key (the columns of the referring table's primary key).
+-- The foreign keys that refer to a table; several on the same columns are one row: oid (of the table that refers), kind, schema, table_name (both quoted where SQL quotes them), bare, columns, refers_to, cascades (whether one of them is ON DELETE CASCADE).
 -- $1 table oid
 SELECT
     conrelid::bigint AS oid,
@@ -22,18 +22,7 @@ SELECT
            AND attnum OPERATOR(pg_catalog.=) number
         ORDER BY place
     ) AS refers_to,
-    pg_catalog.bool_or(confdeltype OPERATOR(pg_catalog.=) 'c'::"char") AS cascades,
-    ARRAY(
-        SELECT attname::pg_catalog.text
-        FROM pg_catalog.pg_constraint AS primary_key
-        CROSS JOIN pg_catalog.unnest(primary_key.conkey) WITH ORDINALITY AS keys (number, place)
-        INNER JOIN pg_catalog.pg_attribute
-            ON attrelid OPERATOR(pg_catalog.=) primary_key.conrelid
-           AND attnum OPERATOR(pg_catalog.=) number
-        WHERE primary_key.conrelid OPERATOR(pg_catalog.=) pg_constraint.conrelid
-          AND primary_key.contype OPERATOR(pg_catalog.=) 'p'::"char"
-        ORDER BY place
-    ) AS key
+    pg_catalog.bool_or(confdeltype OPERATOR(pg_catalog.=) 'c'::"char") AS cascades
 FROM pg_catalog.pg_constraint
 INNER JOIN pg_catalog.pg_class ON pg_class.oid OPERATOR(pg_catalog.=) conrelid
 INNER JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) relnamespace

@@ -64,9 +64,12 @@ def test_members_of_one_team_are_found_before_and_stay(persons: Run) -> None:
     assert sql(database, "SELECT team FROM members WHERE person = 4") == [("x",), ("y",)]
 
 
-def test_members_of_one_team_are_absorbed_and_come_back(persons: Run) -> None:
+@pytest.mark.parametrize("key", ["PRIMARY KEY", "UNIQUE"])
+def test_members_of_one_team_are_absorbed_and_come_back(persons: Run, key: str) -> None:
     database = persons()
-    sql(database, f"{MEMBERS}; DROP INDEX first_names")
+    members = MEMBERS.replace("PRIMARY KEY", key).replace("team text", "team text NOT NULL")
+    members = members.replace("person bigint", "person bigint NOT NULL")
+    sql(database, f"{members}; DROP INDEX first_names")
     persons("adopt", "--absorb", "members.person")
     before = rows(database, "persons"), rows(database, "members")
     assert "2 rows of members.person have what a unique index allows once: they go" in persons(
@@ -388,9 +391,12 @@ REFUSED = {
         *("--refers", "calls.phone=phone"),
         *("--fill", "phone"),
     ),
-    "--refers keyless.phone: merge refuses it, for without": ("--refers", "keyless.phone"),
+    "--refers keyless.phone: merge refuses it, for its rows": ("--refers", "keyless.phone"),
     "--refers members.person: it is a reference already": ("--refers", "members.person"),
     "--absorb friends.a: friends.b refers to persons, too": ("--absorb", "friends.a"),
+    "--absorb keyless.person: merge refuses it, for its rows cannot be told apart": (
+        *("--absorb", "keyless.person"),
+    ),
     "--absorb members.person: first_names and members_pkey could both": (
         *("--absorb", "members.person"),
     ),
@@ -401,7 +407,12 @@ REFUSED = {
 }
 
 
+KEYLESS = (
+    "CREATE TABLE keyless (phone text, person bigint REFERENCES persons, UNIQUE (person, phone))"
+)
+
+
 def test_adopt_refuses_references_that_it_cannot_follow(persons: Run) -> None:
-    sql(persons(), f"{NAMED}; {MEMBERS}; {FRIENDS}; CREATE TABLE keyless (phone text)")
+    sql(persons(), f"{NAMED}; {MEMBERS}; {FRIENDS}; {KEYLESS}")
     for why, words in REFUSED.items():
         assert why in persons("adopt", *words, ends=1)
