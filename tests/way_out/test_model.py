@@ -137,15 +137,26 @@ def tables(new_database: Callable[[], str]) -> str:
     return database
 
 
-@settings(max_examples=15, phases=[Phase.generate])
-@given(
-    adopted=adoptions,
-    new=st.lists(inserts, min_size=3, max_size=8),
-    referring=st.lists(refers, min_size=8, max_size=24),
-    between=st.lists(edits, min_size=3, max_size=3),
-)
-def test_merge_undo_and_merge_are_as_the_model(
-    tables: str, adopted: Adopted, new: list[Edit], referring: list[Edit], between: list[list[Edit]]
+# As many as there is time for: each takes half a second.
+@pytest.mark.parametrize("examples", [5, pytest.param(30, marks=pytest.mark.long)])
+def test_merge_undo_and_merge_are_as_the_model(tables: str, examples: int) -> None:
+    @settings(max_examples=examples, phases=[Phase.generate])
+    @given(
+        adopted=adoptions,
+        new=st.lists(inserts, min_size=3, max_size=8),
+        referring=st.lists(refers, min_size=8, max_size=24),
+        between=st.lists(edits, min_size=3, max_size=3),
+    )
+    def property_(
+        adopted: Adopted, new: list[Edit], referring: list[Edit], between: list[list[Edit]]
+    ) -> None:
+        _hold_against_the_model(tables, adopted, [*new, *referring], between)
+
+    property_()
+
+
+def _hold_against_the_model(
+    tables: str, adopted: Adopted, first: list[Edit], between: list[list[Edit]]
 ) -> None:
     with (
         TemporaryDirectory() as folder,
@@ -161,7 +172,7 @@ def test_merge_undo_and_merge_are_as_the_model(
         legacy.serve(patch, resources)
         model = Model(adopted)
         there = Tables(connection, adopted)
-        there.edit(model, [*new, *referring])
+        there.edit(model, first)
         for edit in between:
             before = len(model.merged)
             left = model.merge()
