@@ -1,0 +1,242 @@
+"""Every attempt of a request, on every connection and for every resource, is like the first one."""
+
+from typing import Any
+
+import pytest
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
+
+from db.connection import Connection, Statement
+from db.engine import POSTGRESQL
+from db.pool import Pool, open_pool
+from db.resources import RESOURCES
+from db.rows import Outcome, delete
+from db.settings import Settings
+from db.transaction import Attempts, SchemaMissing, transact
+from tests.support.pools import SECONDS, one
+from tests.support.service import LIMIT, sql
+from web.creation import found_or_created
+from web.endpoint import endpoints
+
+pytestmark = pytest.mark.anyio
+
+ENDPOINTS = {each.name: each for each in endpoints(RESOURCES, POSTGRESQL)}
+
+# The key of the row that a test creates, and of the department that an employee is in.
+KEYS = {"departments": ["Ada"], "employees": ["1", "Ada"]}
+
+each_resource = pytest.mark.parametrize("resource", KEYS)
+
+
+@pytest.fixture
+def department(database: str) -> str:
+    """The URL of a database with department 1."""
+    sql(database, "INSERT INTO departments (name) VALUES ('Research')")
+    return database
+
+
+def trigger(database: str, table: str, body: str) -> None:
+    """Run these statements of PL/pgSQL before each row is inserted or deleted."""
+    sql(database, "CREATE SEQUENCE attempt")  # which counts on where a transaction is rolled back
+    sql(
+        database,
+        f"CREATE FUNCTION before_{table}() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN {body} RETURN coalesce(NEW, OLD); END $$",
+    )
+    sql(
+        database,
+        f"CREATE TRIGGER before BEFORE INSERT OR DELETE ON {table}"
+        f" FOR EACH ROW EXECUTE FUNCTION before_{table}()",
+    )
+
+
+async def create(
+    pool: Pool, resource: str, attempts: Attempts | None = None, lock_after: int | None = None
+) -> Outcome:
+    """Create the row of KEYS, as a POST does, or one with an array if there is `lock_after`."""
+    (outcome,) = await found_or_created(
+        ENDPOINTS[resource],
+        pool,
+        [KEYS[resource]],
+        seconds=SECONDS,
+        attempts=attempts or Attempts(),
+        lock_after=lock_after,
+    )
+    return outcome
+
+
+# What each transaction of a request is
+
+
+@each_resource
+@pytest.mark.parametrize("pipeline", [False, True])
+async def test_every_write_is_serializable(resource: str, pipeline: bool, department: str) -> None:
+    trigger(
+        department,
+        resource,
+        "IF current_setting('transaction_isolation') <> 'serializable' THEN"
+        " RAISE 'not serializable'; END IF;"
+        " IF mod(nextval('attempt'), 2) = 1 THEN RAISE serialization_failure; END IF;",
+    )
+    settings = Settings(database_url=department, pool_size=2, pipeline=pipeline)
+    async with open_pool(settings) as pool:
+        for lock_after in (None, 0, 9):
+            attempts = Attempts()
+            created = await create(pool, resource, attempts, lock_after)
+            assert (created.created, "40001" in attempts.retried) == (True, True)
+
+            async def work(connection: Connection, id_: str = str(created.row["id"])) -> bool:
+                return await delete(connection, resource, id_)
+
+            attempts = Attempts()
+            assert await transact(pool, work, seconds=SECONDS, attempts=attempts)
+            assert attempts.retried == ["40001"]
+
+
+@each_resource
+@pytest.mark.parametrize("lock_after", [None, 9])
+async def test_a_violation_of_the_keys_own_constraint_is_another_creators(
+    resource: str, lock_after: int | None, pool: Pool, department: str
+) -> None:
+    trigger(
+        department,
+        resource,
+        "IF nextval('attempt') <= 3 THEN"
+        f" RAISE unique_violation USING CONSTRAINT = '{resource}_key'; END IF;",
+    )
+    attempts = Attempts()
+    assert (await create(pool, resource, attempts, lock_after)).created
+    assert [each for each in attempts.retried if each != "late"] == ["23505"] * 3
+    other = "employees" if resource == "departments" else "departments"
+    sql(
+        department,
+        f"CREATE OR REPLACE FUNCTION before_{resource}() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE unique_violation USING CONSTRAINT = '{other}_key'; END $$",
+    )
+    sql(department, f"ALTER TABLE {resource} DISABLE TRIGGER before")
+    sql(department, f"DELETE FROM {resource} WHERE name = 'Ada'")
+    sql(department, f"ALTER TABLE {resource} ENABLE TRIGGER before")
+    attempts = Attempts()
+    with pytest.raises(errors.UniqueViolation):
+        await create(pool, resource, attempts, lock_after)
+    assert [each for each in attempts.retried if each != "late"] == ["23505"]
+
+
+# The time that they have
+
+
+async def test_all_attempts_have_one_deadline(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines: list[float] = []
+    waits: list[float] = []
+    take = pool.take
+
+    async def taking(seconds: float, *, again: bool = False) -> Connection:
+        waits.append(seconds)
+        return await take(seconds, again=again)
+
+    async def work(connection: Connection) -> None:
+        deadlines.append(connection.deadline)
+        if len(deadlines) < 4:
+            raise errors.SerializationFailure
+
+    monkeypatch.setattr(pool, "take", taking)
+    await transact(pool, work, seconds=SECONDS)
+    assert len(deadlines) == 4
+    assert len({*deadlines}) == 1
+    assert waits == sorted({*waits}, reverse=True)
+
+
+# The connections that they have
+
+
+async def test_a_failure_costs_no_connection(department: str) -> None:
+    # The first attempt fails at the insert, and the second one at COMMIT.
+    trigger(
+        department,
+        "departments",
+        "IF nextval('attempt') = 1 THEN RAISE serialization_failure; END IF;",
+    )
+    sql(
+        department,
+        "CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF nextval('attempt') = 3 THEN RAISE serialization_failure; END IF; RETURN NULL; END $$",
+    )
+    sql(
+        department,
+        "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON departments"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION at_commit()",
+    )
+    for pipeline in (True, False):
+        sql(department, "ALTER SEQUENCE attempt RESTART")
+        settings = Settings(database_url=department, pool_size=1, pipeline=pipeline)
+        async with open_pool(settings) as pool:
+            process = await backend(pool)
+            attempts = Attempts()
+            assert (await create(pool, "departments", attempts)).created
+            assert [each for each in attempts.retried if each != "late"] == ["40001"] * 2
+            assert await backend(pool) == process
+        sql(department, "TRUNCATE departments, employees")
+
+
+async def test_a_statement_that_could_not_be_prepared_is_prepared_the_next_time(
+    department: str,
+) -> None:
+    settings = Settings(database_url=department, pool_size=1)
+    async with open_pool(settings) as pool:
+        sql(department, "ALTER TABLE departments RENAME TO away")
+        process = await backend(pool)
+        for _ in range(2):
+            with pytest.raises(SchemaMissing):
+                await create(pool, "departments")
+        sql(department, "ALTER TABLE away RENAME TO departments")
+        attempts = Attempts()
+        assert (await create(pool, "departments", attempts)).created
+        assert [each for each in attempts.retried if each != "late"] == []
+        assert await backend(pool) == process
+
+
+async def test_a_replacement_is_set_up_as_the_first_connections_are(database: str) -> None:
+    # A new session is only told what is not so already.
+    name = conninfo_to_dict(database)["dbname"]
+    sql(database, f"ALTER DATABASE {name} SET random_page_cost = 7")
+    async with open_pool(Settings(database_url=database, pool_size=2)) as pool:
+        before = await sessions(pool)
+        for _ in range(2):
+            await pool.drain()
+            after = await sessions(pool)
+            assert not before.keys() & after.keys()
+            assert {*map(str, after.values())} == {*map(str, before.values())}
+
+
+async def backend(pool: Pool) -> int:
+    """Return the process of the only connection."""
+    (process,) = await sessions(pool)
+    return process
+
+
+async def sessions(pool: Pool) -> dict[int, list[Any]]:
+    """Return how each connection and its session are set, by the process in the server."""
+    found = {}
+    taken = [await pool.take(LIMIT) for _ in range(pool.size)]
+    for connection in taken:
+        await connection.set_up()
+        ((row,),) = await connection.run(Statement(SESSION_SETTINGS))
+        found[connection.info.backend_pid] = [
+            row["settings"],
+            connection.pipeline_mode,
+            connection.set_config,
+            connection.isolation_level,
+        ]
+        # It can read what the service reads, as numbers and not as texts.
+        assert (await one(connection, b"SELECT 7::bigint AS number"))["number"] == 7
+    for connection in taken:
+        pool.give_back(connection)
+    return found
+
+
+# What the session is told, at its start or later.
+SESSION_SETTINGS = b"""
+SELECT json_object_agg(name, setting ORDER BY name)::text AS settings
+FROM pg_settings
+WHERE source IN ('client', 'session')
+"""
