@@ -10,6 +10,8 @@ import psycopg
 import pytest
 
 import db.way_out.merge
+from db.connection import Connection
+from db.way_out.moves import Item, Tally
 from tests.support import legacy
 from tests.support.legacy import duplicated
 from tests.support.others import make_others, others, remembered
@@ -125,3 +127,21 @@ def test_the_row_to_keep_is_changed_by_a_writer_that_is_not_serializable(
     # A writer that came first changed row 1, and row 2 stays. One that waited for the merge changed
     # the only row that is left.
     assert rows == ([(2,)] if first else [])
+
+
+def test_a_key_is_merged_whose_row_to_keep_was_deleted_before_its_turn(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql(database, "INSERT INTO departments (name) VALUES ('Sales')")
+    for name in ("Ada", "Ada", "Ada", "Grace", "Grace"):
+        sql(database, "INSERT INTO employees (department_id, name) VALUES (1, %s)", name)
+    merge_keys = db.way_out.merge.merge_keys
+
+    async def later(connection: Connection, items: list[Item]) -> Tally:
+        sql(database, "DELETE FROM employees WHERE id = 1")
+        return await merge_keys(connection, items)
+
+    monkeypatch.setattr(db.way_out.merge, "merge_keys", later)
+    tally = asyncio.run(db.way_out.merge.merge(database, None, names=["employees"]))
+    assert (tally.rows, tally.notes) == ({"employees": 2}, [])
+    assert duplicated(database, "employees") == 0
