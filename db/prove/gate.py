@@ -1,34 +1,20 @@
 """A proxy before PostgreSQL that lets one step of one connection through when it is told to."""
 
 import asyncio
-import socket
-import struct
+import os
+import signal
 from asyncio import StreamReader, StreamWriter
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
+import psutil
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
-from db.prove.messages import (
-    CANCEL_REQUEST,
-    FLUSH,
-    GSSENC_REQUEST,
-    SSL_REQUEST,
-    Messages,
-    Step,
-    Steps,
-)
-
-# SO_LINGER on, for 0 seconds: close() resets the connection instead of ending it in order.
-RESET = struct.pack("ii", 1, 0)
-
-# Which answers of the server end its work on a message of the client's, by the message's type.
-# Describe is answered by the columns or by NoData, Execute by its tag, as for an empty statement.
-ENDED_BY = {"P": "1", "B": "2", "D": "Tn", "E": "CIs", "C": "3", "S": "Z", "Q": "Z"}
+from db.prove.line import Line
+from db.prove.messages import CANCEL_REQUEST, GSSENC_REQUEST, SSL_REQUEST, Messages
 
 # Seconds without an answer after which the server is asked about it, and between two questions. A
 # step that does not block takes about a millisecond.
@@ -49,102 +35,6 @@ QUESTIONS = (
     b"SELECT pg_isolation_test_session_is_blocked($1::integer, $2::integer[])",
     b"SELECT cardinality(pg_blocking_pids($1::integer)) > 0 FROM (SELECT $2::integer[]) AS pids",
 )
-
-
-# Stands for the passing on of an answer that was held back.
-HELD_BACK = Step("answer", b"", "")
-
-
-class Line:
-    """One connection of a client, and the one to the server behind it."""
-
-    def __init__(self, gate: "Gate", client: StreamWriter, server: StreamWriter) -> None:
-        self.pid = 0  # of the backend, as the server says
-        self.steps = Steps(gate.names)
-        self.queue: deque[Step] = deque()  # what the client has sent and the server has not
-        self.owed = ""  # the types of the messages that the server has still to answer
-        self.idle = True  # whether the server is outside a transaction
-        self.ended = 0  # how many transactions have ended, as far as the client knows
-        self.open = True
-        self.fate = ""  # what becomes of the next answer: "", "held" or "cut"
-        self._gate = gate
-        self._client, self._server = client, server
-        self._failed = False  # whether the server passes over everything up to Sync
-        self._kept: list[bytes] = []  # answers that are held back
-
-    @property
-    def waits(self) -> Step | None:
-        """The step that waits for its turn."""
-        if self.owed or not self.open:
-            return None
-        if self._kept:
-            return HELD_BACK
-        return self.queue[0] if self.queue else None
-
-    def let_through(self) -> None:
-        """Send the step whose turn it is, or pass on the answer that was held back."""
-        if self._kept:
-            self.fate = ""
-            self._client.write(b"".join(self._kept))
-            self._kept.clear()
-            self.ended += self.idle
-            self.go_on()
-        else:
-            self._send(self.queue.popleft())
-
-    def cut(self) -> None:
-        """Reset the client's side; the server reads what it was sent, and then the end."""
-        self.open = False
-        self._gate.ending.append(self)
-        sock = self._client.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        self._client.transport.abort()
-        self._server.close()
-
-    def sent(self, message: bytes) -> None:
-        """Take a message of the client's."""
-        self.queue += self.steps.take(message)
-        self.go_on()
-
-    def answered(self, message: bytes) -> None:
-        """Take a message of the server's."""
-        kind = message[:1].decode()
-        if kind == "K":
-            self.pid = int.from_bytes(message[5:9], "big")
-        elif kind == "Z":
-            self.idle = message[5:6] == b"I"
-            self.ended += self.idle and not self.fate
-            self._failed = False
-            self.owed = ""
-        elif kind == "E" and self.owed[:1] not in ("Q", "S", ""):
-            self.owed = ""
-            self._failed = True
-        elif self.owed and kind in ENDED_BY[self.owed[0]] and self.owed[0] not in "QS":
-            self.owed = self.owed[1:]
-        if self.fate:
-            self._kept.append(message)
-        else:
-            self._client.write(message)
-        if self.fate == "cut" and not self.owed:
-            self.cut()
-        self.go_on()
-
-    def go_on(self) -> None:
-        """Send what needs no turn."""
-        while self.queue and not self.owed and not self._kept:
-            step = self.queue[0]
-            if self._failed and step.kinds != "S":
-                self.queue.popleft()  # PostgreSQL would pass over it
-            elif step.free or self._gate.is_open:
-                self.let_through()
-            else:
-                break
-        self._gate.changed.set()
-
-    def _send(self, step: Step) -> None:
-        self.owed += step.kinds
-        # PostgreSQL keeps its answers back until Flush or Sync.
-        self._server.write(step.data if step.kinds in ("", "S", "Q") else step.data + FLUSH)
 
 
 class Gate:
@@ -173,12 +63,9 @@ class Gate:
 
         Raises psycopg.Error.
         """
-        connect = AsyncConnection.connect(
-            database, autocommit=True, cursor_factory=psycopg.AsyncRawCursor
-        )
-        async with await connect as monitor:
-            gate = cls(database, names, monitor)
-            if not await _knows_pids(monitor):
+        gate = cls(database, names, await _monitor(database))
+        try:
+            if not await _knows_pids(gate._monitor):
                 gate.questions.clear()
             listener = await asyncio.start_server(gate._accept, "127.0.0.1", 0)
             gate._port = listener.sockets[0].getsockname()[1]
@@ -190,6 +77,13 @@ class Gate:
                     line.cut()
                 while gate._tasks:
                     await asyncio.wait(gate._tasks)
+        finally:
+            await gate._monitor.close()
+
+    async def reconnect(self) -> None:
+        """Ask the server on a new connection from now on, because it was killed."""
+        await self._monitor.close()
+        self._monitor = await _monitor(self._database)
 
     @property
     def url(self) -> str:
@@ -230,6 +124,20 @@ class Gate:
             self.changed.clear()
             await self.changed.wait()
 
+    async def kill_client(self, line: Line) -> None:
+        """Kill the process that has a connection, and wait until all of its connections end."""
+        owners = {
+            each.laddr.port: each.pid for each in psutil.net_connections("tcp4") if each.laddr
+        }
+        process = owners[line.client_port]
+        assert process is not None
+        lost = [each for each in self.lines if owners.get(each.client_port) == process]
+        os.kill(process, signal.SIGKILL)
+        while any(each.open for each in lost):
+            self.changed.clear()
+            await self.changed.wait()
+        self.ending += lost
+
     async def all_gone(self) -> None:
         """Wait until the backends of connections that were cut are gone, with all their locks."""
         there = b"SELECT FROM pg_stat_activity WHERE pid = $1::integer"
@@ -267,10 +175,11 @@ class Gate:
                 return
             line = Line(self, client, server)
             self.lines.append(line)
+            self.changed.set()
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(_forward(requests, line.sent, server))
-                    group.create_task(_forward(answers, line.answered, client))
+                    group.create_task(_forward(answers, line.answered, client, line.server_ended))
             finally:
                 self.lines.remove(line)
                 line.open = False
@@ -285,6 +194,12 @@ class Gate:
         return await asyncio.open_connection(host, port)
 
 
+async def _monitor(database: str) -> AsyncConnection[Any]:
+    return await AsyncConnection.connect(
+        database, autocommit=True, cursor_factory=psycopg.AsyncRawCursor
+    )
+
+
 async def _knows_pids(monitor: AsyncConnection[Any]) -> bool:
     """Tell whether a client is told the process that works for it, as a pooler does not."""
     try:
@@ -294,8 +209,16 @@ async def _knows_pids(monitor: AsyncConnection[Any]) -> bool:
     return row == (monitor.info.backend_pid,)
 
 
-async def _forward(source: StreamReader, take: Callable[[bytes], None], sink: StreamWriter) -> None:
-    """Give `take` each message that comes, until the end, and then end the other side, too."""
+async def _forward(
+    source: StreamReader,
+    take: Callable[[bytes], None],
+    sink: StreamWriter,
+    ended: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Give `take` each message that comes, until the end, and then end the other side, too.
+
+    `ended` may take time before that.
+    """
     messages = Messages(startup=False)
     try:
         while data := await source.read(2**16):
@@ -304,4 +227,6 @@ async def _forward(source: StreamReader, take: Callable[[bytes], None], sink: St
     except OSError:
         pass  # it was cut, or the other side has gone
     finally:
+        if ended:
+            await ended()
         sink.close()

@@ -98,7 +98,9 @@ class Scene:
 
     gate: Gate
     port: int  # of the service
+    database: str  # its URL, past the gate
     tables: AsyncConnection[Any]
+    connections: int  # how many the service keeps
     started: int = 0  # how many schedules were begun
 
     async def start(
@@ -114,6 +116,19 @@ class Scene:
         await self.tables.execute(rows)
         return Run(self.gate, requests, others)
 
+    async def ready(self) -> None:
+        """Wait until the service has all its connections, which a worker that starts makes."""
+        async with asyncio.timeout(2 * LIMIT):
+            while len(self.gate.lines) < self.connections:
+                self.gate.changed.clear()
+                await self.gate.changed.wait()
+
+    async def reconnect(self) -> None:
+        """Go on with a server that was killed and started."""
+        await self.gate.reconnect()
+        await self.tables.close()
+        self.tables = await _connect(self.database)
+
     def request(self, kind: Kind) -> Request:
         """Return the request that sends this."""
         return partial(asyncio.to_thread, ask, self.port, kind)
@@ -121,6 +136,10 @@ class Scene:
     async def rows(self) -> list[tuple[str, int, str, int]]:
         """Return the table, the id, the name and the department (0 if it is one) of each row."""
         return await (await self.tables.execute(ALL_ROWS)).fetchall()
+
+
+async def _connect(database: str) -> AsyncConnection[Any]:
+    return await AsyncConnection.connect(database, autocommit=True)
 
 
 def ask(port: int, kind: Kind) -> Answer:
@@ -155,15 +174,15 @@ async def scene(
     with tempfile.TemporaryDirectory(prefix="onerow-prove-") as folder:
         resources = Path(folder) / "sql"
         names = _resources(resources, at_any_age)
-        tables = AsyncConnection.connect(database, autocommit=True)
-        async with await tables as connection, Gate.before(database, names) as gate:
-            environment = own_service.environment(
-                gate.url,
-                POOL_SIZE="4",
-                RETRY_DEADLINE=str(2 * LIMIT),  # what waits for its turn is not given up
-                RESOURCES=str(resources),
+        async with Gate.before(database, names) as gate:
+            settings = {
+                "WORKERS": "1",
+                "POOL_SIZE": "4",
+                "RETRY_DEADLINE": str(2 * LIMIT),  # what waits for its turn is not given up
+                "RESOURCES": str(resources),
                 **settings,
-            )
+            }
+            environment = own_service.environment(gate.url, **settings)
             log = Path(folder) / "log"
             with log.open("w") as file:
                 process = await asyncio.create_subprocess_exec(
@@ -177,7 +196,14 @@ async def scene(
             try:
                 assert process.stdout is not None
                 line = (await process.stdout.readline()).decode()
-                yield Scene(gate, own_service.port_in(line, log.read_text), connection)
+                port = own_service.port_in(line, log.read_text)
+                connections = int(settings["WORKERS"]) * int(settings["POOL_SIZE"])
+                there = Scene(gate, port, database, await _connect(database), connections)
+                try:
+                    await there.ready()
+                    yield there
+                finally:
+                    await there.tables.close()
             finally:
                 gate.open()
                 if process.returncode is None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NamedTuple
 
-from db.prove.gate import ASK, Gate, Line
+from db.prove.gate import ASK, Gate
+from db.prove.line import Line
 
 # Seconds that a step may take. It takes milliseconds, and after a deadlock the server's second.
 LIMIT = 30.0
@@ -17,9 +18,10 @@ class Turn(NamedTuple):
     """Which request does what next, as `1:select` in a schedule, and what becomes of it.
 
     `1:COMMIT!lost` cuts its connection before the server has the step, and `1:COMMIT!unanswered`
-    when the server has answered it. `1:COMMIT!killed` ends the backend in place of the step.
-    `1:COMMIT!held` holds the answer back until the turn `1:answer`. Request 0 is nobody's: `0:1500`
-    lets so many other transactions pass, and `0:60ms` so much time.
+    when the server has answered it. `1:COMMIT!killed` ends the backend in place of the step, and
+    `1:COMMIT!orphaned` kills the worker of the service that has sent it. `1:COMMIT!held` holds the
+    answer back until the turn `1:answer`. Request 0 is nobody's: `0:1500` lets so many other
+    transactions pass, `0:60ms` so much time, and at `0:crash` the server is killed and started.
     """
 
     request: int  # from 1
@@ -48,7 +50,7 @@ class Mismatch(Exception):
 
 
 Request = Callable[[], Awaitable[Any]]  # sends itself, and returns its answer
-Others = Callable[[int], Awaitable[None]]
+Others = Callable[[str], Awaitable[None]]
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Session:
     acted: bool = False  # whether it has taken a turn in which it could see or do anything
     began: int = -1  # how many turns there were before that
     ended: int = -1  # how many there were when it had its answer
+    queued: bool = False  # whether it waits in the service until a connection is free
 
     @property
     def done(self) -> bool:
@@ -75,7 +78,7 @@ class Run:
     def __init__(
         self, gate: Gate, requests: Iterable[Request], others: Others | None = None
     ) -> None:
-        """`others` lets so many transactions pass that have nothing to do with the requests."""
+        """`others` does what is in a turn of nobody's, but for letting time pass."""
         self.sessions = [Session(n, each) for n, each in enumerate(requests, 1)]
         self.turns: list[Turn] = []
         self._gate = gate
@@ -131,6 +134,8 @@ class Run:
             line.cut()
         elif fault == "killed":
             await self._gate.terminate(line)
+        elif fault == "orphaned":
+            await self._gate.kill_client(line)
         else:
             line.let_through()
         await self._settle(session)
@@ -140,7 +145,17 @@ class Run:
             await asyncio.sleep(int(turn.label.removesuffix("ms")) / 1000)
         else:
             assert self._others is not None
-            await self._others(int(turn.label))
+            owners = [(each, each.line) for each in self.sessions if each.line]
+            for _, line in owners:
+                line.told.clear()  # of the server's end, if it ends
+            await self._others(turn.label)
+            # Of connections that are lost at once, one after the other is missed, because no more
+            # than one request may look for a new one.
+            for session, line in owners:
+                line.told.set()
+                if line.dead:
+                    line.open = False
+                    await self._settle(session)
         self.turns.append(turn)
 
     async def finish(self) -> None:
@@ -182,7 +197,10 @@ class Run:
                     if stuck and not self._gate.changed.is_set():
                         break
         await self._gate.all_gone()
+        used = [session.line for session in self.sessions]
+        none_is_free = all(line in used for line in self._gate.lines)
         for session in self.sessions:
+            session.queued = none_is_free and self._moves(session) and not session.line
             if session.done and session.ended < 0:
                 session.ended = len(self.turns)
 
@@ -196,14 +214,16 @@ class Run:
         for line in self._gate.lines:
             if line.waits and line not in owned:
                 moving = [each for each in self.sessions if self._moves(each) and not each.line]
-                # If nobody moves, a broken service is at work for a request that it has answered.
-                owner = mover if mover in moving or not moving else moving[0]
-                owner.line, owner.transaction = line, line.ended
+                # A connection that is given back goes to those that wait for one. If nobody moves,
+                # a broken service is at work for a request that it has answered.
+                waiting = [each for each in moving if each.queued] or moving
+                owner = mover if mover in waiting or not waiting else waiting[0]
+                owner.line, owner.transaction, owner.queued = line, line.ended, False
 
     def _moves(self, session: Session) -> bool:
         """Tell whether a request is neither unsent, nor answered, nor stopped at the gate."""
         line = session.line
-        if line is not None and (line.owed or line.waits):
+        if line is not None and (line.owed or line.waits or line.dead):
             return bool(line.owed)
         # A broken service may go on with a transaction after the answer.
         inside = line is not None and line.open and not line.idle

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from http.client import HTTPException
 from itertools import combinations_with_replacement
 from random import Random
 from typing import Any, LiteralString, NamedTuple
@@ -93,12 +94,13 @@ async def stage(
     guarded: bool = False,
     merging: Callable[[str], str] | None = None,
     at_any_age: bool = True,
+    crash: Callable[[], None] | None = None,
     **settings: str,
 ) -> AsyncIterator["Stage"]:
     """Start the service behind the gate, with the guard on if `guarded`.
 
     `merging` merges the database of a URL in the place of db.way_out.merge. `at_any_age` is that of
-    db.prove.scene.
+    db.prove.scene. `crash` kills the server and starts it, for the turn of that name.
     """
     if guarded:
         with connect(database, "guard") as connection:
@@ -107,16 +109,26 @@ async def stage(
     # Whoever imports a variant of the service has PIPELINE in the environment.
     settings = {"PIPELINE": "1", "POOLER": "0", **settings}
     async with scene(database, *command, at_any_age=at_any_age, **settings) as there:
-        yield Stage(there, database, merging or merge_all)
+        yield Stage(there, database, merging or merge_all, crash, "POOL_QUEUE" in settings)
 
 
 class Stage:
     """A scene, and how requests of any kind are run in it."""
 
-    def __init__(self, there: Scene, database: str, merging: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        there: Scene,
+        database: str,
+        merging: Callable[[str], str],
+        crash: Callable[[], None] | None,
+        may_refuse: bool,
+    ) -> None:
+        """`may_refuse` is whether a request may be turned away before it has begun."""
         self.scene = there
         self._database = database
         self._merging = merging
+        self._crash = crash
+        self._may_refuse = may_refuse
         self._before: list[Row] = []
 
     async def every(self, meeting: Meeting, prune: Any = independent) -> AsyncIterator[Verdict]:
@@ -166,8 +178,13 @@ class Stage:
             await run.take(turn)
         return run
 
-    async def _pass_by(self, number: int) -> None:
-        await asyncio.to_thread(others, self._database, number)
+    async def _pass_by(self, what: str) -> None:
+        if what == "crash":
+            assert self._crash is not None
+            await asyncio.to_thread(self._crash)
+            await self.scene.reconnect()
+        else:
+            await asyncio.to_thread(others, self._database, int(what))
 
     def _request(self, kind: str) -> Request:
         url = self.scene.gate.url
@@ -175,7 +192,7 @@ class Stage:
             return partial(asyncio.to_thread, self._merging, url)
         if kind == FOREIGN:
             return partial(_write, url)
-        return self.scene.request(REQUESTS[kind])
+        return partial(_told, self.scene.request(REQUESTS[kind]))
 
     async def _judged(self, run: Run, meeting: Meeting) -> Verdict:
         after = [Row(*each) for each in await self.scene.rows()]
@@ -187,9 +204,19 @@ class Stage:
         calls.append(Call(-1, "TABLE", None, END, END, 200, tuple(after)))
         faults = any(turn.fault or not turn.request for turn in run.turns)
         broken = [(0.0, END)] if faults else []
+        if self._may_refuse:
+            calls = [call for call in calls if call.begun]
         told = [str(each.task.result()) for each in run.sessions if each.task]
         outcome = f"{told} {[tuple(row) for row in after]}"
         return Verdict(" ".join(map(str, run.turns)), outcome, _wrong(calls, self._before, broken))
+
+
+async def _told(request: Request) -> Any:
+    """Send a request; of one whose worker is killed, say what a proxy would."""
+    try:
+        return await request()
+    except (OSError, HTTPException):
+        return Answer(502, None, {})
 
 
 def _wrong(calls: list[Call], before: list[Row], broken: list[tuple[float, float]]) -> str:

@@ -1,6 +1,8 @@
 """What breaks at a step of a schedule makes no second row, and neither do larger meetings."""
 
 import asyncio
+import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from random import Random
@@ -11,13 +13,16 @@ from hypothesis import strategies as st
 
 from db.prove.scene import KINDS
 from db.prove.schedule import FAULTS, parse
+from tests.faults.server import running
 from tests.proof.interleavings import Choice, Meeting, Stage
 from tests.proof.interleavings import stage as start
 from tests.support.others import remembered
+from tests.support.service import temporary_data_dir
 
 LONG = pytest.mark.long
 
 CREATES = Meeting(("create", "create"), "none")
+THREE = Meeting(("create", "create", "create"), "none")
 
 # Both look, the second one creates, and the first one begins again.
 BOTH_LOOK = (
@@ -29,6 +34,24 @@ BOTH_LOOK = (
 FORGOTTEN = (
     "1:BEGIN 1:snapshot 1:select 2:BEGIN 2:snapshot 2:select 2:insert 2:COMMIT 0:{} 1:insert"
     " 1:COMMIT"
+)
+
+
+# One request and a half, in the midst of which the server is killed: 201 is told before, while the
+# answer to COMMIT is on its way, and not at all.
+CRASHES = (
+    "1:BEGIN 1:snapshot 1:select 1:insert 1:COMMIT 0:crash",
+    "1:BEGIN 1:snapshot 1:select 1:insert 1:COMMIT!held 0:crash",
+    "1:BEGIN 1:snapshot 1:select 1:insert 2:BEGIN 2:snapshot 2:select 0:crash",
+    "1:BEGIN 1:snapshot 1:select 1:insert 1:COMMIT!held 2:BEGIN 2:snapshot 0:crash",
+)
+
+# The first request has the only connection, the second one waits for it, and the third one comes
+# at each step.
+FULL = (
+    "1:BEGIN 2:nothing 3:nothing 1:snapshot",
+    "1:BEGIN 1:snapshot 1:select 2:nothing 1:insert 3:nothing 1:COMMIT",
+    "1:BEGIN 1:snapshot 1:select 1:insert 1:COMMIT!held 2:nothing 3:nothing 1:answer",
 )
 
 
@@ -89,6 +112,50 @@ def test_the_conflict_that_postgresql_forgets(database: str, theatre: Theatre) -
     if verdict.wrong == "":
         pytest.skip("this server does not forget")
     assert verdict.wrong.startswith("employee 'Ada' in 1 gained a second row")
+
+
+@LONG
+def test_the_server_is_killed_and_started() -> None:
+    with temporary_data_dir() as data_dir, running(data_dir) as server:
+
+        def crash() -> None:
+            server.stop(signal.SIGKILL)
+            server.start()
+
+        async def crashed() -> None:
+            async with start(server.new_database(), crash=crash) as stage:
+                for schedule in CRASHES:
+                    verdict = await stage.struck(CREATES, parse(schedule), Random(0))
+                    assert verdict.wrong == "", f"{verdict.schedule}\n{verdict.wrong}"
+
+        asyncio.run(crashed())
+
+
+@LONG
+def test_a_worker_is_killed(database: str) -> None:
+    async def orphaned() -> None:
+        async with start(database, WORKERS="2") as stage:
+            turns = parse(BOTH_LOOK)[:8]
+            for number in (2, 6, 7):  # where it looks, inserts and commits
+                struck = [*turns[:number], turns[number]._replace(fault="orphaned")]
+                verdict = await stage.struck(CREATES, struck, Random(0))
+                assert verdict.wrong == "", f"{verdict.schedule}\n{verdict.wrong}"
+                assert "502" in verdict.outcome
+                await stage.scene.ready()
+
+    asyncio.run(orphaned())
+
+
+def test_a_request_that_finds_the_queue_full_is_turned_away(database: str) -> None:
+    async def turned_away() -> None:
+        async with start(database, POOL_SIZE="1", POOL_QUEUE="1") as stage:
+            stage.scene.gate.patience = 0.2  # the requests wait for each other in the service
+            for first in FULL:
+                verdict = await stage.struck(THREE, parse(first), Random(0))
+                assert verdict.wrong == "", f"{verdict.schedule}\n{verdict.wrong}"
+                assert re.findall(r"'(\d+) ", verdict.outcome) == ["201", "200", "503"]
+
+    asyncio.run(turned_away())
 
 
 def test_an_insert_after_its_time_makes_no_second_row(database: str) -> None:
