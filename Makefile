@@ -32,6 +32,9 @@ psql: .venv/installed
 stress: .venv/tested
 	$(BIN)/python -m tests.proof.stress
 
+exhaustive: .venv/tested
+	$(BIN)/python -m tests.proof.three
+
 faults: .venv/tested
 	$(BIN)/python -m tests.faults
 
@@ -96,4 +99,4 @@ audit:
 	"$$tools"/bin/python tests/tools/audit.py tests/requirements.txt $(foreach group,bench fuzz tools,tests/$(group)/requirements.txt); \
 	else echo 'Not audited: pip-audit cannot be installed.'; fi
 
-.PHONY: run test proof psql stress faults cluster bench fuzz lint lock audit
+.PHONY: run test proof psql stress exhaustive faults cluster bench fuzz lint lock audit

@@ -1,6 +1,6 @@
 """Finds all orders of the steps of some requests that PostgreSQL can tell apart."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -10,6 +10,7 @@ from db.prove.schedule import Run, Turn
 # an insert, a delete and most statements of a merge, counts as a write.
 OWN, SNAPSHOT, READ, SINGLE, WRITE, COMMIT = range(6)
 ACTS = {
+    "": OWN,  # the request is not sent yet, and begins with one of these, or with a single read
     "BEGIN": OWN,
     "ROLLBACK": OWN,  # after an error, with which PostgreSQL has ended the transaction itself
     "foreign_keys": OWN,  # reads the catalog, which no request changes
@@ -39,9 +40,14 @@ INDEPENDENT = {
 }
 
 
+def acts(turn: Turn) -> int:
+    """Return what a step can see and be seen by; nobody knows yet of one without a label."""
+    return ACTS.get(turn.label, WRITE)
+
+
 def independent(one: Turn, other: Turn) -> bool:
     """Tell whether two turns of different requests, one after the other, may change places."""
-    kinds = sorted(ACTS.get(each.label, WRITE) for each in (one, other))
+    kinds = sorted(map(acts, (one, other)))
     return one.request != other.request and tuple(kinds) in INDEPENDENT
 
 
@@ -71,14 +77,29 @@ async def draw(run: Run, random: Random) -> Run:
     return run
 
 
+def in_turn(turn: Turn, before: Iterable[Turn], kinds: Sequence[str]) -> bool:
+    """Tell whether no equal request of a lower number has its first write, or commit, still to do.
+
+    `before` are the turns until then, and `kinds` has what each request does. No two such steps may
+    change places, so that what this says of an order it says of those that count as the same.
+    """
+    acted = {each.request for each in before if acts(each) >= WRITE}
+    if acts(turn) < WRITE or turn.request in acted or not kinds:
+        return True
+    kind = kinds[turn.request - 1]
+    return all(n in acted for n in range(1, turn.request) if kinds[n - 1] == kind)
+
+
 async def explore(
     start: Callable[[], Awaitable[Run]],
     may_change_places: Callable[[Turn, Turn], bool] = independent,
+    kinds: Sequence[str] = (),
 ) -> AsyncIterator[Run]:
     """Run all orders of the requests that `start` gives, each from the same state, and yield them.
 
     Of orders that differ only in neighbours that may change places one is run (Godefroid's sleep
-    sets, "Partial-Order Methods for the Verification of Concurrent Systems", 1996).
+    sets, "Partial-Order Methods for the Verification of Concurrent Systems", 1996). If `kinds` says
+    what each request does, orders are left out in which only equal requests have changed places.
     """
     path: list[Choice] = []
     while True:
@@ -89,6 +110,7 @@ async def explore(
         new = True
         while new and (possible := await run.possible()):
             asleep = path[-1].after(may_change_places) if path else {}
+            possible = [turn for turn in possible if in_turn(turn, run.turns, kinds)]
             awake = [turn for turn in possible if turn.request not in asleep]
             new = bool(awake)
             if awake:

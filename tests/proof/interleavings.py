@@ -13,7 +13,7 @@ from typing import Any, LiteralString, NamedTuple
 import psycopg
 from psycopg import AsyncConnection
 
-from db.prove.orders import draw, explore, independent
+from db.prove.orders import dependent, draw, explore, independent
 from db.prove.scene import KINDS, NONE, ONE, Answer, Kind, Scene, scene
 from db.prove.schedule import Request, Run, Turn, parse, replay
 from db.way_out.change import connect
@@ -79,8 +79,13 @@ class Verdict(NamedTuple):
     """A schedule that has run, what came out, and what is wrong with that, "" if nothing is."""
 
     schedule: str
-    outcome: str
+    told: tuple[str, ...]  # what each request was told
+    rows: tuple[Row, ...]  # what is in the tables
     wrong: str
+
+    def outcome(self, meeting: Meeting) -> tuple[Any, ...]:
+        """Return what came out, whichever of equal requests was told which."""
+        return *sorted(zip(meeting.kinds, self.told, strict=True)), self.rows
 
     @property
     def turns(self) -> list[Turn]:
@@ -132,8 +137,9 @@ class Stage:
         self._before: list[Row] = []
 
     async def every(self, meeting: Meeting, prune: Any = independent) -> AsyncIterator[Verdict]:
-        """Run every order of the requests."""
-        async for run in explore(partial(self._begin, meeting), prune):
+        """Run every order of the requests, of those that come to the same only one."""
+        kinds = () if prune is dependent else meeting.kinds
+        async for run in explore(partial(self._begin, meeting), prune, kinds):
             yield await self._judged(run, meeting)
 
     async def drawn(self, meeting: Meeting, random: Random) -> Verdict:
@@ -206,9 +212,9 @@ class Stage:
         broken = [(0.0, END)] if faults else []
         if self._may_refuse:
             calls = [call for call in calls if call.begun]
-        told = [str(each.task.result()) for each in run.sessions if each.task]
-        outcome = f"{told} {[tuple(row) for row in after]}"
-        return Verdict(" ".join(map(str, run.turns)), outcome, _wrong(calls, self._before, broken))
+        told = tuple(str(each.task.result()) for each in run.sessions if each.task)
+        schedule = " ".join(map(str, run.turns))
+        return Verdict(schedule, told, tuple(after), _wrong(calls, self._before, broken))
 
 
 async def _told(request: Request) -> Any:

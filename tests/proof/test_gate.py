@@ -159,6 +159,6 @@ async def test_a_block_is_seen_on_servers_that_tell_less(stage: Stage, unknown: 
 async def test_orders_that_are_left_out_show_nothing_new(stage: Stage, meeting: Meeting) -> None:
     few = [each async for each in stage.every(meeting)]
     all_ = [each async for each in stage.every(meeting, dependent)]
-    assert {each.outcome for each in few} == {each.outcome for each in all_}
+    assert {each.outcome(meeting) for each in few} == {each.outcome(meeting) for each in all_}
     assert len(few) < len(all_)
     assert len({each.schedule for each in all_}) == len(all_)
