@@ -113,7 +113,9 @@ class Line:
         self.go_on()
 
     def go_on(self) -> None:
-        """Send what needs no turn."""
+        """Send, or pass on, what needs no turn."""
+        if self._kept and self._gate.is_open and not (self.owed or self.dead):
+            self.let_through()
         while self.queue and not self.owed and not self._kept:
             step = self.queue[0]
             if self._failed and step.kinds != "S":

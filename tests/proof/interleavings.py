@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 
 from db.prove.orders import dependent, draw, explore, independent
 from db.prove.scene import KINDS, NONE, ONE, Answer, Kind, Scene, scene
-from db.prove.schedule import Request, Run, Turn, parse, replay
+from db.prove.schedule import Mismatch, Request, Run, Turn, parse, replay
 from db.way_out.change import connect
 from db.way_out.guard import guard
 from db.way_out.merge import merge
@@ -179,9 +179,14 @@ class Stage:
         return run
 
     async def _begin(self, meeting: Meeting) -> Run:
+        """Return the run behind the turns with which it begins. Raises Mismatch."""
         run = await self._start(meeting)
-        for turn in parse(meeting.first):
-            await run.take(turn)
+        try:
+            for turn in parse(meeting.first):
+                await run.take(turn)
+        except Mismatch:
+            await run.abandon()
+            raise
         return run
 
     async def _pass_by(self, what: str) -> None:
