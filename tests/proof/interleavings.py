@@ -62,7 +62,7 @@ class Meeting(NamedTuple):
         return FOREIGN in self.kinds
 
 
-Choice = tuple[int, str]  # what it counts through the possible turns, and the fault of the turn
+Choice = tuple[int, str]  # the number of a request, from 0, and the fault of its turn
 
 # All pairs, but for a merge beside a foreign writer, whom the guard refuses from before to after.
 PAIRS = [
@@ -147,11 +147,11 @@ class Stage:
         return await self._judged(await draw(await self._begin(meeting), random), meeting)
 
     async def chosen(self, meeting: Meeting, choices: Sequence[Choice]) -> Verdict:
-        """Run the requests by choices, each of which counts through the turns that are possible."""
+        """Run the requests by choices; the first that can has the turn of one that cannot go on."""
         run = await self._begin(meeting)
         for number, fault in choices:
             if possible := await run.possible():
-                turn = possible[number % len(possible)]
+                turn = next((each for each in possible if each.request == number + 1), possible[0])
                 await run.take(
                     turn._replace(fault=fault if turn.label not in ("", "answer") else "")
                 )
