@@ -14,10 +14,10 @@ SYNC = b"S\0\0\0\4"
 SSL_REQUEST, GSSENC_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
 
 # What has its turn outside a transaction, too: what a resource's requests send, by the names of the
-# files, and the end of a transaction that has failed. All else there is a connection's own affair:
-# settings, health, a plan.
+# files, what a merge must not read there, and the end of a transaction that has failed. All else is
+# a connection's own affair: settings, health, the list of what a merge has to look at.
 CREATES = ("select", "insert", "select_many", "insert_many")
-TURNS = (*CREATES, "get", "kept", "list", "delete", "ROLLBACK")
+TURNS = (*CREATES, "get", "kept", "list", "delete", "surplus", "ROLLBACK")
 
 # The settings that a transaction begins with behind a pooler. No other session could see them.
 SETTINGS = "set_config"

@@ -4,11 +4,15 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
+from db.connection import Connection, Row
+from db.pool import Pool
 from db.prove.schedule import Mismatch
+from db.transaction import transact
+from db.way_out import moves
 from tests.proof.interleavings import MERGE, PAIRS, SECOND, Meeting, Stage, Verdict
 from tests.proof.interleavings import stage as start
 from tests.proof.search import CONTROLS
@@ -42,6 +46,10 @@ SEARCH = [
 MANY = Meeting(("create", "create", "delete", "create"), "none")
 
 BROKEN = [each for each in CONTROLS if each != "blind insert"] + list(SUBTLE)
+
+
+# What a merge reads to know which rows go.
+PLAN = "employees/surplus"
 
 
 class Catch(NamedTuple):
@@ -94,3 +102,35 @@ async def test_a_broken_service_is_caught_and_caught_again(
     record_property(
         f"{variant}: caught by schedule {after}, {meeting}", f"{verdict.schedule}\n{verdict.wrong}"
     )
+
+
+@LONG
+async def test_a_merge_that_plans_before_its_transaction_is_caught(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # If it locked the row that stays, it would say that this one is gone, and lose nothing.
+    begin = "3:surplus 2:BEGIN 2:snapshot 2:delete 2:COMMIT 1:BEGIN 1:snapshot 1:select"
+    meeting = Meeting(("create", "delete", MERGE), "two", begin)
+    plan: list[Row] = []
+    rows_of = moves.rows_of
+
+    async def planned(connection: Connection, query: str, *parameters: object) -> list[Row]:
+        return list(plan) if query == PLAN else await rows_of(connection, query, *parameters)
+
+    async def unlocked(*_: object) -> None:
+        pass
+
+    async def later(pool: Pool, work: Any, **options: Any) -> Any:
+        async def look(connection: Connection) -> list[Row]:
+            return await rows_of(connection, PLAN, [1])
+
+        plan[:] = await transact(pool, look, **options)
+        return await transact(pool, work, **options)
+
+    monkeypatch.setattr("db.way_out.merge.rows_of", planned)
+    monkeypatch.setattr("db.way_out.merge.transact", later)
+    monkeypatch.setattr(moves, "_lock", unlocked)
+    async with start(database) as stage:
+        caught = [each async for each in stage.every(meeting) if each.wrong]
+        assert caught
+        assert await stage.once(meeting, caught[0].schedule) == caught[0]
