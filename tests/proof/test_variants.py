@@ -128,7 +128,7 @@ async def test_a_merge_that_plans_before_its_transaction_is_caught(
         return await transact(pool, work, **options)
 
     monkeypatch.setattr("db.way_out.merge.rows_of", planned)
-    monkeypatch.setattr("db.way_out.merge.transact", later)
+    monkeypatch.setattr("db.way_out.batches.transact", later)
     monkeypatch.setattr(moves, "_lock", unlocked)
     async with start(database) as stage:
         caught = [each async for each in stage.every(meeting) if each.wrong]

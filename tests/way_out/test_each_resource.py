@@ -16,7 +16,8 @@ from db.resources import RESOURCES, Resource
 from db.rows import Retired, get_or_create, get_or_create_many, look_up, select
 from db.transaction import Attempts, transact
 from db.way_out import change
-from db.way_out.merge import merge, undo
+from db.way_out.merge import merge
+from db.way_out.undo import undo
 from tests.support import legacy
 from tests.support.pools import SECONDS
 from tests.support.service import sql

@@ -11,7 +11,7 @@ import pytest
 
 import db.way_out.merge
 from db.connection import Connection
-from db.way_out.moves import Item, Tally
+from db.way_out.tally import Item, Tally
 from tests.support import legacy
 from tests.support.legacy import duplicated
 from tests.support.others import make_others, others, remembered
@@ -137,9 +137,11 @@ def test_a_key_is_merged_whose_row_to_keep_was_deleted_before_its_turn(
         sql(database, "INSERT INTO employees (department_id, name) VALUES (1, %s)", name)
     merge_keys = db.way_out.merge.merge_keys
 
-    async def later(connection: Connection, items: list[Item]) -> Tally:
+    async def later(
+        connection: Connection, items: list[Item], but: list[str] | None = None
+    ) -> Tally:
         sql(database, "DELETE FROM employees WHERE id = 1")
-        return await merge_keys(connection, items)
+        return await merge_keys(connection, items, but)
 
     monkeypatch.setattr(db.way_out.merge, "merge_keys", later)
     tally = asyncio.run(db.way_out.merge.merge(database, None, names=["employees"]))
