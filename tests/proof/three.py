@@ -11,7 +11,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from db.signals import unwind_on_signals
-from tests.proof.interleavings import MERGE, Meeting, Stage, stage
+from tests.proof.interleavings import Meeting, Stage, stage
 from tests.proof.stress import own_tables, server
 
 MEETINGS = [
@@ -19,8 +19,6 @@ MEETINGS = [
     Meeting(("create", "delete parent", "create"), "one"),
     Meeting(("create", "create", "delete"), "none"),
     Meeting(("create", "create", "create"), "none"),
-    Meeting(("create", "delete", MERGE), "two"),
-    Meeting(("create", "create", MERGE), "two"),
 ]
 
 # So many orders are drawn, of all that there are, to see whether one has another outcome.
