@@ -112,7 +112,7 @@ async def _merge_one(
             break
         more, tally = await in_batches(run, limit - done)
         done += more
-        if not tally.rows:
+        if not more:
             break
     # Only the notes of the last pass are told, because a later pass may merge what one has left.
     total.notes += tally.notes
