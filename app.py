@@ -1,11 +1,11 @@
 """onerow: get or create a row, one row per key under any concurrency.
 
-A request from top to bottom: its route, its handler, the start. `python app.py` serves it.
+This file reads as a request runs: routes, handlers, and then the start, which is `python app.py`.
 """
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036  # here, for an older one cannot import what follows
+if sys.version_info < (3, 11):  # noqa: UP036  # an older one fails at the imports below
     sys.exit(
         f"onerow needs Python 3.11 or later, and this is {sys.version.split()[0]}:"
         " use another, as in `make run PYTHON=python3.13`"
@@ -77,7 +77,7 @@ from web.validation import (
     wrong,
 )
 
-if __name__ == "__main__" and arguments().check:  # before what is wrong ends the start
+if __name__ == "__main__" and arguments().check:  # first, because a wrong setting ends the start
     sys.exit(0 if check() else 1)
 settings = read_settings()
 log_to_stderr(settings.log_format)
@@ -141,7 +141,7 @@ async def create_many(
 
 
 async def get(endpoint: Endpoint, request: Request, _attempts: Attempts) -> Response:
-    """Return one row, or the way to the row that a merge kept in its place."""
+    """Return one row, or a redirect to the row that a merge kept in its place."""
     id_ = as_sent(from_path(request, "id", endpoint.types.id))
     found = await look_up(request.state.pool, endpoint.name, id_, settings.retry_deadline)
     if found is None:
@@ -158,7 +158,7 @@ async def list_(endpoint: Endpoint, request: Request, _attempts: Attempts) -> Re
     fields = endpoint.resource.files["list"].parameters
     pairs = zip(fields, parameters, strict=True)
     given = {field.name: value for field, value in pairs if value is not None}
-    # Without the others no index finds what this one asks for, and all rows would be read.
+    # A filter that needs others finds no index without them, and PostgreSQL would read all rows.
     alone = [
         wrong(field.name, f"needs {', '.join(field.needs)}")
         for field in endpoint.resource.filters
@@ -166,8 +166,9 @@ async def list_(endpoint: Endpoint, request: Request, _attempts: Attempts) -> Re
     ]
     if alone:
         raise Invalid(alone)
-    # Don't prepare this. A fresh plan is for the filters that are given, and for the table as it is
-    # now. After some uses PostgreSQL would take one plan for all, which may read the whole table.
+    # Don't prepare this. A fresh plan fits the filters that are given, and the table as it is now.
+    # After five uses of a prepared list PostgreSQL may use one plan for all filters, which may read
+    # the whole table.
     rows = await transact(
         request.state.pool,
         partial(select, query=f"{endpoint.name}/list", values=parameters, prepared=False),
@@ -192,7 +193,7 @@ async def list_(endpoint: Endpoint, request: Request, _attempts: Attempts) -> Re
 
 
 async def delete(endpoint: Endpoint, request: Request, attempts: Attempts) -> Response:
-    """Delete one row, and what hangs on it by ON DELETE CASCADE."""
+    """Delete one row, and the rows that refer to it with ON DELETE CASCADE."""
     id_ = as_sent(from_path(request, "id", endpoint.types.id))
     try:
         deleted = await transact(
@@ -220,7 +221,8 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
             for warning in await check_ready(pool, list(RESOURCES)):
                 log.warning("%s", warning)
         except (Unavailable, psycopg.Error) as error:
-            # Serve all the same: it may come. The text of an error of psycopg's may quote a row.
+            # Serve all the same, because the database may come later. The text of psycopg's errors
+            # may quote a row, so only their type is logged.
             told = error if isinstance(error, Unavailable) else type(error).__name__
             log.warning("not ready: %s", told)
         with shared_folder() as folder:
@@ -259,7 +261,7 @@ app = Starlette(
     lifespan=lifespan,
     exception_handlers={**ERROR_HANDLERS, Exception: defect},
 )
-app.router.redirect_slashes = False  # a path is there or it is not
+app.router.redirect_slashes = False  # /departments/ is no path of the service, and gets 404
 
 
 def main() -> None:
@@ -270,14 +272,14 @@ def main() -> None:
             apply_schema(url)
         os.environ["DATABASE_URL"] = url  # for the workers, which import this module anew
         if settings.engine is None:
-            with suppress(psycopg.Error):  # the server may come later
+            with suppress(psycopg.Error):  # the server may start later
                 os.environ["ENGINE"] = discover(url)
         serve(
             "app:app",
             host=settings.host,
             port=settings.port,
             workers=settings.workers,
-            # A body may take as long as the attempts that follow it.
+            # A body may take as long to arrive as the attempts that follow it.
             grace=math.ceil(2 * settings.retry_deadline) + 1,
             drain=settings.drain_seconds,
             changed=Watch(FOLDER).changed if settings.reload else None,

@@ -40,7 +40,7 @@ def _init(url: str, given: argparse.Namespace) -> bool:
 
 
 def _adopt(url: str, given: argparse.Namespace) -> bool:
-    from db.adopt.command import adopt  # Jinja, which the other commands need not wait for
+    from db.adopt.command import adopt  # this imports Jinja, and the other commands start sooner
 
     return adopt(url, given, read_settings())
 
@@ -85,8 +85,8 @@ def _merge(url: str, given: argparse.Namespace) -> bool:
         tally = asyncio.run(undo(url, given.limit, given.seconds, names))
     else:
         tally = asyncio.run(merge(url, given.limit, given.seconds, names, given.but))
-    # A merge of parents also merges the children that come to share a key.
-    # What refers to a resource may have rows in merged, too, under the name of its folder.
+    # A merge of parents also merges the children that come to share a key, and may move other rows
+    # that refer to them into merged, under the name of the reference's folder.
     for name in (*RESOURCES, *sorted({*tally.rows} - {*RESOURCES})):
         if name in names or tally.rows[name]:
             say(f"{name}: {tally.rows[name]:,} rows {'put back' if given.undo else 'merged'}.")
@@ -235,7 +235,8 @@ def main() -> None:
         print(roles(), end="")
         return
     unwind_on_signals(SystemExit(1))
-    # A pool warns of each connection that it replaces. The command tells what became of its work.
+    # Don't print psycopg's warning for each connection that a pool replaces. The command itself
+    # tells what became of its work.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
     if given.run not in (_adopt, _prove, _psql):
         check_resources()

@@ -35,11 +35,11 @@ QUEUE = 20
 STATEMENT_TIMEOUT = 3
 DEADLINE = STATEMENT_TIMEOUT + 2.0
 
-# The list of questions tells what is cheap to know, by what PostgreSQL's planner thinks that it
-# costs: the duplicates of 20,000 rows cost 2,200, and take 0.13 s. A table of more than some 80,000
-# rows is not read whole each time that somebody opens the list. The planner may be wrong, and a
-# lock may be in the way. So each headline has HEADLINE_TIMEOUT, and all together have HEADLINES
-# seconds.
+# The list of questions has a headline only where PostgreSQL's planner puts the cost at COST or
+# less. The duplicates of 20,000 rows cost 2,200, and take 0.13 s. So a table of more than some
+# 80,000 rows is not read whole each time that somebody opens the list. The planner may be wrong,
+# and a lock may be in the way, so each headline has HEADLINE_TIMEOUT, and all together have
+# HEADLINES seconds.
 COST = 10_000.0
 HEADLINE_TIMEOUT = "200ms"
 HEADLINES = 1.0
@@ -49,12 +49,12 @@ PLANNED = b"EXPLAIN (FORMAT JSON)\n"
 ROW_LIMIT = 1000
 SIZE_LIMIT = 4_000_000
 
-# Bytes that the server may send for one answer. With this bound no row that is larger than an
-# answer may be is ever whole in memory. It is twice the limit, because more rows are on their way
-# when the answer has enough.
+# Bytes that the server may send for one answer, so that a row that is too large for an answer is
+# never whole in memory. It is twice SIZE_LIMIT, because more rows are on their way when the answer
+# has enough.
 METER_LIMIT = 2 * SIZE_LIMIT
 
-# Bytes that the protocol has before each cell. They count, or rows of NULLs would have no size.
+# Bytes that the protocol has before each cell. They count, because rows of NULLs have no others.
 CELL_HEAD = 4
 
 # Characters of a server's message, which may quote a whole statement.
@@ -158,7 +158,7 @@ class Json(Text):
     """Loads JSON, and numbers with all their digits."""
 
     def load(self, data: Buffer) -> str:
-        """Return a JsonText, or else NaN or an infinity, which JSON does not have."""
+        """Return a JsonText, or a plain str for NaN and infinities, which JSON does not have."""
         text = super().load(data)
         return text if text.endswith(("NaN", "Infinity")) else JsonText(text)
 
@@ -189,7 +189,7 @@ async def answer_to(pool: Pool, question: Question, values: list[str | None]) ->
             async with connection.transaction():
                 await connection.apply_settings()
                 await _check_ours(connection, question)
-                if question.lookup:  # whose plan must be the one that the service gets
+                if question.lookup:  # its plan must be the one that the service gets
                     await connection.execute(SET_CONFIG, parameters(PLANS, None, transaction=True))
                 return await _answer(connection, question, values)
         except errors.QueryCanceled as error:
@@ -197,7 +197,7 @@ async def answer_to(pool: Pool, question: Question, values: list[str | None]) ->
         except psycopg.DatabaseError as error:
             if connection.closed:
                 raise  # transact() asks again on another connection
-            # The server's message may repeat a value, so it is told only where there is none.
+            # The server's message may repeat a value, so it is shown only if there was none.
             if any(values):
                 if isinstance(error, psycopg.DataError):
                     raise ValueRefused from error
@@ -210,7 +210,7 @@ async def answer_to(pool: Pool, question: Question, values: list[str | None]) ->
 async def headlines(pool: Pool, listed: Sequence[Question]) -> dict[str, str]:
     """Return the headlines of those questions that have one, by the question's name.
 
-    A headline that is dear, fails or takes too long is left out. Nothing is raised.
+    A headline that costs too much, fails or takes too long is left out. Nothing is raised.
     """
     found: dict[str, str] = {}
 
@@ -239,7 +239,7 @@ async def headlines(pool: Pool, listed: Sequence[Question]) -> dict[str, str]:
 
 
 async def _check_ours(connection: Connection, question: Question) -> None:
-    """Raise CannotAnswer if the question's words lead to somebody else's table or view."""
+    """Raise CannotAnswer if a name of ours in the SQL leads to somebody else's table or view."""
     asked = [name for name in ("merged", STATEMENTS) if re.search(rf"\b{name}\b", question.sql)]
     if asked and (others := await not_ours(connection, *asked)):
         raise CannotAnswer(f"{others[0]} is somebody else's")
@@ -255,9 +255,9 @@ async def _cost(connection: Connection, question: Question) -> float:
 
 
 def _headline(question: Question, answer: Answer) -> str:
-    """Return the headline with what each column comes to in the place of its name.
+    """Return the headline with each {column} replaced by what the column comes to.
 
-    Whole numbers are summed up, of other values each is told once, and {rows} counts the rows.
+    Whole numbers are summed up, other values are listed once each, and {rows} counts the rows.
     """
 
     def told(placeholder: re.Match[str]) -> str:
@@ -316,7 +316,7 @@ def _bytes(cell: str | None) -> int:
 def _describe(pgconn: PGconn, sql: bytes) -> PQGen[tuple[list[str], int]]:
     """Return the names of a statement's columns, and how many parameters it has.
 
-    A stream that has no rows would tell no columns. Raises CannotAnswer.
+    A stream without rows would not tell the columns. Raises CannotAnswer.
     """
     pgconn.send_prepare(b"", sql)
     (result,) = yield from generators.execute(pgconn)

@@ -2,7 +2,7 @@
 
 psycopg makes the connection, and runs what is rare on it. A request's statements go to libpq
 directly, in its pipeline mode: the socket is watched once for good, and what arrives settles one
-future. To run them by psycopg's cursors takes three times the processor time.
+future. psycopg's cursors take three times the processor time.
 """
 
 import asyncio
@@ -30,15 +30,15 @@ SESSION = (ROOT / "sql" / "session.sql").read_bytes()
 T = TypeVar("T")
 Row = dict[str, Any]
 
-# Seconds in which the server can be told that nobody waits for its statement any more. One that
-# answers takes milliseconds; the caller waits for no longer than that behind its deadline.
+# Seconds for telling the server to cancel a statement that nobody waits for any more. A server that
+# answers takes milliseconds. The caller, whose deadline is over, waits for this as well.
 CANCEL_TIMEOUT = 0.5
 
-# Seconds for the statement to end by that. If it takes longer, nothing is heard of the server.
+# Seconds for the statement to end after that. If it takes longer, the server counts as silent.
 ANSWER_TIMEOUT = 0.2
 
-# Seconds between two looks at a connection that has not answered. A deadline counts at a look, so
-# that one timer serves many messages.
+# Seconds between two looks at a connection that has not answered. A deadline is noticed at a look,
+# so that one timer serves many messages.
 LOOK = 0.05
 
 
@@ -51,7 +51,7 @@ class Statement(NamedTuple):
 
 
 class Prepare(NamedTuple):
-    """What prepares a statement."""
+    """A step that prepares a statement."""
 
     name: bytes
     sql: bytes
@@ -63,13 +63,13 @@ ROLLBACK = Statement(b"ROLLBACK")
 
 
 class Connection(AsyncConnection[Row]):
-    """A connection that closes where its user stops waiting: at the deadline, or cancelled.
+    """A connection that closes when its user stops waiting: at the deadline, or when cancelled.
 
-    psycopg's own keeps the user for up to ten seconds then, until the server has cancelled.
+    psycopg's own would keep the user for up to ten seconds, until the server has cancelled.
     """
 
-    # The search_path that a session of these settings has found, because finding it takes longer
-    # than all else of a new session. Where a table is missing, all are forgotten.
+    # The search_path that was found with these settings. It is kept because finding it takes longer
+    # than all else of a new session. When a table is missing, transact() forgets all of them.
     search_paths: ClassVar[dict[Settings, str | None]] = {}
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -77,33 +77,33 @@ class Connection(AsyncConnection[Row]):
         self.made = self.taken = monotonic()  # `taken` is when it last came from psycopg's pool
         self.engine = POSTGRESQL
         self.pipeline_mode = True  # whether a transaction's statements travel in one message
-        self.deadline = inf  # of monotonic(): when the request that has it is given up
-        self.silent = False  # whether nothing was heard of the server at the end of that
+        self.deadline = inf  # by monotonic(): when the request that has the connection gives up
+        self.silent = False  # whether the server has not even answered a cancel in time
         self.replicated = True  # False if a COMMIT did not wait for its synchronous standby
         self.unpinned: Settings | None = None  # what set_up() has still to tell the session
-        # The parameters of sql/set_config.sql for each transaction. If they are there, a pooler may
-        # give each transaction another session, and nothing is prepared.
+        # The parameters of sql/set_config.sql for each transaction. If there are any, a pooler may
+        # give each transaction another session, so nothing is prepared.
         self.set_config: list[str] = []
-        self._names: set[bytes] = set()  # of what is prepared
+        self._names: set[bytes] = set()  # of the statements that are prepared
         self._columns: dict[bytes, tuple[abc.Transformer, list[str]]] = {}  # by those names
-        self._watched = -1  # the socket, while _on_readable() is told what comes on it
-        self._done: Future[None] | None = None  # is settled when the message is answered
+        self._watched = -1  # the socket, while the loop watches it for _on_readable()
+        self._done: Future[None] | None = None  # settled when the message is answered
         self._results: list[PGresult] = []
         self._looking = False  # whether _look() is to be called
         self.add_notice_handler(self._notice)
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
-        # The source tells which warning it is. The text is in the server's language, and the
-        # SQLSTATE is that of any warning.
+        # The function tells which warning it is. The text is in the server's language, and all
+        # warnings have the same SQLSTATE.
         if notice.source_function == "SyncRepWaitForLSN":
             self.replicated = False
 
     async def serializable(self, *statements: Statement, until: bool = False) -> list[list[Row]]:
         """Run statements in a SERIALIZABLE transaction of their own, and return the rows of each.
 
-        The rows are committed. With `until`, statements that travel one by one end at the first
-        that has returned a row; the others count as having returned none. Raises the error of the
-        step that failed, after ROLLBACK.
+        The rows are committed. With `until`, statements that are sent one by one end at the first
+        that returns a row, and the others count as returning none. Raises the error of the step
+        that failed, after ROLLBACK.
         """
         first = self._first()
         if self.pipeline_mode:
@@ -133,7 +133,7 @@ class Connection(AsyncConnection[Row]):
         return [self._rows(*each) for each in zip(statements, results[len(first) :], strict=True)]
 
     def _first(self) -> list[Statement]:
-        """Return what sets for a transaction what is not set for the session."""
+        """Return the statement, if any, that sets for a transaction what its session lacks."""
         return [Statement(SET_CONFIG, self.set_config)] if self.set_config else []
 
     async def _exchange(self, *steps: Statement | Prepare) -> list[PGresult]:
@@ -160,7 +160,7 @@ class Connection(AsyncConnection[Row]):
             results, self._results, self._done = self._results, [], None
         for step, result in zip(steps, results, strict=False):
             if isinstance(step, Prepare) and result.status == ExecStatus.COMMAND_OK:
-                self._names.add(step.name)  # which stays, whatever comes after it
+                self._names.add(step.name)  # it stays prepared, even if a later step fails
         for result in results[: len(steps)]:
             if result.status == ExecStatus.FATAL_ERROR:
                 raise await self._cleared_up(errors.error_from_result(result))
@@ -172,9 +172,9 @@ class Connection(AsyncConnection[Row]):
         return results[: len(steps)]
 
     async def _prepare(self, steps: Sequence[Statement | Prepare]) -> None:
-        """Prepare what is not, in messages before the one that executes it.
+        """Prepare what is not prepared yet, in messages before the one that executes it.
 
-        In the message with BEGIN it would begin the transaction before BEGIN says of which kind.
+        In the message with BEGIN, preparing would begin a transaction before BEGIN sets its level.
         """
         new = {
             step.name: Prepare(step.name, step.sql)
@@ -205,15 +205,15 @@ class Connection(AsyncConnection[Row]):
                 pgconn.send_query_prepared(step.name, given)
             else:
                 pgconn.send_query_params(step.sql, given)
-        # After a failure the server passes over what follows, up to this end: COMMIT, too.
+        # After a failure the server skips what follows up to this Sync, COMMIT included.
         pgconn.pipeline_sync()
         if pgconn.flush():
             loop.add_writer(self._watched, self._on_writable)
 
     async def _cleared_up(self, error: psycopg.Error) -> psycopg.Error:
         """Leave a failed transaction, and return its error."""
-        # The statement was prepared before a change of the table, or it is gone by DEALLOCATE ALL,
-        # unless a trigger has raised that error, which then has a context.
+        # Close if the table has changed since the statement was prepared, or if DEALLOCATE ALL has
+        # dropped the statement. A trigger can raise the latter error, which then has a context.
         changed = error.diag.source_function == "RevalidateCachedQuery"
         gone = isinstance(error, errors.InvalidSqlStatementName) and not error.diag.context
         if changed or gone:
@@ -232,7 +232,7 @@ class Connection(AsyncConnection[Row]):
             while not pgconn.is_busy() and self._done is not None and not answered:
                 result = pgconn.get_result()
                 if result is None:
-                    if ended:  # None ends a statement's results; after a second one nothing comes
+                    if ended:  # None ends each statement's results, and a second None ends all
                         break
                 elif result.status == ExecStatus.PIPELINE_SYNC:
                     answered = True
@@ -253,7 +253,7 @@ class Connection(AsyncConnection[Row]):
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give up at the deadline. Until then, see whether the connection has ended.
 
-        uvloop does not tell: it stops watching a socket with an error, as of a killed server.
+        uvloop does not tell that: it stops watching a socket with an error, as after kill -9.
         """
         done = self._done
         if done is None or done.done():
@@ -299,12 +299,12 @@ class Connection(AsyncConnection[Row]):
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def finish(self) -> None:
-        """Close it at once, without a word to the server."""
+        """Close the connection at once, without telling the server."""
         self._unwatch()
         self.pgconn.finish()
 
     async def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._unwatch()
         await super().close()
 
@@ -317,7 +317,7 @@ class Connection(AsyncConnection[Row]):
         """Do what psycopg has to do on the socket. Raises psycopg.Error at the deadline, too."""
         self._unwatch()
         if timeout is None and self.deadline < inf:
-            # One timer: what goes by intervals is the watch for Ctrl-C, which asyncio has itself.
+            # One timer is enough. psycopg's intervals are for Ctrl-C, which asyncio handles itself.
             interval = timeout = max(self.deadline - monotonic(), 0)
         try:
             return await waiting.wait_async(gen, self.pgconn.socket, interval, timeout)
@@ -330,18 +330,17 @@ class Connection(AsyncConnection[Row]):
             raise
 
     async def cancel_safe(self, *, timeout: float = CANCEL_TIMEOUT) -> None:  # noqa: ASYNC109
-        """Ask the server to cancel; psycopg itself asks for longer where it does so."""
+        """Ask the server to cancel. Where psycopg itself calls this, it would take longer."""
         await super().cancel_safe(timeout=min(timeout, CANCEL_TIMEOUT))
 
     async def _abandon(self) -> None:
-        """End the statement in the server, if that can be told, and close."""
+        """Cancel the statement, if the server can be reached, and close the connection."""
         self._unwatch()
         try:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.silent = True
                 with suppress(psycopg.Error):
-                    # This comes before the end, because a pooler finds the statement by the
-                    # connection.
+                    # Cancel before closing, because a pooler finds the statement by the connection.
                     await self.cancel_safe()
                     answer = generators.fetch(self.pgconn)
                     limit = ANSWER_TIMEOUT
@@ -369,8 +368,8 @@ class Connection(AsyncConnection[Row]):
     async def set_up(self) -> None:
         """Tell a new session what start-up options could not. Raises psycopg.Error.
 
-        The first user does this, and not the pool: where connections break as fast as they are
-        made, the pool would pause for longer and longer, and a user just takes the next one.
+        The first user does this, and not the pool. Where connections break as fast as they are
+        made, the pool would pause longer and longer, while a user just takes the next one.
         """
         settings = self.unpinned
         if settings is None:
@@ -381,7 +380,8 @@ class Connection(AsyncConnection[Row]):
         else:
             if settings not in self.search_paths:
                 ((session,),) = await self.run(Statement(SESSION))
-                # Unset: there is a pooler, and another client would have the session next.
+                # If the options are unset, a pooler has dropped them. Set nothing, because another
+                # client may have this session next; /ready says that the settings are lost.
                 if not session["unset"]:
                     self.search_paths[settings] = await self.search_path()
             if settings in self.search_paths:

@@ -34,7 +34,7 @@ PID_FILE = "postmaster.pid"
 LOG = "log"
 OLD_LOG = "log.old"
 
-# The greatest process id that PostgreSQL reads from its notes, as an int.
+# The greatest process id that PostgreSQL reads from its files, as a C int.
 PROCESS_MAX = 2**31 - 1
 
 # A folder with this file is a data directory. create() moves it to its place last.
@@ -169,7 +169,7 @@ def create(data_dir: Path, as_user: dict[str, Any], *held: int) -> None:
     unfinished = data_dir / UNFINISHED
     info = data_dir.stat()
     there = {path.name for path in data_dir.iterdir()} - {LOST_AND_FOUND}
-    # A folder in which other users may write may have what they put there, and no work of ours.
+    # If other users may write here, they may have put the names there, and nothing counts as ours.
     begun = there if not info.st_mode & 0o022 else set()
     if FINISHED not in begun:
         if strange := there - (begun & {UNFINISHED}):
@@ -264,8 +264,8 @@ def remove_stale_notes(data_dir: Path, as_user: dict[str, Any]) -> None:
     """Remove files with a server's process id if that process is no server of this directory.
 
     PostgreSQL only asks whether a process with this id runs. So it would not start while some
-    other process has the id, such as the original's server in a copy of the directory, and never
-    where the file has no id. Call this only if no server answers.
+    other process has the id, such as the original's server in a copy of the directory, and would
+    never start where the file has no id. Call this only if no server answers.
     """
     for note in (data_dir / PID_FILE, data_dir / f"{SOCKET}.lock"):
         try:
@@ -289,7 +289,7 @@ def _process_id(word: bytes) -> int | None:
 
 def _may_work_in(process: int, data_dir: Path, as_user: dict[str, Any]) -> bool:
     """Return whether a process may be a server of the directory, by its working folder."""
-    import psutil  # here, because few starts come here, and all others are faster without it
+    import psutil  # here, because few starts need it, and the others are faster without it
 
     try:
         folder = Path(psutil.Process(process).cwd())

@@ -87,9 +87,10 @@ PRED_LOCKS_PER_RELATION = 250
 # The server's log begins anew with each start, and must not grow without end while one server runs
 # for years. So it has LOG, FATAL and PANIC. It has no ERROR and no WARNING, because clients cause
 # those as often as they like (each serialization failure is an ERROR, and the service has seen it),
-# and no lines about checkpoints and autovacuum. The logging collector must be off: it rotates by
-# time and would not bound the log, its folder has by default the name of our file, so that no
-# server would start, and a log that goes to the system's could not tell us why a start failed.
+# and no lines about checkpoints and autovacuum. The logging collector must be off, because it
+# rotates by time and would not bound the log, and because its default folder has the name of our
+# file, so that no server would start. Nor may the log go to the system's, where we could not read
+# why a start failed.
 LOGGING = {
     "logging_collector": "off",
     "log_destination": "stderr",

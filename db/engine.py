@@ -1,4 +1,4 @@
-"""Which engine the server is, and what differs for it. Nothing else in the project asks."""
+"""Which engine the server is, and how each engine differs from PostgreSQL."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ CONNECT_TIMEOUT = 2
 
 
 class Engine(NamedTuple):
-    """An engine, and what differs for it from PostgreSQL."""
+    """An engine, and how it differs from PostgreSQL."""
 
     name: str
     folder: str = ""  # the folder in sql/ that has its schema.sql and its own lookups and lists

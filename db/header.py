@@ -86,7 +86,7 @@ class Field:
     optional: bool = False  # whether a client may leave it out or send null
     labels: tuple[str, ...] = ()  # those of an enum
     needs: tuple[str, ...] = ()  # the other filters that a request must have with this one
-    line: int = field(default=1, compare=False)  # where the file says so, from 1
+    line: int = field(default=1, compare=False)  # the line of the file that says so, from 1
 
     @cached_property
     def kind(self) -> str | None:
@@ -97,9 +97,9 @@ class Field:
 
     @property
     def is_unserved(self) -> bool:
-        """Whether the service has no form in JSON for the type: one of PostgreSQL's, not of KINDS.
+        """Whether the type is one of PostgreSQL's own for which the service has no form in JSON.
 
-        A type of somebody's own, such as an enum or a domain, comes back as text.
+        A type of another schema, such as an enum or a domain, comes back as text.
         """
         return self.kind is None and (self.type.endswith("[]") or self.type in _KNOWN)
 
@@ -148,7 +148,7 @@ class File:
 
     @cached_property
     def refers_to(self) -> str | None:
-        """The column in the line that tells of a reference without a foreign key, if it has one."""
+        """The column that the line `-- refers to` names, or None if the file has no such line."""
         found = (_REFERS.fullmatch(line) for line in self._lines)
         return next((match[1] for match in found if match), None)
 

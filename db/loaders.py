@@ -1,4 +1,4 @@
-"""How values come out of PostgreSQL's text: as JSON can have them, whatever a server's style is."""
+"""Loads PostgreSQL's dates and times as JSON can have them, whatever the server's DateStyle is."""
 
 from datetime import UTC, date, datetime
 
@@ -7,10 +7,10 @@ from psycopg.types.string import TextLoader
 
 
 class FiniteTimestamp(Loader):
-    """Loads a timestamp in UTC; what datetime cannot hold, as 'infinity', as None.
+    """Loads a timestamp in UTC, or None for what datetime cannot hold, such as 'infinity'.
 
-    psycopg's own goes by the DateStyle that the server has reported. Behind a pooler it is not told
-    of the one that a transaction has set.
+    psycopg's own loader goes by the DateStyle that the server has reported. Behind a pooler nobody
+    reports the one that a transaction has set.
     """
 
     def load(self, data: Buffer) -> datetime | None:
@@ -23,7 +23,7 @@ class FiniteTimestamp(Loader):
 
 
 class FiniteDate(Loader):
-    """Loads a date; what Python's date cannot hold, as 'infinity', as None."""
+    """Loads a date, or None for what Python's date cannot hold, such as 'infinity'."""
 
     def load(self, data: Buffer) -> date | None:
         """Return the day."""
@@ -34,7 +34,7 @@ class FiniteDate(Loader):
 
 
 class FiniteLocalTimestamp(Loader):
-    """Loads a timestamp without a zone; what datetime cannot hold, as 'infinity', as None."""
+    """Loads a timestamp without a zone, or None for what datetime cannot hold."""
 
     def load(self, data: Buffer) -> datetime | None:
         """Return the moment."""
@@ -46,7 +46,7 @@ class FiniteLocalTimestamp(Loader):
 
 LOADERS: dict[str, type[Loader]] = {
     "date": FiniteDate,
-    "time": TextLoader,  # there is a 24:00:00, which Python's time cannot hold
+    "time": TextLoader,  # Python's time cannot hold 24:00:00
     "timestamp": FiniteLocalTimestamp,
     "timestamptz": FiniteTimestamp,
 }

@@ -1,6 +1,6 @@
 """A bound on the bytes that a server may send on a connection, be they rows or a message.
 
-libpq keeps a row whole before it hands out any of it, and has no bound: a cell may have 1 GB.
+libpq has no such bound, and reads a row whole before it hands out any of it. A cell may have 1 GB.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Meter:
         finally:
             for way in ways:
                 way.cancel()
-            # Both must have let go of their sockets, whose numbers the next sockets may get.
+            # Both must let go of the sockets first, because new sockets may get the same numbers.
             await asyncio.gather(*ways, return_exceptions=True)
             self._server.close()
             self._libpq.close()

@@ -1,7 +1,7 @@
-"""Tells our own tables from those that somebody else has made under their names.
+"""Tells our own tables from tables and views that somebody else has made under their names.
 
-Whoever may create in a schema of the search_path can make a table or a view of such a name first.
-To use it runs its owner's code with the rights of this session, and even to plan a statement may.
+A role that may create in a schema of the search_path can make one first. Using it runs its owner's
+code with the rights of this session, and even planning a statement may do so.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from db.resources import RESOURCES
 from db.transaction import MergedNotOurs
 from db.way_out.change import Refused, Session, ask
 
-# The view of an extension, which one of the pages reads.
+# An extension's view, which one of the pages reads.
 STATEMENTS = "pg_stat_statements"
 
-# Whoever owns a table that is served runs code in these sessions anyway, by its triggers.
+# The owners of the served tables are trusted, because their triggers run in these sessions anyway.
 TRUSTED = sorted({each.table for each in RESOURCES.values()})
 
 
@@ -45,7 +45,7 @@ def refuse_others_tables(connection: Session, tables: Sequence[str]) -> None:
 
 
 async def not_ours(connection: Connection, *names: str, prepared: bool = False) -> list[str]:
-    """Return which of these names lead to something of somebody else's, on PostgreSQL."""
+    """Return which of these names lead to somebody else's table or view (on PostgreSQL only)."""
     if connection.engine.folder:
         return []
     parameters = [array_of(names), array_of(TRUSTED)]

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from db.way_out.change import Refused
 
-# The settings of such a service. It is for nobody else, and one caller keeps one worker at work. An
-# empty variable is the default.
+# The settings of such a service. Nobody else uses it, and one caller keeps one worker busy. An
+# empty variable counts as unset.
 SETTINGS = {
     "HOST": "127.0.0.1",
     "PORT": "0",
@@ -18,19 +18,19 @@ SETTINGS = {
     **dict.fromkeys(("API_TOKEN", "ALLOWED_HOSTS", "RELOAD", "LOG_REQUESTS", "DRAIN_SECONDS"), ""),
 }
 
-# A process asks Linux by this for a signal when its parent ends (prctl(2)).
+# By this option of prctl(2) a process asks Linux for a signal when its parent ends.
 PR_SET_PDEATHSIG = 1
 
 
 def environment(url: str, **settings: str) -> dict[str, str]:
     """Return the service's environment on a database, with further settings."""
     inherited = dict(os.environ)
-    inherited.pop("PROMETHEUS_MULTIPROC_DIR", None)  # that of another service
+    inherited.pop("PROMETHEUS_MULTIPROC_DIR", None)  # the folder of another service
     return {**inherited, **SETTINGS, "DATABASE_URL": url, **settings}
 
 
 def end_with_parent() -> None:
-    """Let this process end with its parent, however that ends."""
+    """On Linux, end this process with its parent, even if that is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -26,16 +26,16 @@ from db.settings import Settings
 
 TIMELINE = (ROOT / "sql" / "timeline.sql").read_bytes()
 
-# Seconds for which psycopg's pool tries to replace a lost connection. Then it tries again when a
-# request waits for one, so that it is back at once when the database is.
+# Seconds for which psycopg's pool tries to replace a lost connection. After that it tries again
+# when a request waits for one, so that connections are back as soon as the database is.
 RECONNECT_TIMEOUT = 0.5
 
-# Seconds for which a connection is handed from one request to the next. Then psycopg's pool has a
-# turn, and replaces it if it is an hour old.
+# Seconds for which a connection is handed from one request to the next. Then it goes back to
+# psycopg's pool, which replaces it if it is an hour old.
 KEPT = 60.0
 
-# Seconds for psycopg's pool to come up with a connection. A year, for there is nothing else to do
-# than to wait.
+# Seconds to wait for a connection of psycopg's pool. They are a year, because there is nothing to
+# do but wait.
 FOREVER = 365 * 86400.0
 
 
@@ -63,14 +63,14 @@ class Pool:
         self.size = self._source.max_size
         self.missing = 0  # connections that are being made
         self.timeouts = 0  # how often a connection was waited for in vain
-        self.served = 0  # how often a request was through with its connection, and not refused
+        self.served = 0  # how many times transact() has succeeded; it counts them
         self._queue = queue
         self._kept = kept
-        self._begun = 0  # connections that were asked for
+        self._begun = 0  # connections that psycopg's pool was asked for
         self._idle: deque[Connection] = deque()
         self._waiting: dict[Future[Connection], None] = {}
-        self._waiting_again: dict[Future[Connection], None] = {}
-        self._drained = 0.0  # of monotonic(): what was made before it is replaced
+        self._waiting_again: dict[Future[Connection], None] = {}  # those that had one before
+        self._drained = 0.0  # by monotonic(): connections that were made earlier are replaced
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -98,7 +98,7 @@ class Pool:
         try:
             await self._source.close()
         except asyncio.CancelledError:
-            # At an end at once psycopg's tasks are cancelled, too, and answer ours no more.
+            # When the process ends at once, psycopg's tasks are cancelled, too, and answer no more.
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -109,9 +109,8 @@ class Pool:
     async def take(self, seconds: float, *, again: bool = False) -> Connection:
         """Take a connection, waiting for one up to `seconds`.
 
-        Those that had one, and need one `again`, come first, and are not refused, because they have
-        waited already. Raises PoolTimeout, or TooManyRequests if as many as may
-        are waiting already.
+        A request that had one, and needs one `again`, comes first and is never refused, because it
+        has waited before. Raises PoolTimeout, or TooManyRequests if the queue is full.
         """
         if seconds <= 0:
             raise PoolTimeout
@@ -135,7 +134,7 @@ class Pool:
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self.give_back(waiter.result())  # which came when it was too late
+                self.give_back(waiter.result())  # it came too late
             raise
         finally:
             waiting.pop(waiter, None)
@@ -170,7 +169,7 @@ class Pool:
             self._begin(self._replace(self._idle.pop()))
 
     async def _reconnect(self, _source: AsyncConnectionPool[Any]) -> None:
-        """Let psycopg's pool, which has given up to make a connection, try again for a request."""
+        """If a request waits, let psycopg's pool, which gave up, try again for a connection."""
         if self.waiting:
             await self._source.check()
 
@@ -196,7 +195,7 @@ class Pool:
         """Give a connection to psycopg's pool, and take it, or a new one, from there."""
         await self._source.putconn(connection)
         if connection.silent:
-            # The others may have died in the same silence, and each would cost a request.
+            # The server may have gone silent on the others, too, and each would cost a request.
             await self.drain()
         await self._fetch()
 
@@ -205,7 +204,7 @@ class Pool:
         self.missing += 1
         try:
             while (connection := await self._source.getconn(FOREVER)).made <= self._drained:
-                # It was drained on its way here, of which psycopg's pool may not know yet.
+                # drain() came while it was on its way here, and psycopg's pool may not know yet.
                 connection.finish()
                 await self._source.putconn(connection)
         except PoolClosed:
@@ -224,7 +223,7 @@ def open_pool(settings: Settings) -> Pool:
     """Make the pool; `async with` opens it, without waiting for the database."""
     url = conninfo(settings)
     hosts = str(conninfo_to_dict(url).get("host") or os.environ.get("PGHOST"))
-    # Of a distributed engine's hosts each takes writes.
+    # All hosts of a distributed engine take writes.
     former_primaries = "," in hosts and engine_of(settings) is POSTGRESQL
     latest = 0
 
@@ -237,11 +236,11 @@ def open_pool(settings: Settings) -> Pool:
         assert row is not None
         seen, latest = latest, max(latest, row["timeline"])
         if row["timeline"] < seen:
-            # Back without having been told, it takes writes that nobody will ever see.
+            # A former primary that is back and was not told takes writes that nobody will ever see.
             await connection.close()
             raise FormerPrimary("another server was promoted in the place of this one")
         if 0 < seen < latest:
-            await pool.drain()  # of connections to the former one
+            await pool.drain()  # the others may be to the former primary
 
     pool = Pool(
         url,
@@ -253,8 +252,8 @@ def open_pool(settings: Settings) -> Pool:
             "autocommit": True,
             "cursor_factory": AsyncRawCursor,  # $1, as in the files
             "row_factory": dict_row,
-            # psycopg answers a ROLLBACK by DEALLOCATE ALL once it has prepared anything, and that
-            # would take what requests have prepared.
+            # Once psycopg has prepared anything, it runs DEALLOCATE ALL after a ROLLBACK, which
+            # would drop what requests have prepared.
             "prepare_threshold": None,
         },
         configure=configure,
@@ -264,7 +263,7 @@ def open_pool(settings: Settings) -> Pool:
 
 
 async def _configure(settings: Settings, connection: Connection) -> None:
-    if settings.engine is None:  # it could not be asked when the service started
+    if settings.engine is None:  # the server could not be asked when the service started
         engine = named(connection.pgconn.parameter_status)
         if engine != "postgresql":
             await connection.close()
@@ -275,10 +274,10 @@ async def _configure(settings: Settings, connection: Connection) -> None:
         connection.unpinned = settings
     elif settings.pooler:
         connection.set_config = parameters(timeouts(settings), None, transaction=True)
-    # Every BEGIN that psycopg sends says so: a SET TRANSACTION would end with its transaction, and
-    # the next attempt would run at READ COMMITTED.
+    # psycopg writes the level into every BEGIN. A SET TRANSACTION would end with its transaction,
+    # and the next attempt would run at READ COMMITTED.
     await connection.set_isolation_level(IsolationLevel.SERIALIZABLE)
-    # Else psycopg sends 7 as smallint and 70000 as integer, and each would be a plan of its own.
+    # psycopg would send 7 as smallint and 70000 as integer, and each would get a plan of its own.
     connection.adapters.register_dumper(int, Int8Dumper)
     for type_, loader in LOADERS.items():
         connection.adapters.register_loader(type_, loader)

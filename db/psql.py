@@ -39,7 +39,7 @@ def psql(url: str) -> bool:
             try:
                 return process.wait() == 0
             except BaseException:
-                process.terminate()  # killed, it would leave the terminal as its line editor set it
+                process.terminate()  # a kill would leave the terminal as psql's editor has set it
                 raise
     finally:
         signal.signal(signal.SIGINT, before)

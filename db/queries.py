@@ -1,4 +1,4 @@
-"""The SQL files, by name, and what is asked about them."""
+"""The SQL files by name, the plans of their statements, and the statements on one line."""
 
 import re
 from pathlib import Path
@@ -10,11 +10,12 @@ from db.samples import sample
 # The questions of db.answers, which come and go while the service runs.
 INSPECT = ROOT / "sql" / "inspect"
 
-# Scripts, and no statements.
+# Files that are scripts of several statements, and so no queries.
 ROLES = ROOT / "sql" / "roles.sql"
 SCRIPTS = (ROLES, *(engine.schema for engine in ENGINES.values()))
 
-# Blanks and comments; literals, with escapes or without; and what stays as it is.
+# What flat() tells apart: blanks and comments, literals with escapes or without, and the rest that
+# is quoted, which stays as it is.
 _PIECE = re.compile(
     r"(?P<blank>\s*(?:--[^\r\n]*\s*)+|\s*[\r\n]\s*)"
     r"|(?<![\w&])[eE]'(?P<escaped>(?:[^'\\]|\\.|'')*)'"
@@ -23,8 +24,8 @@ _PIECE = re.compile(
     re.DOTALL,
 )
 
-# "customers/select" to the file's bytes, which is what PostgreSQL gets: first what the service says
-# for itself, then the resources' own.
+# The bytes of each file, which PostgreSQL gets as they are, by a name such as "customers/select".
+# First come the files that the service needs for itself, and then those of the resources.
 QUERIES = {
     path.relative_to(ROOT / "sql").with_suffix("").as_posix(): path.read_bytes()
     for path in sorted((ROOT / "sql").rglob("*.sql"))
@@ -43,7 +44,7 @@ def shown(path: Path) -> str:
 def explained(resource: str, file: str, form: bytes = b"") -> tuple[bytes, list[str]]:
     """Return the statement that asks for a file's plan, and values of its parameters' types.
 
-    PostgreSQL looks at tables, columns, types and rights, and runs nothing.
+    For a plan PostgreSQL checks tables, columns, types and rights, and runs nothing.
     """
     values = [sample(each) for each in RESOURCES[resource].files[file].parameters]
     return b"EXPLAIN " + form + b"\n" + QUERIES[f"{resource}/{file}"], values

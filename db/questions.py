@@ -19,10 +19,10 @@ from typing import NamedTuple
 from db.queries import INSPECT, shown
 from db.resources import RESOURCES
 
-# Other names are no pages: a hidden file of an editor, a name that no URL holds as it is.
+# The names of pages. An editor's hidden file has none, nor has a name that a URL would escape.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
-# Bytes of a file. A thousand lines of SQL fit, and what is larger was not written as a question.
+# The most bytes of a file. A thousand lines of SQL fit, and nobody writes a larger question.
 FILE_SIZE = 64 * 1024
 
 # What stands before a lookup to get its plan.
@@ -73,7 +73,7 @@ def read_question(name: str) -> Question | None:
     if resource in RESOURCES and PAGES.get(page) in RESOURCES[resource].files:
         return _of_resource(name, resource, page)
     path = INSPECT / f"{name}.sql"
-    # Only a regular file: a pipe would be read for ever. The file may be taken away meanwhile.
+    # Read only a regular file, for reading a pipe may never end. A file may go away meanwhile.
     with suppress(OSError):
         if NAME.fullmatch(name) and path.is_file() and path.stat().st_size <= FILE_SIZE:
             return _of_file(name, path.read_text(encoding="utf-8-sig", errors="replace"))
@@ -106,7 +106,7 @@ def _of_resource(name: str, resource: str, page: str) -> Question:
         file=path,
         sql=EXPLAIN + file.text if lookup else file.text,
         title=f"Plan of {path}" if lookup else f"{page.capitalize()} of {resource}",
-        # What follows the colon in a resource's file are the columns.
+        # In the first line of a resource's file, the columns follow the colon.
         about=LOOKUP if lookup else _first_line(file.text).partition(":")[0],
         parameters=[
             Parameter(at, each.name, each.type) for at, each in enumerate(file.parameters, 1)

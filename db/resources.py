@@ -53,7 +53,7 @@ class Resource:
         for file in (get, delete):
             if [each.name for each in file.parameters] != ["id"] or file.parameters[0].optional:
                 raise file.error(1, "must take $1 id and nothing else")
-        id_ = Field("id", self.id.type)  # without labels, for a column's header names none
+        id_ = Field("id", self.id.type)  # no labels, for a column's header has none
         if id_ not in self.columns:
             raise get.error(1, f"must return id {id_.type}, for that is what $1 is")
         if delete.parameters != get.parameters:
@@ -169,7 +169,7 @@ class Resource:
 
     @cached_property
     def foreign_keys(self) -> list[str]:
-        """Those of the references that are foreign keys, and refer to the id."""
+        """The references that are foreign keys to the id."""
         return [each for each in self.references if not self.files[f"{each}/repoint"].refers_to]
 
     @cached_property
@@ -277,8 +277,9 @@ def check_resources() -> None:
 # were wrong.
 FOLDER = Path(os.environ.get("RESOURCES") or ROOT / "sql")
 
-# What this process serves, by name, in the order in which merge takes it. Where a file is wrong,
-# nothing is served, and check_resources() raises the error: adopt imports this, too, and mends it.
+# What this process serves, by name, in the order in which merge takes it. If a file is wrong, there
+# is nothing, and check_resources() raises the error. It is not raised here, because adopt imports
+# this module, too, and mends the file.
 RESOURCES: dict[str, Resource] = {}
 WRONG: HeaderError | None = None
 try:

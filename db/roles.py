@@ -10,7 +10,7 @@ from db.resources import RESOURCES
 def roles() -> str:
     """Return the script for psql."""
     tables = {name: resource.table for name, resource in RESOURCES.items()}
-    # Where --keep counts the rows that refer to a row, POST reads the tables that have those.
+    # POST reads the tables whose rows --keep counts.
     counted = {
         table_of(reference)
         for resource in RESOURCES.values()

@@ -15,8 +15,8 @@ from db.transaction import Attempts, LateInsert, transact
 
 Values = Sequence[str | None]
 
-# A wait for a lock on the whole table makes all its writers wait behind it. An index that is being
-# built or somebody's open transaction may be in the way for minutes.
+# All writers of a table wait behind a transaction that waits for a lock on the whole of it. So it
+# waits briefly: an index build or somebody's open transaction may be in the way for minutes.
 SHORT_LOCK_TIMEOUT = Statement(b"SET LOCAL lock_timeout = '100ms'")
 
 
@@ -72,14 +72,14 @@ async def get_or_create_many(
 ) -> list[Outcome]:
     """Return the row of each item, creating those that are missing, all of them or none.
 
-    The first `width` values of an item are its key, and the others its attributes. Of items with
-    one key the first creates the row. After `lock_after` failed attempts every second one keeps all
-    other writers out of the table. The errors are those of get_or_create().
+    The first `width` values of an item are its key, and the others its attributes. Where items
+    share a key, the first creates the row. After `lock_after` failed attempts, every second attempt
+    keeps all other writers out of the table. The errors are those of get_or_create().
     """
     if not items:
         return []
     more = len(attempts.retried) - lock_after
-    # Where a transaction begins with its settings, its snapshot would be from before the lock.
+    # A transaction that begins with its settings has its snapshot from before the lock.
     lock = more >= 0 and more % 2 == 0 and not connection.set_config
     columns = [array_of(column) for column in zip(*items, strict=True)]
     first = [SHORT_LOCK_TIMEOUT, statement(connection, f"{resource}/lock", [])] if lock else []
@@ -113,13 +113,13 @@ async def delete(connection: Connection, resource: str, id_: str) -> bool:
 async def select(
     connection: Connection, query: str, values: Values, *, prepared: bool = True
 ) -> list[Row]:
-    """Return the rows of one reading SQL file."""
+    """Run an SQL file that only reads, and return its rows."""
     (rows,) = await connection.run(statement(connection, query, values, prepared=prepared))
     return rows
 
 
 async def look_up(pool: Pool, resource: str, id_: str, seconds: float) -> Row | Retired | None:
-    """Return the row with this id, or which one a merge kept in its place, or None.
+    """Return the row with this id, or the id that a merge kept in its place, or None.
 
     `seconds` bounds all queries together; the errors are those of transact().
     """
@@ -135,6 +135,6 @@ async def look_up(pool: Pool, resource: str, id_: str, seconds: float) -> Row | 
 
 
 async def _kept(connection: Connection, resource: str, id_: str) -> list[Row]:
-    # To plan this takes longer than all else of a look-up.
+    # This is prepared, because planning it takes longer than all else of a look-up.
     await check_merged(connection, prepared=True)
     return await select(connection, "kept", [resource, id_])

@@ -1,6 +1,6 @@
 """Values of each type that a request takes.
 
-sample() has one with which a statement can be planned, and draw() has some that a table may store
+sample() returns a value for planning a statement, and draw() returns values that a table may store
 as other values.
 """
 

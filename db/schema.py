@@ -60,8 +60,8 @@ def init(url: str, names: Iterable[str], engine_name: str | None = None) -> None
     engine = ENGINES[engine_name or discover(url)]
     with connect(url, "init") as connection:
         if engine is POSTGRESQL and is_sample():
-            # Nobody has chosen these tables, as adopt's are chosen. The embedded server needs no
-            # such check, and gives its tables to the roles where those are made.
+            # Nobody has named these tables, as adopt's user names a table. apply_schema() does not
+            # check: its server is ours, and its tables may belong to the role onerow_owner.
             refuse_others_tables(connection, [each.table for each in RESOURCES.values()])
         _make_tables(connection, engine)
         if engine is POSTGRESQL:
@@ -126,8 +126,8 @@ def _make_lookup(connection: Session, name: str) -> None:
         index = None
     if index and not _serves(index, wanted):
         say(f"{name}: {index['name']} is not as lookup.sql has it, and is replaced.")
-        # A run that was killed may have left an index of that name. It serves no more than the one
-        # that is renamed now.
+        # A killed run may have left an index of that name, which is not needed beside the one that
+        # is renamed now.
         drop_index(connection, resource.table, before)
         parameters = (resource.table, index["name"], before)
         rename = composed(connection, "way_out/rename_index", *parameters)

@@ -23,7 +23,7 @@ class SettingsError(SystemExit):
     """Variables have values that cannot be used. The start ends here, with a line for each."""
 
     def __init__(self, faults: Mapping[str, str]) -> None:
-        """`faults` has, by the variable, what is wrong with it and what to do."""
+        """`faults` maps each variable to what is wrong with it and what to do."""
         super().__init__("\n".join(printable(f"{name}: {why}") for name, why in faults.items()))
         self.faults = faults
 
@@ -69,7 +69,7 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000  # 0 takes any free port
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     pool_size: Annotated[int, Meta(ge=1, le=1000)] = 8
-    # A worker serves thousands of requests a second, so the last of 512 waits for less than one.
+    # A worker serves thousands of requests a second, so the last of 512 waits less than a second.
     pool_queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
     retry_deadline: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0  # seconds
     pipeline: bool = True
@@ -78,7 +78,7 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     # options do not reach the session.
     pooler: bool = False
     # Seconds of serving between the signal to end and the end of listening, for load balancers,
-    # which ask /ready. 0 keeps Ctrl-C quick where there is none.
+    # which ask /ready. 0 keeps Ctrl-C quick where there is no load balancer.
     drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 0.0
     max_body: Annotated[int, Meta(ge=64, le=2**30)] = 16384  # bytes
     # A thousand items of a kilobyte each.
@@ -114,7 +114,7 @@ class Settings(msgspec.Struct, frozen=True, rename=str.upper):
     def hosts(self) -> list[str] | None:
         """The Host names that are served beside those that mean loopback, or None for any name.
 
-        With tokens that cannot be guessed any name is served, for no page of another site has one.
+        With tokens that cannot be guessed any name is served: no page of another site has a token.
         """
         if not (self.is_guessable and (self.allowed_hosts or is_loopback(self.host))):
             return None
@@ -227,5 +227,5 @@ def is_loopback(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    # Python tells the loopback address that is mapped into IPv6 only from 3.13 on.
+    # Before 3.13 Python does not recognize a loopback address that is mapped into IPv6.
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback

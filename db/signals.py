@@ -11,8 +11,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def unwind_on_signals(end: BaseException | None = None) -> None:
     """Make the SIGNALS raise `end`, or else SystemExit, so that `finally` blocks run.
 
-    uvicorn raises the signal again when it has shut down, and by its default action the process
-    would end there, without stopping the server.
+    uvicorn raises the signal again when it has shut down. The signal's default action would then
+    end the process without stopping the embedded server.
     """
 
     def unwind(*_: object) -> None:

@@ -41,7 +41,7 @@ def say(line: str) -> None:
 
 
 class Arguments(argparse.ArgumentParser):
-    """A parser of a command line that repeats what is wrong with escapes."""
+    """A parser of a command line whose messages have escapes, because they repeat words of it."""
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and exit with 2."""
@@ -49,7 +49,7 @@ class Arguments(argparse.ArgumentParser):
 
 
 def inert(cell: str) -> str:
-    """Return a cell of CSV, a text and no number, with a ' before each part that would be run.
+    """Return a text for a cell of CSV, with a ' before each part that a spreadsheet would run.
 
     -Infinity begins with a minus, but no spreadsheet runs it, so it stays as PostgreSQL writes it.
     """

@@ -1,6 +1,6 @@
 """Transactions, each of which ends in one of three ways: a commit, a clear refusal, the deadline.
 
-Which failures of a request's transaction are tried again is decided here alone.
+This module alone decides after which failures a request's transaction runs again.
 """
 
 import asyncio
@@ -34,8 +34,7 @@ TAKEN = errors.UniqueViolation.sqlstate
 # Stands for the SQLSTATE where the connection broke before the server could send one.
 CONNECTION_FAILURE = "08006"
 
-
-# After so many failures of one kind in a row it is in vain to go on. If the database is too far
+# After this many failures of one kind in a row it is in vain to go on. If the database is too far
 # away for PIPELINE=0, every insert is late; if a writer locks the table, only a few are. If a
 # trigger changes the key into one that exists, every attempt violates the key's constraint; if
 # another creator was first, only one does.
@@ -114,7 +113,7 @@ class MergedNotOurs(Unavailable):
 class LateInsert(Exception):
     """The transaction had become too old to insert, and did not."""
 
-    sqlstate = "late"  # the server sends none, and the metrics count this one beside them
+    sqlstate = "late"  # for the metrics, because the server sends none
 
 
 class KeyNotStored(Exception):
@@ -122,7 +121,7 @@ class KeyNotStored(Exception):
 
     def __init__(self, field: str, item: int | None = None) -> None:
         super().__init__(field, item)
-        self.field = field  # "" where it keeps no row at all, or where the item alone is known
+        self.field = field  # "" if it keeps no row at all, or if only the item is known
         self.item = item  # the place in an array, from 0
 
 
@@ -136,8 +135,9 @@ async def transact(
 ) -> T:
     """Run `work` on a connection, and return its result: what it has done is committed by then.
 
-    `work` is a whole transaction, or what only reads. All of it runs again after what _retryable()
-    names. A connection that broke in COMMIT may have committed, so `work` must be idempotent.
+    `work` is a whole transaction, or only reads. All of it runs again after the failures that
+    _retryable() names. A connection that broke in COMMIT may have committed, so `work` must be
+    idempotent.
 
     `seconds` bounds all attempts and the pauses between them; `attempts` is filled as they go.
 
@@ -182,7 +182,7 @@ async def transact(
         in_vain = attempts.retried[1 - IN_VAIN :] == [sqlstate] * (IN_VAIN - 1)
         if in_vain and isinstance(failure, errors.UniqueViolation):
             raise failure
-        # A busy machine may make ten late inserts, and is given half of the time.
+        # On a busy machine ten inserts may be late, too, so attempts go on for half of the time.
         late = in_vain and isinstance(failure, LateInsert) and monotonic() + seconds / 2 > deadline
         if late or monotonic() + pause >= deadline:
             raise _exhausted(failure) from failure
@@ -200,9 +200,9 @@ def _retryable(
     """Return a failure after which the work runs again; raise any other error, by what it means.
 
     Such failures are a serialization failure, a deadlock, a late insert, a broken connection, a
-    column that has changed its type, and violations of unique constraints: of `key_constraint`
-    always, and of another one unless the attempt `before` ended so, too. Where `key_constraint` is
-    None, no such violation is one. `broken` tells whether the connection broke.
+    column that has changed its type, and a violation of a unique constraint: of `key_constraint`
+    always, of another one unless the attempt `before` ended with one, too, and of none if
+    `key_constraint` is None. `broken` tells whether the connection broke.
     """
     match error:
         case (
@@ -245,7 +245,7 @@ def _retryable(
 def interactive(work: Work[T]) -> Work[T]:
     """Return `work` in a SERIALIZABLE transaction, statement by statement, for transact().
 
-    So a command runs whose next statement depends on what the last one has found.
+    It is for commands whose next statement depends on what the last one has found.
     """
 
     async def transaction(connection: Connection) -> T:

@@ -20,7 +20,8 @@ STATUS_LINES = {
 
 Headers = list[tuple[bytes, bytes]]
 
-# The most bytes of a streamed body that wait to be read. Then no more is taken from the connection.
+# The most bytes of a streamed body that wait for the application. With more, the connection is not
+# read.
 MOST_UNREAD = 2**16
 
 log = logging.getLogger("onerow")
@@ -60,13 +61,13 @@ class Answer:
         self._writable = writable
         self._server = server
         self._on_complete = on_complete
-        self._head: tuple[int, Headers] | None = None  # is written with the first part of the body
+        self._head: tuple[int, Headers] | None = None  # written with the first part of the body
         self._received = False
         self.feeding = request.streamed  # whether more of the body is to come
         self._parts: deque[bytes] = deque()
         self.unread = 0  # bytes of those parts
-        self.written = 0.0  # when a part of the answer was written, by the loop's clock
-        self._woken = Event()  # when more of a streamed body has come, or the answer is complete
+        self.written = 0.0  # when the last part was written, by the loop's clock
+        self._woken = Event()  # set when more of the body has come or the answer is complete
         self._chunked = False  # whether the answer is sent in chunks
 
     def scope(self, **others: Any) -> Scope:
@@ -129,9 +130,9 @@ class Answer:
         return {"type": "http.request", "body": part, "more_body": bool(part)}
 
     async def receive(self) -> Message:
-        """Return the body, and at the next call http.disconnect, once the answer is complete.
+        """Return the body. The next call waits until the answer is complete: http.disconnect.
 
-        A streamed body comes in parts, one at a call.
+        Each call returns one part of a streamed body.
         """
         if self._request.streamed and not self._received:
             message = await self._receive_part()

@@ -1,4 +1,4 @@
-"""Keeps pages of other sites, in a browser on this machine, from a service without a good token.
+"""Keeps pages of other sites, open in a local browser, away from a service without a good token.
 
 Browsers let any page send here what an HTML form can send. If a page's own name leads to this
 machine (DNS rebinding), they also let it send other requests under that name, and read the answers.
@@ -19,8 +19,8 @@ _PORTS = {b"http": 80, b"https": 443}
 # Methods that change nothing, so that links of other sites may lead here.
 _READING = ("GET", "HEAD")
 
-# The values of Sec-Fetch-Site (Fetch Metadata) with which a request comes from no other site. The
-# second means that the user made it, for example in the address bar.
+# The values of Sec-Fetch-Site (Fetch Metadata) that no other site's request has. "none" means that
+# the user made the request, for example in the address bar.
 _OWN = (b"same-origin", b"none")
 
 
@@ -68,7 +68,7 @@ class OwnPages:
 def _is_foreign(headers: Iterable[tuple[bytes, bytes]], host: bytes | None) -> bool:
     """Tell whether a header says that another site's page made the request.
 
-    No browser sends one of these headers twice, so one that says so is enough.
+    No browser sends one of these headers twice, so one foreign value is enough.
     """
     for name, value in headers:
         if name == b"sec-fetch-site" and value not in _OWN:

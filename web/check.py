@@ -32,7 +32,7 @@ from web.health import check_ready
 
 
 def arguments() -> argparse.Namespace:
-    """Return what `python app.py` was told; what it does not know ends it with status 2."""
+    """Return the arguments of `python app.py`. An unknown argument ends it with status 2."""
     parser = Arguments(
         prog="python app.py",
         description="Serve until SIGTERM or Ctrl-C, as environment variables say:"
@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
 
 
 def check() -> bool:
-    """Print a line for each setting and for what it leads to; return whether all fits."""
+    """Print a line for each setting, the resources and the database; return whether all fits."""
     logging.disable()  # psycopg's loggers would say on stderr what the lines say
     return print_all(_checks())
 
@@ -63,7 +63,7 @@ def _checks() -> Iterator[Check]:
         faults = dict(error.faults)
     url = settings.database_url if settings else None
     if url is not None:
-        with suppress(psycopg.Error):  # told below
+        with suppress(psycopg.Error):  # _database() reports this
             engine = discover(url)
     if settings and engine and engine != (settings.engine or engine):
         faults["ENGINE"] = f"the server is another, {engine}"
@@ -95,7 +95,7 @@ def _settings(faults: dict[str, str], engine: str | None) -> Iterator[Check]:
 
 
 def _without_secrets(name: str, value: str) -> str:
-    """Return the value of a variable, or what may be told of it."""
+    """Return a variable's value, or the part of it that is no secret."""
     if name == "API_TOKEN":
         return f"{value.count(',') + 1} of them, not shown"
     if name == "DATABASE_URL":
@@ -118,7 +118,7 @@ def _embedded(settings: Settings) -> Check:
 
 
 def _database(settings: Settings) -> Iterator[Check]:
-    """Yield whether the database can be reached, and what it makes of the resources."""
+    """Yield whether the database can be reached, would serve a POST, and fits the resources."""
     try:
         with psycopg.connect(conninfo(settings)) as connection:
             yield Check(OK, "database", without_secrets(connection.info.dsn))
@@ -143,7 +143,9 @@ def _database(settings: Settings) -> Iterator[Check]:
 async def _ready(settings: Settings) -> list[str]:
     """Return what /ready warns of. Raises Unavailable and psycopg.Error."""
     async with open_pool(replace(settings, pool_size=1)) as pool:
-        with suppress(PoolTimeout):  # which check_ready() tells; it waits less long for a far one
+        # Connect first, because check_ready() waits too little for a distant server. It also
+        # reports a timeout, so this does not.
+        with suppress(PoolTimeout):
             pool.give_back(await pool.take(settings.retry_deadline))
         return await check_ready(pool, list(RESOURCES))
 
@@ -161,5 +163,5 @@ def _told(error: BaseException) -> str:
     """Return what an error says, and what has caused it, on one line."""
     said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     cause = f" ({_told(error.__cause__)})" if error.__cause__ else ""
-    # Of several hosts each has a line.
+    # psycopg's text has a line for each host.
     return (said or "; ".join(map(str.strip, str(error).splitlines()))) + cause

@@ -1,4 +1,4 @@
-"""Gets or creates rows, with the kept row in the place of a parent that a merge retired."""
+"""Gets or creates rows. A parent that a merge retired is replaced by the row that it kept."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,13 +15,13 @@ from db.transaction import Attempts, transact
 from web.endpoint import Endpoint
 from web.validation import Invalid, prefers_strict, wrong
 
-# How many keys a transaction can look for and lock a page for each, by PostgreSQL's default of
-# max_pred_locks_per_relation. With more it locks the whole index of the lookup, and conflicts with
-# every creator.
+# How many keys a transaction can look for and lock page by page, by PostgreSQL's default of
+# max_pred_locks_per_relation. With more keys it locks the whole index of the lookup, and conflicts
+# with every creator.
 PAGES = 30
 
-# After so many failed attempts an array keeps all other writers out. One with more than PAGES keys
-# does so after the first, for the next attempt would most likely fail, too.
+# After this many failed attempts an array keeps all other writers out. An array with more than
+# PAGES keys does so after one, because its next attempt would most likely fail, too.
 FAILURES = 3
 
 Items = Sequence[Values]  # what a request has for each row: the key, and then the attributes
@@ -38,8 +38,8 @@ async def found_or_created(
 ) -> list[Outcome]:
     """Get or create the row of each item, all in one transaction.
 
-    After `lock_after` failed attempts other writers are kept out; it is None where the request has
-    one item, and no array. Raises Invalid, and what transact() raises.
+    After `lock_after` failed attempts other writers are kept out. `lock_after` is None for a
+    request of one item that is no array. Raises Invalid, and what transact() raises.
     """
     array = lock_after is not None
     deadline = monotonic() + seconds
@@ -114,7 +114,7 @@ async def _kept_parents(
 
 
 def told(endpoint: Endpoint, request: Request, outcome: Outcome) -> dict[str, object]:
-    """Return what is told of one of many keys, and count it."""
+    """Return the answer for one of many keys, and count its row."""
     row, copies, created = outcome
     if copies > 1 and prefers_strict(request):
         status = 412

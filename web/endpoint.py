@@ -38,7 +38,7 @@ class Endpoint(NamedTuple):
 def endpoints(resources: dict[str, Resource], engine: Engine) -> list[Endpoint]:
     """Return an endpoint for each resource."""
     return [
-        # The files for many keys are of what only PostgreSQL has.
+        # The files for many keys need what only PostgreSQL has.
         Endpoint(each, types(each), parents(resources, name), each.takes_many and not engine.folder)
         for name, each in resources.items()
     ]
@@ -46,7 +46,7 @@ def endpoints(resources: dict[str, Resource], engine: Engine) -> list[Endpoint]:
 
 Handler = Callable[[Endpoint, Request, Attempts], Awaitable[Response]]
 
-# Handlers whose answers say what their transaction took.
+# The methods whose answers say how long their transaction took.
 TIMED = ("POST", "DELETE")
 
 
@@ -66,7 +66,7 @@ def route(path: str, endpoint: Endpoint, **handlers: Handler) -> Route:
         finally:
             request.state.metrics.transaction(request.method, endpoint.name, attempts)
         if isinstance(response, StreamingResponse):
-            return response  # it is still to be made
+            return response  # its transactions are still to come
         milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
         timing = f'db;dur={milliseconds:.1f};desc="attempts={attempts.begun}"'
         response.headers["Server-Timing"] = timing

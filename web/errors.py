@@ -20,14 +20,14 @@ ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
 
 # Seconds before the answer that the queue is full. Clients that ask again at once, whatever
 # Retry-After says, would otherwise take all of the processor for refusals. So they wait here for as
-# long as they were told to. With a quarter of it 2,000 such clients got a third fewer rows.
+# long as Retry-After says. With a quarter of that, 2,000 such clients got a third fewer rows.
 QUEUE_FULL_PAUSE = RETRY_AFTER
 
 
 async def on_unavailable(request: Request, error: Exception) -> Response:
     """Answer Unavailable with 503, and write the request and the cause into the log."""
     request.state.metrics.unavailable(error)
-    if isinstance(error, QueueFull):  # these may be thousands a second, all alike
+    if isinstance(error, QueueFull):  # not logged, because thousands a second may come, all alike
         await asyncio.sleep(QUEUE_FULL_PAUSE)
     else:
         cause = getattr(error.__cause__, "sqlstate", None) or type(error.__cause__).__name__
@@ -45,7 +45,7 @@ async def on_refusal(request: Request, error: Exception) -> Response:
     """Answer an error of the database with 422 if it is_refusal(), or else with 503."""
     if not is_refusal(error):
         if getattr(error, "sqlstate", None) is None:
-            raise error  # not the server but psycopg has raised it, so it is a defect
+            raise error  # psycopg has raised it, and not the server, so it is a defect
         fault = ServerFault()
         fault.__cause__ = error
         return await on_unavailable(request, fault)

@@ -24,7 +24,7 @@ NOT_BLANK = rf"^[{INVISIBLE}]*[^{INVISIBLE}\x00\ud800-\udfff]{CHARACTER}*$"
 # takes more, but a request should not be able to send as many.
 DIGITS = 1000
 
-# The length of a list's page, and what it is where a request leaves it out.
+# The length of a list's page, and its default.
 LIMIT = Annotated[int, Meta(ge=1, le=1000, description="must be an integer from 1 to 1000")]
 DEFAULT_LIMIT = 100
 
@@ -41,16 +41,16 @@ EXAMPLES = {
     "timestamptz": "2026-11-25T18:00:27Z",
 }
 
-# The end of a text. A mere $ also matches before a newline at the end in Python.
+# The end of a text. In Python $ alone also matches before a newline at the end.
 END = r"$(?!\n)"
 DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
 
 
 class Timestamp(str):
-    """A date and time without a zone, in the form of PostgreSQL, as which merge keeps ids.
+    """A date and time without a zone, as PostgreSQL writes it and merge keeps it in ids.
 
-    It is no datetime, because msgspec would round a seventh digit of the seconds, which makes one
+    It is no datetime, because msgspec would round a seventh digit of the seconds, and so make one
     value of two.
     """
 
@@ -95,7 +95,7 @@ def schema_of(type_: type[Timestamp]) -> dict[str, str]:
     return {"type": "string", **type_.schema}
 
 
-# A time is a text, because Python's time would make the next midnight of 23:59:59.9999999.
+# A time is a text, because msgspec would round 23:59:59.9999999 to the next midnight.
 CLOCK = Annotated[str, Meta(pattern=f"^{TIME}{END}")]
 
 # The type and the rule of the kinds that need no bounds; {} stands for the example.
@@ -112,7 +112,8 @@ PLAIN: dict[str, tuple[Any, str]] = {
 class Types(NamedTuple):
     """The types of a resource's requests.
 
-    `body` and `filter` are structs, whose fields are the parameters of the SQL, in order.
+    `body` and `filter` are structs. Their fields are the parameters of insert.sql and of list.sql,
+    in the same order.
     """
 
     body: Any

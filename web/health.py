@@ -25,7 +25,7 @@ READY_DEADLINE = 1.0
 def routes(resources: Sequence[str]) -> list[Route]:
     """Return the routes. `resources` are those whose tables /ready looks for."""
 
-    told = ""  # why this process is not ready, as the log has it; empty if it is
+    told = ""  # the reason that was logged last; empty while this process is ready
 
     async def ready(request: Request) -> Response:
         nonlocal told
@@ -52,7 +52,7 @@ async def live(_request: Request) -> Response:
 
 
 async def check_ready(pool: Pool, resources: Sequence[str]) -> list[str]:
-    """Return what is wrong although a POST would be served, by db.doctor.readiness.
+    """Return warnings of db.doctor.readiness, none of which keeps a POST from being served.
 
     Raises Unavailable if a POST would find no connection, no tables or a read-only server.
     """
@@ -61,8 +61,8 @@ async def check_ready(pool: Pool, resources: Sequence[str]) -> list[str]:
     try:
         return await transact(pool, partial(shortcomings, names=resources), seconds=READY_DEADLINE)
     except (QueueFull, NoConnection):
-        # A busy service is ready as long as requests get through. If the balancer took it out, its
-        # load would only go to the other instances.
+        # A busy service is ready as long as requests get through. If the balancer took it out, the
+        # other instances would only get its load, too.
         while pool.served == served:
             if monotonic() > deadline:
                 raise

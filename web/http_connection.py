@@ -1,4 +1,4 @@
-"""A client's connection, which costs a bounded time and memory, whatever the client does.
+"""A client's connection. Its time and memory are bounded, whatever the client does.
 
 This is a protocol for uvicorn's server, which accepts the connections, and closes them when the
 process ends.
@@ -25,21 +25,22 @@ HEAD_TIMEOUT = 10
 
 # Seconds that a client has to read an answer when it is complete. The longest answer from rows that
 # the service has written is a list of 1,000 with MAX_BODY bytes each, some 16 MB by default, for
-# which 550 KB a second are enough. A client whose body is answered line by line has as long for
-# the next part of it.
+# which 550 KB a second are enough. A client whose body is answered line by line has as long, and
+# `body_timeout` besides, to send the next part of the body.
 READ_TIMEOUT = 30
 
 # Seconds between two checks of these limits, which are all longer.
 CHECK = 1.0
 
 # The most bytes of answers in a process that clients have not read yet. Sixteen clients may be slow
-# to read the longest page of /inspect, which has some 4 MB, or four to read the longest list. The
-# slowest is cut off beyond that, and so is whoever gets a longer answer, of rows that others wrote.
+# to read the longest answer of /inspect, which has some 4 MB, or four to read the longest list.
+# Beyond that the slowest client is cut off, and so is one whose answer alone is longer, as rows of
+# other writers may make it.
 MAX_UNREAD = 64 * 2**20
 
-# The most bytes in a process that have arrived of requests without an answer. One more body may be
-# as large as the settings allow. This is room for 2,000 requests with the longest head and body of
-# the default settings.
+# The most bytes that a process holds of requests without an answer, beside one body as large as the
+# settings allow. This is room for 2,000 requests with the longest head and body of the default
+# settings.
 MAX_HELD = 64 * 2**20
 
 # Seconds for which bytes that a client sends behind its last answer are read and dropped. If they
@@ -52,7 +53,7 @@ LINGER = 2
 # the connections to the database.
 MAX_CONNECTIONS = 3000
 
-# The connections whose clients have not read what was sent, the longest waiting first.
+# The connections whose clients have not read what was sent. The first has waited longest.
 _behind: dict["HttpConnection", None] = {}
 
 
@@ -131,12 +132,12 @@ class HttpConnection(asyncio.Protocol):
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, or keep bytes that came before an answer was out, one request at the most."""
+        """Parse the bytes, or keep them while an answer is due, as many as one request may have."""
         if self._over or self.transport.is_closing():
             return
         is_fed = self._answer is not None and self._answer.feeding
         if self._answer is not None and not (self._answer.keep_alive or is_fed):
-            return  # the answer that is due is the last one
+            return  # the answer that is due ends the connection
         self._requests.data += data
         self._hold(self._held + len(data))
         if self._answer is None:
@@ -234,10 +235,10 @@ class HttpConnection(asyncio.Protocol):
         task.add_done_callback(self._server.tasks.discard)
 
     def _answered(self) -> None:
-        """Go on after an answer: it is the client's turn, or the connection ends."""
+        """After an answer, go on with the client's next request, or end the connection."""
         assert self._answer is not None
         self._since = self._loop.time()
-        # What is left of a streamed body that was not read would be taken for the next request.
+        # The unread rest of a streamed body would be taken for the next request.
         last, self._answer = self._answer.feeding or not self._answer.keep_alive, None
         if last:
             self._end()
@@ -281,7 +282,7 @@ class HttpConnection(asyncio.Protocol):
         _behind.pop(self, None)
         self._writable.set()
         if self._answer is not None:
-            self._since = self._loop.time()  # it reads, so that it has more time for the rest
+            self._since = self._loop.time()  # a client that reads gets more time for the rest
 
     def drain(self) -> None:
         """Make the answer that is due the last one, and let its headers say so."""
@@ -307,7 +308,7 @@ class HttpConnection(asyncio.Protocol):
         elif self._over:
             limit = LINGER
         elif self._answer is not None and self._answer.feeding:
-            # What has arrived may be worked on for as long as an attempt may take.
+            # The lines that have arrived may take as long as a request may, before more is read.
             limit = READ_TIMEOUT + self._limits.body_timeout
         elif self._answer is not None:
             return  # it is the application's turn, which has limits of its own

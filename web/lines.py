@@ -1,7 +1,7 @@
 """Gets or creates the row of each line of a body, and answers while more lines arrive.
 
-The lines are of JSON (application/x-ndjson), and so is the answer, a line for a line, in order.
-Several transactions are on their way at once, each with the lines that had arrived.
+The body is lines of JSON (application/x-ndjson). The answer has one line for each, in order.
+Several transactions run at once, each with the lines that had arrived when it began.
 """
 
 import asyncio
@@ -26,20 +26,20 @@ from web.http_connection import HttpConnection
 from web.problem import problem, unavailable
 from web.validation import Invalid, as_text, from_body
 
-# How many transactions of one request are on their way. One fills the time in which another waits
-# for COMMIT; a request should not take all of the pool's connections.
+# How many transactions of one request run at once. While one waits for COMMIT, another can work.
+# There are no more, because a request should not take all of the pool's connections.
 TRANSACTIONS = 4
 
 # How many such requests a process answers at once. Each holds up to some 3 MB.
 REQUESTS = 16
 
 # The most keys of a transaction, whatever the server's settings allow, and the most bytes of their
-# lines. The insert must come within 50 ms of the begin.
+# lines. There are no more, because the insert must come within 50 ms of BEGIN.
 MOST_KEYS = 200
 MOST_BYTES = 2**18
 
 # Seconds after which a transaction that found the queue for connections full is tried again. A
-# client that sends lines waits, and is not refused.
+# client that sends lines is made to wait, and is not refused.
 QUEUE_PAUSE = 0.25
 
 ENDING = "The service ends: send this line and what follows to another."
@@ -54,7 +54,7 @@ class Lines(StreamingResponse):
     def __init__(
         self, endpoint: Endpoint, request: Request, *, most: int, seconds: float, size: int
     ) -> None:
-        """Take a request; it has lines of at most `most` bytes.
+        """Take a request, whose lines have at most `most` bytes each.
 
         A transaction takes at most `size` keys, and `seconds` with all of its attempts.
         """
@@ -65,14 +65,14 @@ class Lines(StreamingResponse):
         self._most = most
         self._seconds = seconds
         self._size = size
-        # The lines of each part of the body that has arrived; an answer in the place of one that is
-        # too long; and None at the end.
+        # For each part of the body that has arrived, its lines. A line that is too long is replaced
+        # by its answer. None means the end.
         self._arrived: Queue[list[bytes | Response] | None] = Queue(2)
         self._batches: Queue[Task[tuple[bytes, bool]] | None] = Queue()
         self._free = Semaphore(TRANSACTIONS)
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Send the answer. Starlette's own way would read the body, to see the client go."""
+        """Send the answer. Starlette's own method would read the body, to see a disconnect."""
         try:
             headers = self.raw_headers
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -94,8 +94,8 @@ class Lines(StreamingResponse):
     async def _read(self) -> None:
         """Cut what arrives into lines."""
         too_long = problem(413, f"The line is over {self._most} bytes.")
-        rest = bytearray()  # of the last line, as far as it has arrived
-        skipping = False  # whether more has arrived of that line than it may have
+        rest = bytearray()  # the last line, as far as it has arrived
+        skipping = False  # whether that line is too long already
         try:
             async for part in self._request.stream():
                 first, *others = part.split(b"\n")
@@ -122,7 +122,7 @@ class Lines(StreamingResponse):
         await self._arrived.put(None)
 
     async def _begin(self, group: TaskGroup) -> None:
-        """Begin a transaction with the lines that are there, as soon as one more may begin."""
+        """Begin transactions with the lines that are there, each as soon as one more may run."""
         waiting: deque[bytes | Response] = deque()
         ended = False
         while not ended or waiting:
@@ -143,7 +143,7 @@ class Lines(StreamingResponse):
         self._batches.put_nowait(None)
 
     async def _answered(self, batch: list[bytes | Response]) -> tuple[bytes, bool]:
-        """Return the answers to some lines, and whether they end with a 503, as the last ones."""
+        """Return the answers to some lines, and whether the last is a 503, which ends them all."""
         if HttpConnection.draining:
             return bytes(unavailable(ENDING).body) + b"\n", True
         items: dict[int, Values] = {}
@@ -172,8 +172,8 @@ class Lines(StreamingResponse):
         try:
             outcomes = await self._transacted(items, attempts, deadline)
         except tuple(ERROR_HANDLERS) as error:
-            # A half may be through where the whole conflicts again and again, and what the table
-            # refuses is found by halves.
+            # A half may succeed where the whole conflicts again and again, and halving finds the
+            # line that the table refuses.
             if len(items) == 1 or (isinstance(error, Unavailable) and monotonic() >= deadline):
                 answer = await on_error(self._request, error)
                 return [bytes(answer.body)], answer.status_code == 503
@@ -198,7 +198,7 @@ class Lines(StreamingResponse):
                     self._endpoint,
                     self._request.state.pool,
                     items,
-                    # There must be time for the halves.
+                    # Leave time for the halves.
                     seconds=left if len(items) == 1 else left / 2,
                     attempts=attempts,
                     lock_after=FAILURES if len(items) > 1 else None,
@@ -209,14 +209,14 @@ class Lines(StreamingResponse):
                 await asyncio.sleep(QUEUE_PAUSE)
 
 
-# How many keys a transaction can lock one by one, when the server was asked.
+# How many keys a transaction can lock one by one; empty until the server was asked.
 _pages: list[int] = []
 
 
 async def create_lines(
     endpoint: Endpoint, request: Request, *, most: int, seconds: float
 ) -> Response:
-    """Return the answer to lines of at most `most` bytes; each transaction has so many seconds."""
+    """Return the answer to lines of at most `most` bytes; each transaction has `seconds`."""
     if not _pages:
         pages = partial(select, query="pages", values=[])
         (row,) = await transact(request.state.pool, pages, seconds=seconds)

@@ -24,10 +24,10 @@ def log_to_stderr(form: Literal["text", "json"]) -> None:
 
 
 class Formatter(logging.Formatter):
-    """Makes each record one line; what led to an exception follows, in lines that are indented."""
+    """Makes each record one line. The trace of an exception follows in indented lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """Return the line, whatever the message's parts hold."""
+        """Return the line, with escapes for what is not printable."""
         return printable(super().formatMessage(record).rstrip())
 
     def formatException(self, ei: ExcInfo) -> str:  # noqa: N802
@@ -36,9 +36,9 @@ class Formatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Makes each record one JSON object on one line, with what led to an exception as `traceback`.
+    """Makes each record one JSON object on one line, with the trace of an exception as `traceback`.
 
-    A record's `fields`, a dict of text and numbers, are members of it, too.
+    A record's `fields`, a dict of text and numbers, are members of the object, too.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -50,7 +50,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage().rstrip(),
             **getattr(record, "fields", {}),
         }
-        # Escaped as in text, for whoever takes the JSON apart shows what is in it.
+        # Escape as in text, because a reader of the JSON may show its values on a terminal.
         told = {
             name: printable(value) if isinstance(value, str) else value
             for name, value in members.items()
@@ -61,9 +61,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def trace_of(error: BaseException | None) -> Iterator[str]:
-    """Yield where an exception and its causes came from, of each its type and not its text.
+    """Yield the trace of an exception and of its causes, with the type of each and not its text.
 
-    The text may quote a body or a row: PostgreSQL's does, and so does a KeyError.
+    The text may quote a body or a row, as that of PostgreSQL's errors and of a KeyError does.
     """
     chain: list[BaseException] = []
     while error is not None and error not in chain:

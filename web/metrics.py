@@ -29,9 +29,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 log = logging.getLogger("onerow")
 
-# The methods that have a label of their own: those of the routes, and "" for what was no request. A
-# client may send any word as its method, each label stays until the service ends, and each is 14
-# lines of the text. 33 methods on each path made 900 KB of text.
+# The methods that have a label of their own: those of the routes, and "" for what was no request.
+# All others share one, because a client may send any word, and each label stays until the service
+# ends, with 14 lines of text for each path. 33 methods on each path made 900 KB.
 METHODS = ("GET", "HEAD", "POST", "DELETE", "")
 OTHER = "other"
 
@@ -64,7 +64,7 @@ def _make_files() -> None:
 
 
 class Metrics:
-    """What one worker counts, in files of its own, and in those of the picture."""
+    """What one worker counts, for Prometheus and, in web.traffic, for the picture."""
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
@@ -137,7 +137,7 @@ class Metrics:
             self._unavailable.labels(reason)
         self._requests.labels("GET", "/metrics", 200)
 
-        # To look a series up by its labels takes prometheus_client as long as to count.
+        # prometheus_client takes as long to find a series by its labels as to count in it.
         self._request = cache(self._requests.labels)
         self._row = cache(self._rows.labels)
         self._transaction = cache(self._attempts.labels)
@@ -195,7 +195,7 @@ class Metrics:
 async def metrics(request: Request) -> Response:
     """Answer with the metrics.
 
-    A thread sums them up, because each worker that has ended has left a file, which takes time.
+    A thread sums them up. That takes time, because each worker that has ended has left a file.
     """
     text = await asyncio.to_thread(_text, request.state.metrics.registry)
     return Response(text, media_type=CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""A request from outside: its id, its count and, where that is asked for, its line of the log."""
+"""What is recorded of each request: its id, its count and, with LOG_REQUESTS, its log line."""
 
 import logging
 import re
@@ -8,16 +8,16 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# What is taken over from a caller: short, and harmless wherever it is shown.
+# The ids that are taken over from callers. They are short, and harmless wherever they are shown.
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=-]{1,128}")
 
-# Of W3C Trace Context's header what is logged is the trace's id. A version to come may have more
-# behind these four parts, and 00 may not; ff is none.
+# The header of W3C Trace Context. Later versions may have more behind these four parts, version 00
+# may not, and ff is no version. Only the trace's id, the second part, is logged.
 TRACEPARENT = re.compile(
     rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
 )
 
-# Else an id is made: no other worker's, on no other host.
+# The start of the ids that this worker makes, which no other worker on any host has.
 _worker = secrets.token_hex(8).encode()
 _numbers = count(1)
 
@@ -30,9 +30,9 @@ def new_id() -> bytes:
 
 
 def trace_id_of(headers: list[tuple[bytes, bytes]]) -> str | None:
-    """Return the id of the trace that the caller says the request is of, or None."""
+    """Return the id of the trace that the caller's `traceparent` names, or None."""
     given = [value for name, value in headers if name == b"traceparent"]
-    # Twice, it is not known which one is meant.
+    # If there are two, it is not known which one is meant.
     found = TRACEPARENT.fullmatch(given[0]) if len(given) == 1 else None
     return found[1].decode() if found else None
 
@@ -67,7 +67,7 @@ class Observe:
         try:
             await self.app(scope, receive, send_with_id)
         except Exception:
-            status = 500  # by ServerErrorMiddleware, outside of this one
+            status = 500  # ServerErrorMiddleware, outside of this one, answers so
             raise
         finally:
             seconds = perf_counter() - started
@@ -76,7 +76,7 @@ class Observe:
             if self._log_requests:
                 fields = {
                     "method": scope["method"],
-                    # As sent: a space in it could be the line's own.
+                    # Log it as sent, because a decoded space could seem to end the path.
                     "path": scope["raw_path"].decode(),
                     "status": status,
                     "ms": round(seconds * 1000, 1),

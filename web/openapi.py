@@ -56,7 +56,7 @@ PREFER = {
 
 
 def route(endpoints: Sequence[Endpoint], *, token: bool, guessable: bool) -> Route:
-    """Return the route of the document, which is made once, here."""
+    """Return the route of the document. The document is made once, here."""
     body = msgspec.json.encode(document(endpoints, token=token, guessable=guessable))
 
     async def openapi(_request: Request) -> Response:
@@ -66,7 +66,7 @@ def route(endpoints: Sequence[Endpoint], *, token: bool, guessable: bool) -> Rou
 
 
 def document(endpoints: Sequence[Endpoint], *, token: bool, guessable: bool) -> Json:
-    """Return the document; `token` and `guessable` tell whether the service needs a good token."""
+    """Return the document. `token`: API_TOKEN is set; `guessable`: it is unset or short."""
     schemas = _schemas(endpoints)
     paths: dict[str, Json] = {}
     for each in endpoints:
@@ -76,8 +76,8 @@ def document(endpoints: Sequence[Endpoint], *, token: bool, guessable: bool) -> 
         for method, each in item.items():
             each["responses"] |= problems(431)
             if guessable:
-                # A service that listens beyond loopback takes any Host and never answers 421. The
-                # document does not know where the service listens.
+                # 421 is listed although a service that listens beyond loopback may take any Host,
+                # because the document does not know where the service listens.
                 each["responses"] |= problems(421) if method == "get" else problems(403, 421)
             if token and path not in OPEN:
                 each["responses"] |= problems(401)
@@ -124,7 +124,7 @@ def _schemas(endpoints: Iterable[Endpoint]) -> dict[str, Json]:
 def _row(resource: Resource) -> Json:
     """Return the schema of a row, with types and formats alone.
 
-    A row from before need not keep to the bounds that a request must keep to.
+    Rows of other writers need not keep to the bounds that a request must keep to.
     """
     fields = {}
     for column in resource.columns:
@@ -285,7 +285,7 @@ def _other_paths(resources: list[str]) -> dict[str, Json]:
 def _answer(row: Json, **more: Json) -> Json:
     """Return the content of an answer in JSON; `more` are properties that it may lack.
 
-    "traffic" fits the path of a question, too, and lacks them.
+    /inspect/traffic.json lacks them, and fits the path of a question, too.
     """
     at = {**TEXT, "format": "date-time"}
     known = {"name": TEXT, "title": TEXT, "at": at, "milliseconds": {"type": "number"}}

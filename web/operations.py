@@ -14,9 +14,9 @@ TEXT = {"type": "string"}
 WHOLE = {"type": "integer"}
 HTML = {"text/html": {"schema": TEXT}}
 CSV = {"text/csv": {"schema": TEXT}}
-LINES = {"application/x-ndjson": {"schema": TEXT}}  # of lines OpenAPI 3.1 knows nothing
+LINES = {"application/x-ndjson": {"schema": TEXT}}  # OpenAPI 3.1 cannot describe a line
 
-# For each status, when it is answered.
+# When each status is answered.
 PROBLEMS = {
     400: "The request is not JSON, or not UTF-8",
     401: "The token is missing or wrong",
@@ -40,7 +40,7 @@ ALWAYS = {401: ["WWW-Authenticate"], 412: ["Location", "Duplicates"], 503: ["Ret
 # The headers that a status may have, which depend on what is wrong.
 SOMETIMES = {415: ["Accept", "Accept-Encoding"]}
 
-# For each header, its meaning and its schema.
+# The meaning and the schema of each header.
 HEADERS: dict[str, tuple[str, Json]] = {
     "Accept": ("The media type that the body must have", TEXT),
     "Accept-Encoding": ("identity, because the body must not be compressed", TEXT),

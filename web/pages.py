@@ -38,8 +38,8 @@ from web.problem import RETRY_AFTER, problem
 from web.traffic import KINDS, WINDOW
 from web.validation import Invalid, query_texts, wrong
 
-# Bytes of a page. The table fills what the rest of the page leaves. A page that is too large even
-# without a table has only its title, and the links to JSON and CSV.
+# The most bytes of a page. The table fills what the rest of the page leaves. A page that is too
+# large even without a table has only its title, and the links to JSON and CSV.
 PAGE = 20_000
 
 # Characters that a page shows of a cell, of a title or another line, and of an SQL file.
@@ -47,11 +47,11 @@ CELL = 500
 TITLE = 200
 SQL = 4_000
 
-# Characters of a value that is asked for. Names from before may be longer than 255 characters, but
-# an entry of an index has at most 2,700 bytes.
+# The most characters of a parameter's value. Other writers may have made names of more than 255
+# characters, but an entry of an index has at most 2,700 bytes.
 VALUE = 700
 
-# The height of the picture, in its own units, of which each second has one in width.
+# The height of the picture, in units of which a second is one wide.
 HEIGHT = 100
 
 TRAFFIC = "Created, existing and retried per second"
@@ -69,7 +69,7 @@ def _hash(text: str) -> str:
 
 
 HEADERS = {
-    # A page has nothing but this style and this script, and the script asks nobody else.
+    # A page has only this style and this script, and the script asks only this service.
     "Content-Security-Policy": f"default-src 'none'; style-src {_hash(_css)}; "
     f"script-src {_hash(_js)}; connect-src 'self'; img-src data:; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
@@ -174,14 +174,14 @@ async def _page(request: Request, question: Question, texts: dict[str, str]) -> 
     except CannotAnswer as error:
         return _html(question.title, 501, **context, wrong=_short(str(error), CELL))
     except Unavailable as error:
-        await on_unavailable(request, error)  # which tells the log and the metrics
+        await on_unavailable(request, error)  # for the log and the metrics
         response = _html(question.title, 503, **context, wrong=str(error))
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response
     context["columns"] = answer.columns
     context["at"] = _moment(answer.at)
     context["milliseconds"] = answer.milliseconds
-    context["count"] = _count(len(answer.rows), 0, answer.cut)  # as long as a count can be
+    context["count"] = _count(len(answer.rows), 0, answer.cut)  # the longest one
     rows = list(_fitting(_html_rows(answer), PAGE - len(_html(question.title, **context).body)))
     context["rows"] = Markup(b"".join(rows).decode())
     context["count"] = _count(len(answer.rows), len(rows), answer.cut)
@@ -295,7 +295,7 @@ def _csv(
 ROUTES = [
     Route("/inspect", index),
     *(Route(f"/inspect/traffic{suffix}", traffic) for suffix in ("", ".json", ".csv")),
-    # The page comes last, because its path would take the others, too.
+    # The page comes last, because its path would match the others, too.
     *(
         Route(f"/inspect/{{name}}{suffix}", partial(inspect, suffix))
         for suffix in (".json", ".csv", "")

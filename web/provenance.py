@@ -25,7 +25,7 @@ STEP = "must be an integer from 0 to 9223372036854775807"
 
 
 class Page(msgspec.Struct, forbid_unknown_fields=True):
-    """What a request may say of the page that it wants."""
+    """The parameters of a request for a page."""
 
     after: Annotated[int, Meta(ge=0, le=2**63 - 1, description=STEP)] | UnsetType = UNSET
     limit: LIMIT = DEFAULT_LIMIT
@@ -50,7 +50,7 @@ async def merged(
     pool, name = request.state.pool, endpoint.name
     id_ = as_sent(from_path(request, "id", endpoint.types.id))
     page = from_query(request, Page)
-    if endpoint.resource.id.kind == "text":  # whose id may end so itself
+    if endpoint.resource.id.kind == "text":  # such an id may itself end in /merged
         row = await look_up(pool, name, f"{id_}/merged", deadline - monotonic())
         if isinstance(row, dict):
             return answer(row)
@@ -69,7 +69,7 @@ async def merged(
 
 
 def _told(row: Row) -> Row:
-    """Return a row, and where it went. What says so stands behind the row's own columns."""
+    """Return an item of the answer. In merged.sql's row, three columns follow the row's own."""
     *columns, _step, kept, merged_at = row.items()
     return {"row": dict(columns), "kept": kept[1], "merged_at": merged_at[1]}
 

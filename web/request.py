@@ -18,11 +18,11 @@ from starlette.exceptions import HTTPException
 MAX_HEAD = 16384
 MAX_HEADERS = 100
 
-# The bytes of a chunk that has one byte of the body. A chunked body may take as much for each of
-# its bytes, and MAX_HEAD beside it.
+# The bytes of a chunk that has one byte of the body. A chunked body may take as many for each of
+# its bytes, and MAX_HEAD besides.
 FRAMED_BYTE = len(b"1\r\nx\r\n")
 
-# The methods of RFC 9110 without CONNECT, which is for proxies, and PATCH.
+# PATCH, and the methods of RFC 9110 except for CONNECT, which is for proxies.
 METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"}
 
 # The headers that this parser reads. They say where the request ends, which host it is for, what
@@ -68,7 +68,7 @@ BAD_FRAMING = "Where the body ends is not clear."
 
 
 class Awaits(Enum):
-    """The part that is missing of the next request."""
+    """The part of the next request that has not arrived yet."""
 
     HEAD = 1
     BODY = 2
@@ -119,7 +119,7 @@ class Requests(Iterator[Request | Awaits | bytes]):
 
     def _parse(self) -> Generator[Request | Awaits | bytes, None, None]:
         while True:
-            yield (yield from self._request())  # no variable keeps the request, nor its body
+            yield (yield from self._request())  # a variable would keep the body in memory
             if self._streamed:
                 if self._length is None:
                     yield from self._chunks(bounded=False)
@@ -152,7 +152,7 @@ class Requests(Iterator[Request | Awaits | bytes]):
         return request
 
     def _is_array(self, first: bytes) -> Generator[Awaits, None, bool]:
-        """Tell whether a body is an array, by its first byte, or by `data` if that is to come."""
+        """Tell whether a body is an array, by its `first` byte, or by `data` if that is empty."""
         while not (first := first or bytes(self.data.lstrip(BLANK)[:1])):
             if len(self.data) > self._max_body:
                 return False
@@ -183,8 +183,8 @@ class Requests(Iterator[Request | Awaits | bytes]):
                 return head
             if skipped > MAX_HEAD:
                 raise too_many_headers()
-            # The limit is that of bytes that arrive one by one, so that the answer does not depend
-            # on the pieces.
+            # Look at no more than if the bytes arrived one by one, so that the answer does not
+            # depend on the pieces.
             most = min(end if end >= 2 else len(self.data), MAX_HEAD + 1 - skipped)
             while stop := self.data.find(b"\n", max(good, seen), most) + 1:
                 if not (HEADER if good else FIRST_LINE).fullmatch(self.data, good, stop):
@@ -222,8 +222,8 @@ class Requests(Iterator[Request | Awaits | bytes]):
                 yield part
             if (yield from self._take(2)) != b"\r\n":
                 raise HTTPException(400, BAD_FRAMING)
-        # Trailers are checked and dropped, because whoever checked the headers has not seen them
-        # (RFC 9110, 6.5.1).
+        # Trailers are checked and dropped, because a proxy that checked the headers has not seen
+        # them (RFC 9110, 6.5.1).
         spare = MAX_HEAD
         for _ in range(MAX_HEADERS + 1):
             line = yield from self._line()
@@ -237,7 +237,7 @@ class Requests(Iterator[Request | Awaits | bytes]):
         raise too_many_headers()
 
     def _parts(self, size: int) -> Generator[Awaits | bytes, None, None]:
-        """Yield so many bytes as they come."""
+        """Yield `size` bytes, in pieces as they arrive."""
         while size:
             if not self.data:
                 yield Awaits.BODY
@@ -297,7 +297,7 @@ def parse_head(head: bytes) -> Request:
     # Requests in HTTP/1.0, such as load balancers' health checks, may have no Host.
     if len(hosts) > 1 or (not hosts and minor == b"1") or None in map(parse_host, hosts):
         raise HTTPException(400, "Host is missing, twice or malformed.")
-    # Whoever checked one of them may have checked another than the one that counts here.
+    # Of two values, a proxy may have checked another than the one that would count here.
     types = ours.get(b"content-type", [b""])
     if types.count(types[0]) < len(types) or len(ours.get(b"authorization", [])) > 1:
         raise HTTPException(400, "Two values of Content-Type, or two of Authorization.")
@@ -356,8 +356,8 @@ def parse_host(value: bytes) -> tuple[str, int | None] | None:
 def other_target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     """Return the host and the path of a target that is no path (RFC 9112, 3.2).
 
-    A target that is a whole URI, as clients send it to a proxy, has the host, and the Host header
-    does not count then. Raises HTTPException 400.
+    If the target is a whole URI, as clients send it to a proxy, the URI's host counts, and not the
+    Host header. Raises HTTPException 400.
     """
     if target == b"*" and method == b"OPTIONS":
         return b"", target

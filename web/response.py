@@ -1,4 +1,4 @@
-"""The endpoints' answers that are no problems, and the values of their headers."""
+"""The endpoints' answers other than problems, and the paths in their headers."""
 
 from urllib.parse import quote
 

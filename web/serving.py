@@ -18,14 +18,12 @@ from db.settings import SettingsError
 from db.signals import SIGNALS
 from web.http_connection import HttpConnection
 
-# The signals that end the service: Ctrl-C, kill's default, and the closing of the terminal.
-
 # Seconds within which a repeated signal counts as the same one, passed on by make or a supervisor.
 # A later one means: stop now.
 SAME_SIGNAL = 1.0
 
 # Seconds without a request after which a connection is closed. Load balancers close theirs after up
-# to 60. The service must not be the first, because a request might be on its way just then.
+# to 60. The service must not close first, because a request might be on its way just then.
 KEEP_ALIVE = 75
 
 # The most bytes of answers that the kernel keeps for a client, instead of up to 4 MB by default. It
@@ -83,7 +81,7 @@ def serve(
         proxy_headers=False,
     )
     sock = bound(host, port)
-    # Accepted connections inherit the size. What the kernel does not keep, this process does, and
+    # Accepted connections inherit the size. This process keeps what the kernel does not, and
     # web.http_connection limits that.
     sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
     sock.listen(config.backlog)
@@ -154,7 +152,7 @@ class Supervisor(Multiprocess):
         if self._outdated:
             self.restart_all()
             # restart_all() leaves a worker whose successor is not ready in time, as on a busy
-            # machine. It is tried again then.
+            # machine. Try that worker again.
             self._outdated = [each for each in self._outdated if each in self.processes]
         for each in self.processes:
             if not each.process.is_alive():
@@ -166,7 +164,7 @@ class Supervisor(Multiprocess):
         """Tell the workers to end, and close the listening socket, which they have, too."""
         super().terminate_all()
         for sock in self.sockets:
-            sock.close()  # open, it would take connections after the last worker has ended
+            sock.close()  # an open one would take connections after the last worker has ended
 
     def join_all(self) -> None:
         """Wait for the workers to end. Kill them after the limit, or when a second signal comes."""
@@ -188,7 +186,7 @@ def end_in_order(drain: float) -> None:
     about the second signal. If the supervisor is gone, even by kill -9, the worker ends, too.
     """
     loop = asyncio.get_running_loop()
-    # uvicorn's handler is a method of the server, which is reached in no other way.
+    # uvicorn's handler is a method of the server. There is no other way to reach the server.
     server: uvicorn.Server = signal.getsignal(signal.SIGTERM).__self__  # type: ignore[union-attr]
     parent = multiprocessing.parent_process()
     begun = 0.0

@@ -18,13 +18,13 @@ _RING = WINDOW + 2
 # The numbers of a record, 8 bytes each: the second, in Unix time, and the count of each kind.
 _RECORD = 1 + len(KINDS)
 
-# The variable that names the folder to the workers. It is prometheus_client's, which has its files
-# there, too.
+# The variable that names the folder to the workers. prometheus_client reads it as well, and has its
+# own files there.
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 SUFFIX = ".traffic"
 
-# The folder for the workers' folder: in memory, which has room when the disk is full. Systems other
-# than Linux lack it, and then temporary files' usual place is taken.
+# The parent of that folder is in memory, which has room when the disk is full. Systems other than
+# Linux lack /dev/shm, and use the usual place of temporary files.
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
@@ -75,7 +75,7 @@ class Traffic:
         if self._numbers[start] != second:
             for position in range(1, _RECORD):
                 self._numbers[start + position] = 0
-            self._numbers[start] = second  # last, so that readers see no old counts for it
+            self._numbers[start] = second  # last, so that no reader takes the old counts for it
         self._numbers[start + 1 + KINDS.index(kind)] += number
 
     def seconds(self) -> list[tuple[int, ...]]:

@@ -18,7 +18,7 @@ from web.fields import read_custom
 from web.problem import problem
 from web.request import BLANK
 
-# A string of JSON, and in the group the colon behind it, if it is the name of a member.
+# A string of JSON. If it is the name of a member, the group is the colon behind it.
 STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"([ \t\r\n]*+:)?')
 
 # The most items of an array, which all go into one transaction. 1,000 are looked for in some 10 ms.
@@ -102,12 +102,12 @@ def from_body(body: bytes, struct: type[S]) -> S:
 
 
 def is_array(body: bytes) -> bool:
-    """Tell whether a body of JSON is an array, if it is JSON."""
+    """Tell whether a body that is JSON is an array."""
     return body.lstrip(BLANK).startswith(b"[")
 
 
 def from_array(body: bytes, struct: type[S], most: int) -> list[S]:
-    """Decode a JSON array of objects, each of at most `most` bytes, as a body of its own has.
+    """Decode a JSON array of objects, each of at most `most` bytes, as a body of one item has.
 
     The errors are those of from_body().
     """
@@ -132,9 +132,9 @@ def from_array(body: bytes, struct: type[S], most: int) -> list[S]:
 
 
 def _has_each_field_once(body: bytes, *decoded: msgspec.Struct) -> bool:
-    # msgspec takes the last value of a field that is there twice. No field is, if the body has as
-    # many colons as fields. Colons inside strings make it too many, and then only those behind
-    # names are counted.
+    # msgspec takes the last value of a field that is there twice. If the body has as many colons as
+    # fields, no field is there twice. Where strings have colons, too, the body has more, and then
+    # only those behind names are counted.
     there = sum(len(astuple(each)) - astuple(each).count(UNSET) for each in decoded)
     return body.count(b":") == there or sum(map(bool, STRING.findall(body))) == there
 
@@ -175,7 +175,7 @@ def from_path(request: Request, field: str, type_: type[T]) -> T:
     """Convert one parameter of the path. Raises Invalid."""
     text = request.path_params[field]
     try:
-        if "\ufffd" in text:  # it may have been sent, or stand for bytes that are not UTF-8
+        if "\ufffd" in text:  # it was sent, or it stands for bytes that are not UTF-8
             unquote(request.scope["raw_path"].decode(), errors="strict")
         return msgspec.convert(_from_text(text, type_), type_, dec_hook=read_custom)
     except (msgspec.ValidationError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""The words of the command adopt, as its user gives them and as a folder's record has them."""
+"""The command line of adopt, as its user types it and as a folder's record keeps it."""
 
 import argparse
 import shlex

@@ -93,7 +93,7 @@ def read_table(
 
 
 def is_plain(table: str) -> bool:
-    """Tell whether no template has this name for something else, so that it needs no schema."""
+    """Tell whether the templates use this name for nothing else, so that it needs no schema."""
     return table not in COMMON_TABLES and not table.endswith("_kept")
 
 
@@ -107,7 +107,7 @@ def oid_of(connection: Session, given: str) -> int | None:
 
 
 def find(connection: Session, given: str) -> Row:
-    """Return the row of adopt/table.sql for a name, tried as SQL reads it and then in quotes."""
+    """Return the row of adopt/table.sql for a name, read as SQL first and then in quotes."""
     for name in (given, '"{}"'.format(given.replace('"', '""'))):
         try:
             rows = ask(connection, "adopt/table", name)
@@ -235,8 +235,8 @@ class Understood:
         mark, column = self._one_column(expression, text)
         plain = expression.strip("()") == mark
         if is_citext:
-            # citext compares in lower case. lower() does the same without the extension's
-            # operators, beside which others may have made some of their own.
+            # citext compares in lower case. lower() does the same without the operators of the
+            # extension, beside which other roles may have made some of their own.
             lowered = self.part(number, f"lower(({_own_line(text)})::text)")
             return replace(lowered, is_column=plain)
         if not plain and bare == "varchar":
@@ -280,7 +280,7 @@ class Understood:
             assert end is not None  # it may be empty
             expression = element[: end.start()]
             try:
-                # An index takes what is immutable. So the same row stays for everyone, at any time.
+                # An index takes only what is immutable, so the same row stays for everyone, always.
                 deparsed = self._deparsed(f"(({_own_line(expression)}))", None)["expression"]
             except psycopg.Error as error:
                 raise self._refusal(expression, error) from None
@@ -352,11 +352,11 @@ class Understood:
             for mark, sql in self.marks.items():
                 self._run(f"ALTER TABLE {self.table} RENAME {sql} TO {mark}")
             (said,) = ask(self.connection, "adopt/expression", f"pg_temp.{self.nonce}_index")
-            # In one line, so that none of it can be taken for a comment line of the files.
+            # Put each on one line, so that none of it can be taken for a comment line of the files.
             return {name: text and flat(text) for name, text in said.items()}
 
     def _run(self, statement: str) -> None:
-        # Prepared, because PostgreSQL prepares a single statement only.
+        # Prepare it, because PostgreSQL prepares only a single statement.
         self.connection.execute(statement.encode(), prepare=True)
 
 

@@ -27,7 +27,7 @@ from db.texts import say
 from db.way_out.change import Refused, Session, ask, patient
 from db.way_out.kind import why_not_ordinary
 
-# Files that a folder of an earlier version has not. They must fit those of requests.
+# Files that a folder of an earlier version lacks. They must fit the files of REQUESTS.
 LATER = (*MANY, "merged")
 
 
@@ -88,7 +88,7 @@ def adopt(
 
 
 def _connect(url: str) -> Session:
-    """Connect, and keep the role's own search_path, by which the table's name is meant."""
+    """Connect, and keep the role's own search_path, by which the table is looked up."""
     connection = psycopg.connect(
         patient(url, "adopt"), autocommit=True, cursor_factory=RawCursor, row_factory=dict_row
     )
@@ -113,7 +113,7 @@ def _read(connection: Session, given: argparse.Namespace) -> Table:
 
 
 def _texts(given: argparse.Namespace) -> Iterator[object]:
-    """Yield the values of all options, those that may be repeated one by one."""
+    """Yield the values of all options. An option that may be repeated has a list of them."""
     for value in vars(given).values():
         yield from value if isinstance(value, list) else [value]
 
@@ -211,9 +211,9 @@ def _related(one: Table, other: Table) -> bool:
 
 
 def _leave_out_new(folder: Path, files: dict[str, str], edited: list[str]) -> str:
-    """Take out the files that came with a later version, where those for one row were edited.
+    """Take the files of LATER that are missing out of `files`, if a file of REQUESTS was edited.
 
-    Returns which they are, in words, or an empty text.
+    Returns their names and "is" or "are", or an empty text.
     """
     new = [f"{name}.sql" for name in LATER if not (folder / f"{name}.sql").exists()]
     if not (new and {f"{name}.sql" for name in REQUESTS} & {*edited}):

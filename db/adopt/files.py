@@ -15,7 +15,7 @@ TEMPLATES = ROOT / "db" / "adopt" / "templates"
 # The first version of PostgreSQL that has NULLS NOT DISTINCT for unique indexes.
 NULLS_NOT_DISTINCT = 150_000
 
-# The templates that not every table has a file of, and the variable that tells whether it has.
+# The templates of files that not every table has, and the variable that tells whether it has one.
 OPTIONAL = {
     "constraint.sql": "constraint",
     "agree.sql": "agree",
@@ -32,9 +32,9 @@ def _hash(parts: list[str]) -> str:
 
 
 def _same(stored: list[str], given: list[str], column: int) -> str:
-    """Return the condition that a row has a key. The index of the lookup serves its hash.
+    """Return the condition that a row has a key. The lookup's index serves its hash.
 
-    It begins in this column of its line, and its other lines are put below.
+    Its first line begins in `column` of the file, and the other lines are indented to match.
     """
     parts = [f"AND {a} IS NOT DISTINCT FROM {b}" for a, b in zip(stored, given, strict=True)]
     indented = [" " * column + f"= {_hash(given)}", *(" " * (column - 4) + each for each in parts)]
@@ -44,8 +44,8 @@ def _same(stored: list[str], given: list[str], column: int) -> str:
 def _unnest(columns: list[Column]) -> str:
     """Return the SQL that makes rows of one array parameter for each column."""
     arrays = [f"${number}::{column.bare}[]" for number, column in enumerate(columns, 1)]
-    # Of several arrays it is PostgreSQL's own without a schema, and cannot have one. Of one array
-    # somebody's own unnest(text[]) would fit better.
+    # unnest() of several arrays is always PostgreSQL's own, and cannot have a schema. With one
+    # array, somebody's own unnest(text[]) would fit better than PostgreSQL's without a schema.
     return f"{'pg_catalog.' if len(arrays) == 1 else ''}unnest({', '.join(arrays)})"
 
 
@@ -59,7 +59,7 @@ ENVIRONMENT = Environment(
     autoescape=False,
 )
 ENVIRONMENT.filters["literal"] = literal
-# A comment ends with its line, and what a name has behind a line break would be run.
+# A comment ends with its line, so PostgreSQL would run what a name has behind a line break.
 ENVIRONMENT.filters["printable"] = printable
 ENVIRONMENT.globals.update(literal=literal, quoted=quoted, hash=_hash, same=_same, unnest=_unnest)
 
@@ -67,7 +67,8 @@ ENVIRONMENT.globals.update(literal=literal, quoted=quoted, hash=_hash, same=_sam
 def render(table: Table, tables: list[Table], *, distributed: bool = False) -> dict[str, str]:
     """Return the files of a table's folder: their texts by path.
 
-    `tables` has all tables that have resources; `distributed` is for an engine with a folder.
+    `tables` has all tables that have resources. `distributed` tells whether the engine has a folder
+    of its own in sql/.
     """
     given = _given(table, tables)
     names = [path.relative_to(TEMPLATES).as_posix() for path in sorted(TEMPLATES.glob("*.sql"))]
@@ -81,7 +82,7 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
         if OPTIONAL.get(name) is None or given[OPTIONAL[name]]
     }
     for reference in [] if distributed else table.references:
-        # A resource that has the referring column in its key: merging gives its rows other keys.
+        # `child` has the referring column in its key, so that merging gives its rows other keys.
         held = (each for each in tables if each.oid == reference.oid and each.holds(reference))
         child = next(held, None) if reference.to_id else None
         for path in sorted((TEMPLATES / "reference").glob("*.sql")):
@@ -202,7 +203,7 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
             zip(table.stored("(taken.content)."), table.stored("(filled.content)."), strict=True)
         ),
         "generated": [each.name for each in table.columns if each.generated],
-        # The id differs between copies, and so may what PostgreSQL makes of it.
+        # The id differs between copies, and so may a column that is generated from it.
         "not_compared": [each.name for each in table.columns if each.generated or each is id_],
     }
     return {**given, **_parents(table, tables)}
@@ -218,8 +219,8 @@ def _free(name: str, table: Table) -> str:
 def _filters(table: Table) -> list[dict[str, str]]:
     """Return a list's filters, and note columns of the key that cannot be one.
 
-    A column is a filter by itself where an index begins with it. The others find an index only
-    together, that of the whole key.
+    A column is a filter by itself where an index begins with it. The others need the whole key, for
+    which there is an index.
     """
     filters: list[dict[str, str]] = []
     for part in table.key:

@@ -1,4 +1,4 @@
-"""The record of what adopt wrote into a folder. By it an edited file is known.
+"""The record of what adopt wrote into a folder. It tells which files were edited.
 
 adopted.sha256 has the command on its first line, and then the checksum of each file that the
 command wrote. A file with another checksum was edited, and is not written again.

@@ -8,11 +8,11 @@ from db.header import quoted
 
 @dataclass(frozen=True)
 class Unique:
-    """A unique index of a referring table that has the column that refers in it."""
+    """A unique index of a referring table that includes the referring column."""
 
     name: str
     column: str  # the column that refers
-    others: list[str]  # the SQL of what it has beside that column
+    others: list[str]  # the SQL of its other columns and expressions
     predicate: str | None
     nulls_equal: bool
 
@@ -70,7 +70,7 @@ class Reference:
         return f"{self.row(prefix)}::text = ANY ({parameter}::text[])"
 
     def row_is(self, id_: str) -> str:
-        """Return the condition that a row is that with an id as text, which an index serves."""
+        """Return the condition that a row has an id, given as text; an index serves it."""
         if any(column.unserved for column in self.key):
             return f"{self.row(f'{self.table}.')}::text = {id_}"
         values = [id_]

@@ -58,7 +58,7 @@ def _check_absorbed(reference: Reference, table: Table) -> None:
 
 
 def _named(connection: Session, text: str, table: Table) -> Row:
-    """Return what adopt/references.sql has for a foreign key, for one of --refers."""
+    """Return for one of --refers such a row as adopt/references.sql returns for a foreign key."""
     reference, _, to = text.partition("=")
     names = names_of(reference)
     if not 2 <= len(names) <= 3 or ".".join(map(quoted, names)) != reference:
@@ -143,7 +143,7 @@ def _uniques(
                 f"{index['name']} has {column.sql} in an expression: merge leaves a key alone if"
                 " that index refuses a row that would be pointed at another one"
             )
-        # Rows that share the key of another resource are merged by its own rules.
+        # An index on another resource's key is left out: that resource merges its rows itself.
         elif key is None or key != {column.sql, *others}:
             yield Unique(
                 index["name"], column.sql, others, index["predicate"], index["nulls_equal"]

@@ -102,7 +102,7 @@ class Part:
     number: int  # the number of its parameter, from 1
     never_null: bool
     is_text: bool
-    is_column: bool  # whether the part is equal just where the column is
+    is_column: bool  # whether rows with equal parts have equal columns
 
     def stored(self, prefix: str = "") -> str:
         """Return the SQL of this part for a row, cast to an exact type."""
@@ -274,7 +274,7 @@ class Table:
         return self.keep(names, self._referring(id_), id_)
 
     def order_in(self, rows: str, *, keys: bool, when: str = "") -> str:
-        """Return the same for a common table expression that has the columns of order_listed().
+        """Return order() for a common table expression that has the columns of order_listed().
 
         The rows that refer to a row are counted only `when` a condition holds.
         """
@@ -287,7 +287,7 @@ class Table:
     def order_listed(self, prefix: str = "", *, keys: bool) -> list[str]:
         """Return the columns that the order needs beside the others of a common table expression.
 
-        The others are the id and, with `keys`, key_names(), and otherwise all that are answered.
+        Those others are the id and, with `keys`, key_names(), or else all columns of an answer.
         """
         return [
             f"{prefix}{column.sql}" + (f" AS {name}" if name != column.sql else "")

@@ -1,7 +1,7 @@
 """What the row that stays takes over from the others, as the options of adopt say.
 
-Each way is an order over the rows of a key, and the first row in it gives the value. Of rows that
-are equal in it, the one that stays comes first, and then the others in the order of --keep.
+Each option is an order over the rows of a key, and the first row gives the value. Where rows are
+equal in it, the row that stays comes first, and then the others in the order of --keep.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Take:
         return f"ROW({', '.join(prefix + column.sql for column in self.columns)})::text"
 
     def order(self, prefix: str) -> str:
-        """Return the ORDER BY whose first row gives the values, but for what decides in a tie."""
+        """Return the ORDER BY whose first row gives the values, without what decides a tie."""
         names = [prefix + column.sql for column in self.columns]
         if self.way == "largest":
             return f"{names[0]} DESC NULLS LAST"
@@ -72,7 +72,7 @@ def choose_takes(table: Table, given: argparse.Namespace) -> None:
             _check(table, name, "together")
             if any(name in other for other in groups):
                 raise Refused(f"{name} is in two of --together")
-        # What is in no other option is filled.
+        # A column that is in no other option is filled.
         found = {ways.setdefault(name, "fill") for name in group}
         if len(group) < 2 or len(found) > 1 or found & {"largest", "agree"}:
             raise Refused(

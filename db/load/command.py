@@ -1,7 +1,7 @@
 """`python -m db load`: gets or creates a row for each row of a file.
 
-The rows go as lines of one request to the service itself, which is started for as long as it takes.
-So each is checked, retried and refused as it would be for any client.
+The command starts the service itself, and sends it the rows as the lines of one request. So each
+row is checked, retried and refused as it would be for any client.
 """
 
 import os
@@ -31,8 +31,8 @@ from db.way_out.change import Refused
 # Bytes after which a chunk of the request is sent, which are some hundred rows.
 CHUNK = 2**13
 
-# How often in a row the service may answer 503 to the first row that it is sent, and the seconds
-# until it is sent again. A database that fails over is back by then.
+# How many requests in a row may end without an answer to any row, and the seconds between two of
+# them. A database that fails over is back by then.
 TRIES = 30
 PAUSE = 1.0
 
@@ -46,7 +46,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
 
 class Refusal(Answer, kw_only=True):
-    """A line of the file of what was refused."""
+    """A line of the file that keeps the refused rows."""
 
     line: int
     row: Raw | str
@@ -121,8 +121,8 @@ class Loading:
         self._refused = refused
         self._progress = progress
         self._due: deque[Row] = deque()  # the rows that were sent and have no answer
-        self._fault: BaseException | None = None  # of the file
-        self._unavailable = ""  # why the service could not answer the next one
+        self._fault: BaseException | None = None  # an error in reading the file
+        self._unavailable = ""  # why the service did not answer the next row
 
     def run(self) -> None:
         """Send rows until each is answered. Raises Refused."""

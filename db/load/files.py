@@ -70,7 +70,7 @@ def csv_rows(source: BinaryIO, resource: Resource) -> Iterator[Row]:
 
 
 def value(field: Field, cell: str) -> object:
-    """Return what a request has for a cell. What fits no type stays a text, and is refused."""
+    """Return what a request has for a cell. A cell that does not fit stays a text, for the 422."""
     if not cell and field.optional:
         return None
     if field.kind == "boolean":

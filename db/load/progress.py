@@ -7,13 +7,13 @@ from time import monotonic
 from db.load.files import Row
 from db.texts import say
 
-# Seconds between two pictures of the progress, and the characters of its bar.
+# Seconds between two pictures of the bar, and the characters of the bar.
 PICTURE = 0.2
 WIDTH = 20
 
 
 class Progress:
-    """How far the loading is, which is shown where a person looks on."""
+    """How far the loading is. A bar shows it if stderr is a terminal."""
 
     def __init__(self, size: int) -> None:
         """Begin with a file of so many bytes."""
@@ -21,7 +21,7 @@ class Progress:
         self._size = size
         self._read = 0
         self._begun = monotonic()
-        self._shown = 0.0  # of monotonic(); it stays so where nobody looks on
+        self._shown = 0.0  # by monotonic(); it stays 0 where there is no bar
         self._watched = sys.stderr.isatty()
 
     def count(self, row: Row, outcome: str) -> None:
@@ -37,7 +37,7 @@ class Progress:
             print(f"\r{bar} {self._line()}, {clock} ", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """Show the whole."""
+        """Take the bar away, and print the counts."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         say(f"{self._line()}.")
