@@ -235,8 +235,7 @@ def main() -> None:
         print(roles(), end="")
         return
     unwind_on_signals(SystemExit(1))
-    # Don't print psycopg's warning for each connection that a pool replaces. The command itself
-    # tells what became of its work.
+    # Drop psycopg's warning of each connection that a pool replaces. The command tells the outcome.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
     if given.run not in (_adopt, _prove, _psql):
         check_resources()

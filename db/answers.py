@@ -167,7 +167,6 @@ class Boolean(Loader):
     """Loads a boolean."""
 
     def load(self, data: Buffer) -> JsonText:
-        """Return true or false."""
         return JsonText("true" if bytes(data) == b"t" else "false")
 
 

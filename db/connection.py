@@ -304,7 +304,6 @@ class Connection(AsyncConnection[Row]):
         self.pgconn.finish()
 
     async def close(self) -> None:
-        """Close the connection."""
         self._unwatch()
         await super().close()
 

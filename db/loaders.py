@@ -14,7 +14,6 @@ class FiniteTimestamp(Loader):
     """
 
     def load(self, data: Buffer) -> datetime | None:
-        """Return the moment."""
         try:
             value = datetime.fromisoformat(bytes(data).decode())
             return value.astimezone(UTC)  # the session of someone's psql may have another zone
@@ -26,7 +25,6 @@ class FiniteDate(Loader):
     """Loads a date, or None for what Python's date cannot hold, such as 'infinity'."""
 
     def load(self, data: Buffer) -> date | None:
-        """Return the day."""
         try:
             return date.fromisoformat(bytes(data).decode())
         except ValueError:
@@ -37,7 +35,6 @@ class FiniteLocalTimestamp(Loader):
     """Loads a timestamp without a zone, or None for what datetime cannot hold."""
 
     def load(self, data: Buffer) -> datetime | None:
-        """Return the moment."""
         try:
             return datetime.fromisoformat(bytes(data).decode())
         except ValueError:

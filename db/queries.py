@@ -14,8 +14,7 @@ INSPECT = ROOT / "sql" / "inspect"
 ROLES = ROOT / "sql" / "roles.sql"
 SCRIPTS = (ROLES, *(engine.schema for engine in ENGINES.values()))
 
-# What flat() tells apart: blanks and comments, literals with escapes or without, and the rest that
-# is quoted, which stays as it is.
+# What flat() tells apart: blanks and comments, literals with or without escapes, and what it keeps.
 _PIECE = re.compile(
     r"(?P<blank>\s*(?:--[^\r\n]*\s*)+|\s*[\r\n]\s*)"
     r"|(?<![\w&])[eE]'(?P<escaped>(?:[^'\\]|\\.|'')*)'"

@@ -277,9 +277,8 @@ def check_resources() -> None:
 # were wrong.
 FOLDER = Path(os.environ.get("RESOURCES") or ROOT / "sql")
 
-# What this process serves, by name, in the order in which merge takes it. If a file is wrong, there
-# is nothing, and check_resources() raises the error. It is not raised here, because adopt imports
-# this module, too, and mends the file.
+# What this process serves, by name, in the order in which merge takes it. If a file is wrong, this
+# is empty, and check_resources() raises the error: adopt must import this module to mend the file.
 RESOURCES: dict[str, Resource] = {}
 WRONG: HeaderError | None = None
 try:

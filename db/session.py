@@ -1,10 +1,9 @@
 """What every session of the service and of the commands is told, whatever others configured.
 
-ALTER DATABASE ... SET and ALTER ROLE ... SET reach our sessions, too. All settings in pg_settings
-of PostgreSQL 15 and 18 with the contexts user and superuser were looked at. Those that change the
-meaning or the cost of our SQL are here. The others stay as the administrator has them: memory,
-logging, vacuum, places of files, and default_transaction_read_only, which is a way to stop all
-writers.
+ALTER DATABASE ... SET and ALTER ROLE ... SET reach our sessions, too. pg_settings of PostgreSQL 15
+and 18 was read for the contexts user and superuser. The settings that change the meaning or the
+cost of our SQL are here. The others stay as the administrator has them: memory, logging, vacuum,
+places of files, and default_transaction_read_only, which is a way to stop all writers.
 """
 
 import json
@@ -52,8 +51,7 @@ MEANING = {
     "session_replication_role": "origin",
     # Statements outside a transaction of ours would take predicate locks at SERIALIZABLE.
     "default_transaction_isolation": "read committed",
-    # With off, a crash of the server loses rows that were answered with 201. See
-    # sql/set_config.sql.
+    # With off, a crash of the server loses rows that were told 201. See sql/set_config.sql.
     "synchronous_commit": "on",
     # Only a warning tells that no standby has what was committed.
     "client_min_messages": "warning",
@@ -67,8 +65,7 @@ MEANING = {
     "enable_mergejoin": "on",
 }
 
-# Settings that change how the lookups are planned. The plan decides what a serializable transaction
-# locks.
+# How the lookups are planned. The plan decides what a serializable transaction locks.
 PLANS = {
     # A sequential scan locks the whole table against all creators. On a small or a never analysed
     # table the planner would prefer it to the lookup's index.

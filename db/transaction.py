@@ -135,9 +135,8 @@ async def transact(
 ) -> T:
     """Run `work` on a connection, and return its result: what it has done is committed by then.
 
-    `work` is a whole transaction, or only reads. All of it runs again after the failures that
-    _retryable() names. A connection that broke in COMMIT may have committed, so `work` must be
-    idempotent.
+    `work` is a whole transaction, or only reads. It runs again after the failures that _retryable()
+    names. A connection that broke in COMMIT may have committed, so `work` must be idempotent.
 
     `seconds` bounds all attempts and the pauses between them; `attempts` is filled as they go.
 

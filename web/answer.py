@@ -20,8 +20,7 @@ STATUS_LINES = {
 
 Headers = list[tuple[bytes, bytes]]
 
-# The most bytes of a streamed body that wait for the application. With more, the connection is not
-# read.
+# The most bytes of a streamed body that wait for the application, before reading pauses.
 MOST_UNREAD = 2**16
 
 log = logging.getLogger("onerow")

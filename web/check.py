@@ -143,8 +143,7 @@ def _database(settings: Settings) -> Iterator[Check]:
 async def _ready(settings: Settings) -> list[str]:
     """Return what /ready warns of. Raises Unavailable and psycopg.Error."""
     async with open_pool(replace(settings, pool_size=1)) as pool:
-        # Connect first, because check_ready() waits too little for a distant server. It also
-        # reports a timeout, so this does not.
+        # check_ready() waits too little for a distant server, and reports the timeout of this, too.
         with suppress(PoolTimeout):
             pool.give_back(await pool.take(settings.retry_deadline))
         return await check_ready(pool, list(RESOURCES))

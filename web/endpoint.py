@@ -26,7 +26,6 @@ class Endpoint(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The resource's name."""
         return self.resource.name
 
     @property

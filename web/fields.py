@@ -112,8 +112,7 @@ PLAIN: dict[str, tuple[Any, str]] = {
 class Types(NamedTuple):
     """The types of a resource's requests.
 
-    `body` and `filter` are structs. Their fields are the parameters of insert.sql and of list.sql,
-    in the same order.
+    `body` and `filter` are structs. Their fields are in the order of the SQL's parameters.
     """
 
     body: Any

@@ -67,8 +67,7 @@ ENVIRONMENT.globals.update(literal=literal, quoted=quoted, hash=_hash, same=_sam
 def render(table: Table, tables: list[Table], *, distributed: bool = False) -> dict[str, str]:
     """Return the files of a table's folder: their texts by path.
 
-    `tables` has all tables that have resources. `distributed` tells whether the engine has a folder
-    of its own in sql/.
+    `tables` has all tables that have resources. `distributed`: the engine has a folder in sql/.
     """
     given = _given(table, tables)
     names = [path.relative_to(TEMPLATES).as_posix() for path in sorted(TEMPLATES.glob("*.sql"))]
