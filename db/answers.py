@@ -164,8 +164,6 @@ class Json(Text):
 
 
 class Boolean(Loader):
-    """Loads a boolean."""
-
     def load(self, data: Buffer) -> JsonText:
         return JsonText("true" if bytes(data) == b"t" else "false")
 
@@ -221,7 +219,7 @@ async def headlines(pool: Pool, listed: Sequence[Question]) -> dict[str, str]:
             # The duplicates lead the list. They are asked last, since their tables may be locked.
             for question in (each for each in reversed(listed) if each.headline):
                 try:
-                    # In a savepoint, because an answer that fails or is cut ends a transaction.
+                    # Use a savepoint, because an answer that fails or is cut ends a transaction.
                     async with connection.transaction(force_rollback=True):
                         await _check_ours(connection, question)
                         if await _cost(connection, question) <= COST:

@@ -84,7 +84,7 @@ class Connection(AsyncConnection[Row]):
         # The parameters of sql/set_config.sql for each transaction. If there are any, a pooler may
         # give each transaction another session, so nothing is prepared.
         self.set_config: list[str] = []
-        self._names: set[bytes] = set()  # of the statements that are prepared
+        self._names: set[bytes] = set()  # those of prepared statements
         self._columns: dict[bytes, tuple[abc.Transformer, list[str]]] = {}  # by those names
         self._watched = -1  # the socket, while the loop watches it for _on_readable()
         self._done: Future[None] | None = None  # settled when the message is answered

@@ -86,7 +86,7 @@ class Field:
     optional: bool = False  # whether a client may leave it out or send null
     labels: tuple[str, ...] = ()  # those of an enum
     needs: tuple[str, ...] = ()  # the other filters that a request must have with this one
-    line: int = field(default=1, compare=False)  # the line of the file that says so, from 1
+    line: int = field(default=1, compare=False)  # the line of the file that declares it, from 1
 
     @cached_property
     def kind(self) -> str | None:

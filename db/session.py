@@ -59,7 +59,7 @@ MEANING = {
     "default_table_access_method": "heap",
     # A pool keeps connections that have nothing to do, and a command thinks between statements.
     "idle_session_timeout": "0",
-    "transaction_timeout": "0",  # the others are enough, and do not cost the connection
+    "transaction_timeout": "0",  # the other timeouts are enough, and do not cost the connection
     # Without these a join of all rows is a nested loop.
     "enable_hashjoin": "on",
     "enable_mergejoin": "on",

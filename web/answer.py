@@ -64,7 +64,7 @@ class Answer:
         self._received = False
         self.feeding = request.streamed  # whether more of the body is to come
         self._parts: deque[bytes] = deque()
-        self.unread = 0  # bytes of those parts
+        self.unread = 0  # bytes of `_parts`
         self.written = 0.0  # when the last part was written, by the loop's clock
         self._woken = Event()  # set when more of the body has come or the answer is complete
         self._chunked = False  # whether the answer is sent in chunks
@@ -129,7 +129,7 @@ class Answer:
         return {"type": "http.request", "body": part, "more_body": bool(part)}
 
     async def receive(self) -> Message:
-        """Return the body. The next call waits until the answer is complete: http.disconnect.
+        """Return the body, and from the next call http.disconnect, once the answer is complete.
 
         Each call returns one part of a streamed body.
         """

@@ -135,7 +135,7 @@ def _database(settings: Settings) -> Iterator[Check]:
     except (Unavailable, psycopg.Error) as error:
         pooler |= isinstance(error, SettingsLost)
         yield Check(FAIL, "requests", _told(error))
-    # Other engines have other catalogs, and a pooler would keep what this session is told.
+    # Other engines have other catalogs, and a pooler would give this session's settings to others.
     if not (engine_of(settings).folder or pooler):
         yield from _tables(settings)
 

@@ -28,7 +28,7 @@ DIGITS = 1000
 LIMIT = Annotated[int, Meta(ge=1, le=1000, description="must be an integer from 1 to 1000")]
 DEFAULT_LIMIT = 100
 
-# For each kind of db.header, a value as it is in JSON.
+# A value of each kind of db.header, as it is in JSON.
 EXAMPLES = {
     "integer": 7,
     "text": "Ada",

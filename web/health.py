@@ -18,7 +18,7 @@ from web.serving import is_draining
 
 log = logging.getLogger("onerow")
 
-# Seconds in which /ready must have an answer. Probes often give up after two.
+# Seconds in which /ready must have an answer. Probes often give up after two seconds.
 READY_DEADLINE = 1.0
 
 

@@ -311,7 +311,7 @@ class HttpConnection(asyncio.Protocol):
             # The lines that have arrived may take as long as a request may, before more is read.
             limit = READ_TIMEOUT + self._limits.body_timeout
         elif self._answer is not None:
-            return  # it is the application's turn, which has limits of its own
+            return  # the application is at work, and has limits of its own
         elif self._idle:
             limit = self._config.timeout_keep_alive
         elif self._awaits is Awaits.HEAD:

@@ -38,7 +38,7 @@ def trace_id_of(headers: list[tuple[bytes, bytes]]) -> str | None:
 
 
 class Observe:
-    """ASGI middleware around all others."""
+    """ASGI middleware that stands around all others."""
 
     def __init__(self, app: ASGIApp, *, log_requests: bool) -> None:
         self.app = app

@@ -78,14 +78,14 @@ HEADERS = {
 
 
 async def index(request: Request) -> Response:
-    """List the questions, with what the answers come to where that is cheap to know."""
+    """List the questions, with the headlines that are cheap to know."""
     listed = questions()
     told = await headlines(request.state.inspection_pool, listed)
     return _html("Looking inside", index=listed, told=told, traffic=TRAFFIC)
 
 
 async def traffic(request: Request) -> Response:
-    """Draw or list what POSTs came to in each second, in the form that the path asks for."""
+    """Draw or list the outcomes of POSTs in each second, in the form that the path asks for."""
     if query_texts(request):
         raise Invalid([wrong("", "takes no parameters")])
     started = perf_counter()
@@ -181,7 +181,7 @@ async def _page(request: Request, question: Question, texts: dict[str, str]) -> 
     context["columns"] = answer.columns
     context["at"] = _moment(answer.at)
     context["milliseconds"] = answer.milliseconds
-    context["count"] = _count(len(answer.rows), 0, answer.cut)  # the longest one
+    context["count"] = _count(len(answer.rows), 0, answer.cut)  # the longest it can be
     rows = list(_fitting(_html_rows(answer), PAGE - len(_html(question.title, **context).body)))
     context["rows"] = Markup(b"".join(rows).decode())
     context["count"] = _count(len(answer.rows), len(rows), answer.cut)

@@ -69,7 +69,7 @@ async def merged(
 
 
 def _told(row: Row) -> Row:
-    """Return an item of the answer. In merged.sql's row, three columns follow the row's own."""
+    """Return an item of the answer. A row of merged.sql ends with the step, `kept` and the time."""
     *columns, _step, kept, merged_at = row.items()
     return {"row": dict(columns), "kept": kept[1], "merged_at": merged_at[1]}
 

@@ -211,7 +211,7 @@ def _related(one: Table, other: Table) -> bool:
 
 
 def _leave_out_new(folder: Path, files: dict[str, str], edited: list[str]) -> str:
-    """Take the files of LATER that are missing out of `files`, if a file of REQUESTS was edited.
+    """Drop the missing files of LATER from `files`, if a file of REQUESTS was edited.
 
     Returns their names and "is" or "are", or an empty text.
     """
