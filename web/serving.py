@@ -86,8 +86,12 @@ def serve(
     sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
     sock.listen(config.backlog)
     sockets = [sock, *(sock.dup() for _ in range(ACCEPTED - 1))]
+    alone = workers == 1 and changed is None
+    if alone:
+        # A signal waits for end_in_order(), because nobody would hear it until then.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     listening(f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}")
-    if workers == 1 and changed is None:
+    if alone:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
         uvicorn.Server(config).run(sockets)
     else:
@@ -220,6 +224,7 @@ def end_in_order(drain: float) -> None:
 
     for number in SIGNALS:
         signal.signal(number, on_signal)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def orphaned() -> None:
         assert parent is not None

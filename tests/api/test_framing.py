@@ -94,7 +94,10 @@ def statuses(received: bytes) -> list[str]:
     return [status.decode() for status in found if status != b"100"]
 
 
-@pytest.mark.parametrize("way", WAYS)
+# `make test` goes through one proxy, and `make proof` through the other.
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=pytest.mark.long if way == "nginx" else []) for way in WAYS]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_a_request_is_read_in_one_way_or_refused(
     ports: dict[str, int], rows: psycopg.Connection, way: str, case: str

@@ -49,12 +49,12 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def temporary_data_dir() -> Iterator[Path]:
+def temporary_data_dir(parent: Path | None = None) -> Iterator[Path]:
     """Yield a path for a data directory of the embedded server; delete its folder at the end.
 
     pytest's tmp_path would not do: it is closed to others, and root's server runs as someone else.
     """
-    folder = Path(tempfile.mkdtemp(prefix="onerow-tests-"))
+    folder = Path(tempfile.mkdtemp(prefix="onerow-tests-", dir=parent))
     try:
         yield folder / "data"
     finally:
@@ -85,7 +85,8 @@ class Service:
         assert found, f"{self.line}{self.log.read_text()}"
         self.url = found[1]
         self.port = int(found[2])
-        self.http = httpx.Client(base_url=self.url, timeout=LIMIT, trust_env=False)
+        # To load the certificates of the system would take longer than the requests.
+        self.http = httpx.Client(base_url=self.url, timeout=LIMIT, trust_env=False, verify=False)
 
     def complaints(self) -> list[str]:
         """Return the log, but for the lines about a worker's begin and end and the version."""

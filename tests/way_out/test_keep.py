@@ -139,6 +139,7 @@ def everything(database: str) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.mark.long
 def test_merge_keeps_the_row_that_post_answers_with(adopted: tuple[str, str]) -> None:
     database, folder = adopted
 

@@ -170,7 +170,13 @@ def test_what_refers_to_a_child_too_is_not_absorbed(persons: Run) -> None:
     assert "cannot be moved, for badges.person and badges.visit refer to rows that are" in said
 
 
-ACTIONS = ["CASCADE", "SET NULL", "SET DEFAULT", "NO ACTION"]
+ACTIONS = [
+    "CASCADE",
+    *(
+        pytest.param(each, marks=pytest.mark.long)
+        for each in ("SET NULL", "SET DEFAULT", "NO ACTION")
+    ),
+]
 
 
 @pytest.mark.parametrize("action", ACTIONS)
