@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from tests.proof.search import CONTROLS, EXAMPLES, catch, running, verify
 from tests.proof.workloads import Runner, Workload, workloads
@@ -21,11 +21,14 @@ def runner(request: pytest.FixtureRequest, new_database: Callable[[], str]) -> I
         yield runner
 
 
-@given(workload=workloads())
-def test_the_service_is_linearizable_and_makes_no_second_row(
-    runner: Runner, workload: Workload
-) -> None:
-    verify(runner, workload)
+@pytest.mark.parametrize("examples", [15, pytest.param(100, marks=LONG)])
+def test_the_service_is_linearizable_and_makes_no_second_row(runner: Runner, examples: int) -> None:
+    @settings(max_examples=examples)
+    @given(workload=workloads())
+    def property_(workload: Workload) -> None:
+        verify(runner, workload)
+
+    property_()
 
 
 # `make test` shows one of them, and `make proof` all the others.
