@@ -10,8 +10,8 @@ from functools import lru_cache
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.settings import is_loopback
+from web.head import parse_host
 from web.problem import problem
-from web.request import parse_host
 
 # The schemes that a page of the service can have, with the port that their URIs may leave out.
 _PORTS = {b"http": 80, b"https": 443}

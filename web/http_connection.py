@@ -15,9 +15,10 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from web.answer import Answer, head_of
+from web.head import MAX_HEAD, Request
 from web.observation import new_id
 from web.problem import problem, unavailable
-from web.request import MAX_HEAD, Awaits, Request, Requests
+from web.request import Awaits, Requests
 
 # Seconds that a client has for the headers of a request, from the first byte on, or from the
 # beginning of the connection. 16 KB take a fraction of that even on a slow line.

@@ -60,7 +60,7 @@ def wrong(field: str, detail: str, item: int | None = None) -> dict[str, str]:
 
 def has_lines(request: Request) -> bool:
     """Tell whether a body is JSON in lines. Raises HTTPException 415 if it is compressed."""
-    if not request.scope["streamed"]:  # as web.request has decided, by the Content-Type
+    if not request.scope["streamed"]:  # as web.head has decided, by the Content-Type
         return False
     _check_coding(request)
     return True

@@ -23,7 +23,8 @@ from tests.api.framing import CASES, LAST, NAMED, WAYS, chunked, get, post
 from tests.support.haproxy import HAPROXY, balancing
 from tests.support.nginx import NGINX, proxying
 from tests.support.service import LIMIT, Service, serving, sql, until
-from web.request import Request, Requests
+from web.head import Request
+from web.request import Requests
 
 numbers = count(1)
 
