@@ -127,7 +127,10 @@ class Gate:
     async def kill_client(self, line: Line) -> None:
         """Kill the process that has a connection, and wait until all of its connections end."""
         owners = {
-            each.laddr.port: each.pid for each in psutil.net_connections("tcp4") if each.laddr
+            # A connection that has just ended may have had the same port, and has no process.
+            each.laddr.port: each.pid
+            for each in psutil.net_connections("tcp4")
+            if each.pid
         }
         process = owners[line.client_port]
         assert process is not None

@@ -19,7 +19,7 @@ import pytest
 from tests.support import legacy
 from tests.support.service import LIMIT, Service, serving, sql
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("durable")]
 
 # So many that several meet within one transaction: two workers take some four at once.
 CLIENTS = 8

@@ -42,6 +42,7 @@ def test_broken_variants_are_caught(
     caught = catch(variant, database)
     assert caught.workload is not None, f"not caught in {EXAMPLES} workloads"
     # Only this variant is meant to fail so. In the others it would be a mistake of the variant.
-    assert caught.report.startswith("not every call was answered") == (variant == "no retry")
+    unanswered = caught.report.startswith("not every call was answered")
+    assert unanswered == (variant == "no retry"), caught.report
     assert "-> 500" not in caught.report
     record_property(f"{variant}: caught after {caught.found_after} workloads", caught.report)

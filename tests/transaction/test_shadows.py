@@ -197,6 +197,7 @@ def run_roles(database: str, tmp_path: Path) -> None:
 
 # "numeric" is left out: its ids would be strings in the answers, and doctor refuses its citext.
 @pytest.mark.long
+@pytest.mark.usefixtures("durable")
 @pytest.mark.parametrize("shadowed", sorted({*OTHER_TYPES} - {"numeric"}), indirect=True)
 def test_service_and_commands_run_among_shadows(shadowed: str) -> None:
     with serving(DATABASE_URL=shadowed) as service:

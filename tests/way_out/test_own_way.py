@@ -15,6 +15,8 @@ from tests.support import legacy
 from tests.support.roles import SERVICE, as_role, make_roles
 from tests.support.service import Service, serving, sql
 
+pytestmark = pytest.mark.usefixtures("durable")
+
 TABLES = """
 CREATE SCHEMA "the shop";
 CREATE TABLE "the shop"."Devices" (

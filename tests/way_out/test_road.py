@@ -16,7 +16,7 @@ from tests.support import legacy
 from tests.support.legacy import duplicated, fill
 from tests.support.service import LIMIT, Service, serving, sql, until
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("durable")]
 
 ROWS = 100_000
 CLIENTS = 8
