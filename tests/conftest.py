@@ -79,8 +79,8 @@ def server() -> Iterator[str]:
             url = stack.enter_context(embedded_server(data_dir))
             # With some hundred databases, autovacuum would start ten processes a second.
             sql(url, "ALTER SYSTEM SET autovacuum_naptime = '1d'")
-            # What the kernel has outlives every process, and no test ends the kernel. With the disk
-            # the tests would take longer.
+            # What the kernel has outlives every process, and no test ends the kernel. To wait for
+            # a disk would make the tests slower.
             set_fsync(url, "off")
             # Nobody needs the data any more, which an end in order would write to the disk.
             stack.callback(Server(data_dir, url).stop, signal.SIGQUIT)
@@ -105,7 +105,7 @@ def set_fsync(url: str, value: str) -> None:
 
 @pytest.fixture(scope="module")
 def durable(server: str) -> Iterator[None]:
-    """Let the server wait for its disk, which doctor looks for, while a module's tests run."""
+    """Turn fsync on, which doctor asks for, while a module's tests run."""
     if os.environ.get("TEST_DATABASE_URL"):
         yield  # that server's settings are its own
     else:

@@ -226,9 +226,9 @@ def _parse(body: bytes) -> Any:
     except (ValueError, RecursionError):
         raise HTTPException(400, "The body is not JSON in UTF-8.") from None
     if twice:  # this waits for the end of the body, because what follows might be no JSON
-        of = {id(each) for each in twice}
+        ids = {id(each) for each in twice}
         items = value[:MOST_ITEMS] if isinstance(value, list) else []
-        places = [place for place, item in enumerate(items) if id(item) in of]
+        places = [place for place, item in enumerate(items) if id(item) in ids]
         raise Invalid([wrong("", "has a field twice", each) for each in places or (None,)])
     return value
 

@@ -320,9 +320,7 @@ def race(service: Service, table: str, bodies: list[dict[str, Any]]) -> list[htt
     together = Barrier(len(bodies))
 
     def create(body: dict[str, Any]) -> httpx.Response:
-        with httpx.Client(
-            base_url=service.url, timeout=LIMIT, trust_env=False, verify=False
-        ) as client:
+        with service.client() as client:
             together.wait(LIMIT)
             return client.post(f"/{table}", json=body)
 

@@ -324,9 +324,7 @@ def test_clients_that_race(
     together = Barrier(CLIENTS)
 
     def create(number: int, names: list[str]) -> list[httpx.Response]:
-        with httpx.Client(
-            base_url=service.url, timeout=LIMIT, trust_env=False, verify=False
-        ) as client:
+        with service.client() as client:
             answers = []
             for name in names:
                 together.wait(LIMIT)

@@ -267,9 +267,7 @@ def race(service: Service, size: int) -> None:
 
     def client(number: int) -> list[dict[str, Any]]:
         turned = keys[number % size :] + keys[: number % size]
-        with httpx.Client(
-            base_url=service.url, timeout=LIMIT, trust_env=False, verify=False
-        ) as http:
+        with service.client() as http:
             together.wait(LIMIT)
             if number % 4 == 3:
                 single = [http.post("/departments", json={"name": name}) for name in turned]
@@ -321,9 +319,7 @@ def test_only_an_array_may_be_large(service: Service, size: int) -> None:
         (many, size, 200),
         (many, size + 1, 200 if size == 16384 else 413),
     ):
-        with httpx.Client(
-            base_url=service.url, timeout=LIMIT, trust_env=False, verify=False
-        ) as http:
+        with service.client() as http:
             answer = http.post("/departments", content=padded(body, length), headers=headers)
             assert answer.status_code == status
             pieces = [padded(body, length)[at : at + 5000] for at in range(0, length, 5000)]

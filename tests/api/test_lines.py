@@ -10,7 +10,6 @@ from itertools import cycle
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import psutil
 import psycopg
 import pytest
@@ -71,7 +70,7 @@ def test_a_line_is_answered_by_a_line_in_order(service: Service, number: int) ->
 
 
 def test_the_connection_goes_on(service: Service) -> None:
-    with httpx.Client(base_url=service.url, timeout=LIMIT, trust_env=False, verify=False) as http:
+    with service.client() as http:
         ports = set()
         for _ in range(3):
             answer = http.post("/departments", content=body({"name": new()}), headers=LINES)
@@ -183,9 +182,7 @@ def test_clients_that_race_make_one_row_for_a_key(service: Service) -> None:
 
     def client(number: int) -> list[dict[str, Any]]:
         turned = items[number * 50 :] + items[: number * 50]
-        with httpx.Client(
-            base_url=service.url, timeout=LIMIT, trust_env=False, verify=False
-        ) as http:
+        with service.client() as http:
             answer = http.post("/departments", content=body(*turned), headers=LINES)
             return [json.loads(line) for line in answer.content.splitlines()]
 

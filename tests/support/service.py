@@ -85,8 +85,12 @@ class Service:
         assert found, f"{self.line}{self.log.read_text()}"
         self.url = found[1]
         self.port = int(found[2])
-        # To load the certificates of the system would take longer than the requests.
-        self.http = httpx.Client(base_url=self.url, timeout=LIMIT, trust_env=False, verify=False)
+        self.http = self.client()
+
+    def client(self) -> httpx.Client:
+        """Return a new client, for one of several threads, or with other connections."""
+        # To load the system's certificates would take longer than the requests.
+        return httpx.Client(base_url=self.url, timeout=LIMIT, trust_env=False, verify=False)
 
     def complaints(self) -> list[str]:
         """Return the log, but for the lines about a worker's begin and end and the version."""

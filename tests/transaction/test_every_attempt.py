@@ -15,6 +15,7 @@ from db.settings import Settings
 from db.transaction import Attempts, SchemaMissing, transact
 from tests.support.pools import SECONDS, one
 from tests.support.service import LIMIT, sql
+from tests.support.triggers import make_trigger
 from web.creation import found_or_created
 from web.endpoint import endpoints
 
@@ -38,16 +39,8 @@ def department(database: str) -> str:
 def trigger(database: str, table: str, body: str) -> None:
     """Run these statements of PL/pgSQL before each row is inserted or deleted."""
     sql(database, "CREATE SEQUENCE attempt")  # which counts on where a transaction is rolled back
-    sql(
-        database,
-        f"CREATE FUNCTION before_{table}() RETURNS trigger LANGUAGE plpgsql AS"
-        f" $$ BEGIN {body} RETURN coalesce(NEW, OLD); END $$",
-    )
-    sql(
-        database,
-        f"CREATE TRIGGER before BEFORE INSERT OR DELETE ON {table}"
-        f" FOR EACH ROW EXECUTE FUNCTION before_{table}()",
-    )
+    body += " RETURN coalesce(NEW, OLD);"
+    make_trigger(database, table, body, "BEFORE INSERT OR DELETE", name=f"before_{table}")
 
 
 async def create(
@@ -113,9 +106,9 @@ async def test_a_violation_of_the_keys_own_constraint_is_another_creators(
         f"CREATE OR REPLACE FUNCTION before_{resource}() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN RAISE unique_violation USING CONSTRAINT = '{other}_key'; END $$",
     )
-    sql(department, f"ALTER TABLE {resource} DISABLE TRIGGER before")
+    sql(department, f"ALTER TABLE {resource} DISABLE TRIGGER before_{resource}")
     sql(department, f"DELETE FROM {resource} WHERE name = 'Ada'")
-    sql(department, f"ALTER TABLE {resource} ENABLE TRIGGER before")
+    sql(department, f"ALTER TABLE {resource} ENABLE TRIGGER before_{resource}")
     attempts = Attempts()
     with pytest.raises(errors.UniqueViolation):
         await create(pool, resource, attempts, lock_after)
@@ -156,15 +149,9 @@ async def test_a_failure_costs_no_connection(department: str) -> None:
         "departments",
         "IF nextval('attempt') = 1 THEN RAISE serialization_failure; END IF;",
     )
-    sql(
-        department,
-        "CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        " IF nextval('attempt') = 3 THEN RAISE serialization_failure; END IF; RETURN NULL; END $$",
-    )
-    sql(
-        department,
-        "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON departments"
-        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION at_commit()",
+    failing = "IF nextval('attempt') = 3 THEN RAISE serialization_failure; END IF; RETURN NULL;"
+    make_trigger(
+        department, "departments", failing, "AFTER INSERT", name="at_commit", deferred=True
     )
     for pipeline in (True, False):
         sql(department, "ALTER SEQUENCE attempt RESTART")

@@ -27,6 +27,7 @@ from db.transaction import (
 from tests.proof.schedules import ageless
 from tests.support.pools import SECONDS, borrowed
 from tests.support.service import sql, until
+from tests.support.triggers import make_trigger
 
 pytestmark = pytest.mark.anyio
 
@@ -61,14 +62,8 @@ def gate(database: str) -> Iterator[Gate]:
 
 
 def trigger(database: str, body: str, *, deferred: bool = False) -> None:
-    function = "CREATE FUNCTION step() RETURNS trigger LANGUAGE plpgsql AS"
-    sql(database, f"{function} $$ BEGIN {body} END $$")
-    kind = "CONSTRAINT TRIGGER step AFTER" if deferred else "TRIGGER step BEFORE"
-    when = "DEFERRABLE INITIALLY DEFERRED" if deferred else ""
-    sql(
-        database,
-        f"CREATE {kind} INSERT ON departments {when} FOR EACH ROW EXECUTE FUNCTION step()",
-    )
+    when = "AFTER INSERT" if deferred else "BEFORE INSERT"
+    make_trigger(database, "departments", body, when, deferred=deferred)
 
 
 def run(

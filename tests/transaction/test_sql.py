@@ -13,6 +13,7 @@ from db.pool import open_pool
 from db.queries import QUERIES, SCRIPTS
 from db.schema import apply_schema
 from db.settings import Settings
+from tests.support.legacy import mislead_about_merged
 from tests.support.pools import borrowed
 from tests.support.service import ROOT, sql
 
@@ -89,13 +90,7 @@ def test_what_was_merged_is_found_by_its_id_alone(new_database: Callable[[], str
     sql(database, "DROP INDEX merged_kept")
     sql(database, "CREATE INDEX merged_kept ON merged (resource, kept)")
     apply_schema(database)
-    # By its statistics PostgreSQL takes the rows of a resource that was merged since for few.
-    sql(
-        database,
-        "INSERT INTO merged (resource, id, kept, content, pointed)"
-        " SELECT 'departments', n, n + 1000, '{}', '{}' FROM generate_series(1, 1000) AS n",
-    )
-    sql(database, "ANALYZE merged")
+    mislead_about_merged(database, "departments")
     with psycopg.connect(database, cursor_factory=RawCursor) as connection:
         connection.execute("SET enable_seqscan = off")
         for query, parameters, column in (

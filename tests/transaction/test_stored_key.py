@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.legacy import run
 from tests.support.service import Service, serving, sql
+from tests.support.triggers import make_trigger
 
 LOWER = "NEW.name := lower(trim(NEW.name)); RETURN NEW;"
 ELSEWHERE = "INSERT INTO elsewhere VALUES (NEW.name); RETURN NULL;"
@@ -17,17 +18,6 @@ def service(request: pytest.FixtureRequest, database: str) -> Iterator[Service]:
     sql(database, "CREATE TABLE elsewhere (name text)")
     with serving(DATABASE_URL=database, PIPELINE=request.param) as service:
         yield service
-
-
-def trigger(database: str, table: str, body: str, when: str = "BEFORE INSERT") -> None:
-    sql(
-        database,
-        f"CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$",
-    )
-    sql(
-        database,
-        f"CREATE TRIGGER meddle {when} ON {table} FOR EACH ROW EXECUTE FUNCTION meddle()",
-    )
 
 
 def pointers(service: Service, path: str, **body: object) -> list[str]:
@@ -47,7 +37,7 @@ def count(service: Service, table: str) -> int:
 def test_a_trigger_that_changes_the_key(command: str, service: Service) -> None:
     if command:
         assert run(service.database, *command.split())[0] == 0
-    trigger(service.database, "departments", LOWER)
+    make_trigger(service.database, "departments", LOWER)
     assert pointers(service, "/departments", name="Ada") == ["#/name"]
     assert count(service, "departments") == 1
     assert service.post("/departments", name="ada").status_code == 201
@@ -60,7 +50,7 @@ def test_a_trigger_that_changes_the_key(command: str, service: Service) -> None:
 
 @pytest.mark.long
 def test_a_trigger_that_changes_another_part_of_the_key(service: Service) -> None:
-    trigger(service.database, "employees", "NEW.department_id := 1; RETURN NEW;")
+    make_trigger(service.database, "employees", "NEW.department_id := 1; RETURN NEW;")
     other = service.post("/departments", name="other").json()["id"]
     body = {"department_id": other, "name": "Ada"}
     assert pointers(service, "/employees", **body) == ["#/department_id"]
@@ -69,7 +59,7 @@ def test_a_trigger_that_changes_another_part_of_the_key(service: Service) -> Non
 
 
 def test_a_trigger_that_writes_the_row_elsewhere(service: Service) -> None:
-    trigger(service.database, "departments", ELSEWHERE)
+    make_trigger(service.database, "departments", ELSEWHERE)
     assert pointers(service, "/departments", name="Ada") == ["#"]
     assert count(service, "departments") == 1
     assert count(service, "elsewhere") == 0
@@ -117,7 +107,7 @@ def test_a_view_that_hides_what_is_written(instead: bool, service: Service) -> N
     )
     if instead:
         write = "INSERT INTO base (name) VALUES (lower(NEW.name)); RETURN NEW;"
-        trigger(service.database, "departments", write, when="INSTEAD OF INSERT")
+        make_trigger(service.database, "departments", write, when="INSTEAD OF INSERT")
     for _ in range(2):
         assert service.post("/departments", name="Ada").status_code == 503
     assert count(service, "base") == 1
@@ -128,7 +118,7 @@ SAID = ("the insert came too late", "the table kept no row", "the table stored a
 
 @pytest.mark.parametrize("type_", ["integer", "boolean"])
 def test_what_a_client_says_is_not_what_the_insert_says(type_: str, service: Service) -> None:
-    trigger(service.database, "departments", f"PERFORM NEW.name::{type_}; RETURN NEW;")
+    make_trigger(service.database, "departments", f"PERFORM NEW.name::{type_}; RETURN NEW;")
     for name in SAID:
         answer = service.post("/departments", name=name)
         assert answer.status_code == 422
@@ -137,7 +127,7 @@ def test_what_a_client_says_is_not_what_the_insert_says(type_: str, service: Ser
 
 @pytest.mark.long
 def test_a_trigger_that_takes_longer_than_an_insert_may(service: Service) -> None:
-    trigger(service.database, "departments", "PERFORM pg_sleep(0.06); RETURN NEW;")
+    make_trigger(service.database, "departments", "PERFORM pg_sleep(0.06); RETURN NEW;")
     answer = service.post("/departments", name="Ada")
     assert answer.status_code == 503
     assert "slow trigger" in answer.json()["detail"]

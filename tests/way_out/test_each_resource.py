@@ -21,6 +21,7 @@ from db.way_out.undo import undo
 from tests.support import legacy
 from tests.support.pools import SECONDS
 from tests.support.service import sql
+from tests.support.triggers import make_trigger
 
 pytestmark = pytest.mark.anyio
 
@@ -31,14 +32,7 @@ COLUMNS = {"departments": "name", "employees": "department_id, name"}
 VALUES = {"departments": "%s", "employees": "1, %s"}
 
 # Gives a row the key of another one, whatever column the statement has named.
-CHANGES_THE_KEY = """
-CREATE FUNCTION changes_the_key() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    NEW.name := 'Ada';
-    RETURN NEW;
-END
-$$
-"""
+CHANGES_THE_KEY = "NEW.name := 'Ada'; RETURN NEW;"
 
 
 def insert(database: str, resource: str, id_: int, name: str) -> None:
@@ -75,12 +69,7 @@ def test_the_guard_refuses_a_key_that_a_row_gets_later(
     assignment = "name = 'Ada'"
     if by == "a trigger":
         assignment = "created_at = now()"
-        sql(database, CHANGES_THE_KEY)
-        sql(
-            database,
-            f"CREATE TRIGGER changes_the_key BEFORE UPDATE ON {resource}"
-            " FOR EACH ROW EXECUTE FUNCTION changes_the_key()",
-        )
+        make_trigger(database, resource, CHANGES_THE_KEY, "BEFORE UPDATE", name="changes_the_key")
     with pytest.raises(psycopg.errors.UniqueViolation) as refused:
         sql(database, f"UPDATE {resource} SET {assignment} WHERE id = 9")
     assert refused.value.diag.constraint_name == f"{resource}_key"

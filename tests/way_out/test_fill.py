@@ -11,6 +11,7 @@ import pytest
 from psycopg import RawCursor
 
 from tests.support.adopting import commands
+from tests.support.legacy import mislead_about_merged
 from tests.support.service import serving, sql
 
 CUSTOMERS = """
@@ -257,13 +258,7 @@ def test_of_what_was_merged_a_fill_reads_its_own_rows_alone(
 ) -> None:
     database = customers()
     customers("adopt", "--fill", "login,plan")
-    # By its statistics PostgreSQL takes the rows of a resource that was merged since for few.
-    sql(
-        database,
-        "INSERT INTO merged (resource, id, kept, content, pointed)"
-        " SELECT 'others', n, n + 1000, '{}', '{}' FROM generate_series(1, 1000) AS n",
-    )
-    sql(database, "ANALYZE merged")
+    mislead_about_merged(database, "others")
     statement = (tmp_path / "customers" / "fill.sql").read_bytes()
     with psycopg.connect(database, cursor_factory=RawCursor) as connection:
         connection.execute("SET enable_seqscan = off")

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
-import httpx
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -27,7 +26,7 @@ from tests.support import legacy
 from tests.support.adopting import adopt
 from tests.support.legacy import duplicated, everything, fill, teach
 from tests.support.roles import as_role, make_role
-from tests.support.service import LIMIT, Service, serving, sql, until
+from tests.support.service import Service, serving, sql, until
 
 
 def merge(database: str, *options: str) -> str:
@@ -546,7 +545,7 @@ def test_a_large_department_is_merged_under_traffic_to_it(database: str, guard: 
 
         def client(number: int) -> set[int]:
             statuses = set()
-            with httpx.Client(base_url=service.url, timeout=LIMIT) as http:
+            with service.client() as http:
                 for turn in count():
                     body = {"name": f"{number} {turn}", "department_id": turn % 3 + 1}
                     statuses.add(http.post("/employees", json=body).status_code)

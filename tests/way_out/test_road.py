@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import legacy
 from tests.support.legacy import duplicated, fill
-from tests.support.service import LIMIT, Service, serving, sql, until
+from tests.support.service import LIMIT, Service, connection_to, serving, sql, until
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("durable")]
 
@@ -63,9 +63,7 @@ class Traffic:
 
     async def _client(self, number: int) -> None:
         draw = random.Random(number)
-        async with httpx.AsyncClient(
-            base_url=self.service.url, timeout=LIMIT, trust_env=False, verify=False
-        ) as http:
+        async with connection_to(self.service) as http:
             for turn in count():
                 if self.stopped:
                     return
