@@ -1,5 +1,6 @@
 """Fills databases with duplicates, and runs the commands that clean them."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -74,9 +75,10 @@ def start(
 def run(database: str, *words: str, **settings: str) -> tuple[int, str, str]:
     """Run `python -m db` with these words; return its exit status, output and error output.
 
-    It runs in this process, which is faster, unless RESOURCES says what only a new one reads.
+    It runs in this process, which is faster, unless RESOURCES says what only a new one reads, or
+    an event loop runs, beside which a command could not run its own.
     """
-    if "RESOURCES" in settings or "RESOURCES" in os.environ:
+    if "RESOURCES" in settings or "RESOURCES" in os.environ or _a_loop_runs():
         with start(database, *words, stderr=subprocess.PIPE, **settings) as process:
             output, errors = process.communicate()
         status = process.returncode
@@ -84,6 +86,14 @@ def run(database: str, *words: str, **settings: str) -> tuple[int, str, str]:
         status, output, errors = _main(words, environment(DATABASE_URL=database, **settings))
     assert "Traceback" not in errors, errors
     return status, output, errors
+
+
+def _a_loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _main(words: Sequence[str], variables: dict[str, str]) -> tuple[int, str, str]:

@@ -190,6 +190,7 @@ def test_the_contract_holds_whatever_the_role_is_configured_to(
         assert service.complaints() == []
 
 
+@pytest.mark.usefixtures("durable")
 def test_the_way_to_a_constraint_is_the_same_and_loses_no_digit(
     configured: str, database: str
 ) -> None:
