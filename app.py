@@ -17,7 +17,6 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -49,7 +48,7 @@ from web import health, metrics, openapi, pages, provenance, root
 from web.browsers import OwnPages
 from web.check import arguments, check
 from web.creation import FAILURES, PAGES, found_or_created, told
-from web.endpoint import Endpoint, endpoints, exact, route
+from web.endpoint import ByName, Endpoint, endpoints, exact, route
 from web.errors import ERROR_HANDLERS
 from web.health import check_ready
 from web.http_connection import Limits
@@ -103,7 +102,7 @@ async def create(endpoint: Endpoint, request: Request, attempts: Attempts) -> Re
         return await create_lines(
             endpoint, request, most=settings.max_body, seconds=settings.retry_deadline
         )
-    body = await json_body(request)
+    body = json_body(request)
     if endpoint.takes_many and is_array(body):
         return await create_many(endpoint, request, body, attempts)
     ((row, copies, created),) = await found_or_created(
@@ -113,15 +112,13 @@ async def create(endpoint: Endpoint, request: Request, attempts: Attempts) -> Re
         seconds=settings.retry_deadline,
         attempts=attempts,
     )
-    if copies > 1 and prefers_strict(request):
-        response = problem(412, f"{copies} rows have this key.")
-    else:
-        response = answer(row, 201 if created else 200)
-        request.state.metrics.row(endpoint.name, created=created)
-    response.headers["Location"] = path_of(endpoint.name, row["id"])
+    headers = {"Location": path_of(endpoint.name, row["id"])}
     if copies > 1:
-        response.headers["Duplicates"] = str(copies)
-    return response
+        headers["Duplicates"] = str(copies)
+        if prefers_strict(request):
+            return problem(412, f"{copies} rows have this key.", headers)
+    request.state.metrics.row(endpoint.name, created=created)
+    return answer(row, 201 if created else 200, headers)
 
 
 async def create_many(
@@ -245,14 +242,16 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
 ENDPOINTS = endpoints(RESOURCES, engine_of(settings))
 
 app = Starlette(
-    routes=exact(
-        *chain.from_iterable(map(routes, ENDPOINTS)),
-        root.route(ENDPOINTS),
-        *health.routes(list(RESOURCES)),
-        openapi.route(ENDPOINTS, token=bool(settings.tokens), guessable=settings.is_guessable),
-        *pages.ROUTES,
-        *metrics.ROUTES,
-    ),
+    routes=[
+        ByName({each.name: routes(each) for each in ENDPOINTS}),
+        *exact(
+            root.route(ENDPOINTS),
+            *health.routes(list(RESOURCES)),
+            openapi.route(ENDPOINTS, token=bool(settings.tokens), guessable=settings.is_guessable),
+            *pages.ROUTES,
+            *metrics.ROUTES,
+        ),
+    ],
     middleware=[
         Middleware(Observe, log_requests=settings.log_requests),
         *([Middleware(OwnPages, settings.hosts)] if settings.is_guessable else []),

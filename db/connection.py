@@ -393,7 +393,7 @@ def _encoded(step: Statement | Prepare) -> list[bytes | None]:
     if isinstance(step, Prepare):
         return []
     values = [None if value is None else value.encode() for value in step.parameters]
-    if any(value and b"\0" in value for value in values):
+    if b"\0" in b"".join(filter(None, values)):
         raise psycopg.DataError("a text with NUL, where libpq would end it")
     return values
 

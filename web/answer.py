@@ -52,7 +52,7 @@ class Answer:
         whole answer is written, and `on_read` when more of a streamed body may be handed on.
         """
         self._on_read = on_read
-        self.keep_alive = request.keep_alive
+        self.keep_alive = request.headers.keep_alive
         self.started = False
         self._complete = False
         self._request = request
@@ -62,7 +62,7 @@ class Answer:
         self._on_complete = on_complete
         self._head: tuple[int, Headers] | None = None  # written with the first part of the body
         self._received = False
-        self.feeding = request.streamed  # whether more of the body is to come
+        self.feeding = request.headers.streamed  # whether more of the body is to come
         self._parts: deque[bytes] = deque()
         self.unread = 0  # bytes of `_parts`
         self.written = 0.0  # when the last part was written, by the loop's clock
@@ -83,8 +83,8 @@ class Answer:
             "path": unquote(path) if "%" in path else path,
             "raw_path": request.path,
             "query_string": request.query,
-            "headers": request.headers,
-            "streamed": request.streamed,
+            "headers": request.headers.all,
+            "request": request,
             **others,
         }
 
@@ -133,7 +133,7 @@ class Answer:
 
         Each call returns one part of a streamed body.
         """
-        if self._request.streamed and not self._received:
+        if self._request.headers.streamed and not self._received:
             message = await self._receive_part()
             self._received = not message.get("more_body", False)
             return message

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
-from typing import Any
 
 import psycopg
 from starlette.requests import Request
@@ -11,7 +10,7 @@ from starlette.requests import Request
 from db.pool import Pool
 from db.refusal import is_taken_id
 from db.rows import Outcome, Retired, Values, get_or_create, get_or_create_many, look_up
-from db.transaction import Attempts, transact
+from db.transaction import Attempts, Work, transact
 from web.endpoint import Endpoint
 from web.validation import Invalid, prefers_strict, wrong
 
@@ -46,25 +45,28 @@ async def found_or_created(
     name, width = endpoint.name, len(endpoint.resource.key)
     again = True
     while True:
-        options: dict[str, Any] = {
-            "seconds": deadline - monotonic(),
-            "attempts": attempts,
-            "key_constraint": f"{name}_key",
-        }
-        try:
-            if lock_after is not None:
-                many = partial(
-                    get_or_create_many,
-                    resource=name,
-                    width=width,
-                    items=items,
-                    attempts=attempts,
-                    lock_after=lock_after,
-                )
-                return await transact(pool, many, **options)
+        work: Work[Outcome | list[Outcome]]
+        if lock_after is None:
             key, attributes = items[0][:width], items[0][width:]
-            one = partial(get_or_create, resource=name, key=key, attributes=attributes)
-            return [await transact(pool, one, **options)]
+            work = partial(get_or_create, resource=name, key=key, attributes=attributes)
+        else:
+            work = partial(
+                get_or_create_many,
+                resource=name,
+                width=width,
+                items=items,
+                attempts=attempts,
+                lock_after=lock_after,
+            )
+        try:
+            found = await transact(
+                pool,
+                work,
+                seconds=deadline - monotonic(),
+                attempts=attempts,
+                key_constraint=f"{name}_key",
+            )
+            return found if isinstance(found, list) else [found]  # type: ignore[list-item]
         except psycopg.errors.UniqueViolation as error:
             if is_taken_id(error) and any(field.name == "id" for field in endpoint.resource.fields):
                 taken = (

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Receive, Scope, Send
 
 from db.engine import Engine
 from db.resources import Resource, parents
 from db.transaction import Attempts
-from web.errors import ERROR_HANDLERS, on_error
+from web.errors import HANDLED, on_error
 from web.fields import Types, types
 
 
@@ -52,26 +53,70 @@ TIMED = ("POST", "DELETE")
 def route(path: str, endpoint: Endpoint, **handlers: Handler) -> Route:
     """Return the route of a path, with a handler for each method."""
     handlers["HEAD"] = handlers["GET"]  # the server drops the body
+    return Route(path, Handlers(endpoint, handlers), methods=list(handlers))
 
-    async def handle(request: Request) -> Response:
-        attempts = Attempts()
-        if request.method not in TIMED:
-            return await handlers[request.method](endpoint, request, attempts)
+
+class Handlers:
+    """The ASGI application of a path. Starlette's own for a function has two more layers."""
+
+    def __init__(self, endpoint: Endpoint, handlers: dict[str, Handler]) -> None:
+        self._endpoint = endpoint
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer by the handler of the method. Errors of a GET are left to Starlette."""
+        request = Request(scope, receive, send)
+        method, attempts = scope["method"], Attempts()
+        handler = self._handlers[method]
+        if method in TIMED:
+            response = await self._timed(handler, method, request, attempts)
+        else:
+            response = await handler(self._endpoint, request, attempts)
+        await response(scope, receive, send)
+
+    async def _timed(
+        self, handler: Handler, method: str, request: Request, attempts: Attempts
+    ) -> Response:
         started = perf_counter()
         try:
-            response = await handlers[request.method](endpoint, request, attempts)
-        except tuple(ERROR_HANDLERS) as error:
+            response = await handler(self._endpoint, request, attempts)
+        except HANDLED as error:
             response = await on_error(request, error)
         finally:
-            request.state.metrics.transaction(request.method, endpoint.name, attempts)
+            request.state.metrics.transaction(method, self._endpoint.name, attempts)
         if isinstance(response, StreamingResponse):
             return response  # its transactions are still to come
         milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
-        timing = f'db;dur={milliseconds:.1f};desc="attempts={attempts.begun}"'
-        response.headers["Server-Timing"] = timing
+        timing = b'db;dur=%.1f;desc="attempts=%d"' % (milliseconds, attempts.begun)
+        response.raw_headers.append((b"server-timing", timing))
         return response
 
-    return Route(path, handle, methods=list(handlers))
+
+class ByName(BaseRoute):
+    """The routes of all resources. A path begins with the name of the resource that it is for.
+
+    Starlette alone would try the routes of all resources, one after the other.
+    """
+
+    def __init__(self, routes: dict[str, list[Route]]) -> None:
+        self._routes = {name: exact(*each) for name, each in routes.items()}
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Return how the best of the routes matches, and what it adds to the scope."""
+        name = scope["path"][1:].partition("/")[0]
+        best = Match.NONE
+        child: Scope = {}
+        for route in self._routes.get(name, ()):
+            match, found = route.matches(scope)
+            if match.value > best.value:
+                best, child = match, {**found, "route": route}
+            if match is Match.FULL:
+                break
+        return best, child
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the route that matched answer."""
+        await scope["route"].handle(scope, receive, send)
 
 
 def exact(*routes: Route) -> list[Route]:

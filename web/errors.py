@@ -71,6 +71,8 @@ ERROR_HANDLERS: dict[type[Exception], ErrorHandler] = {
     psycopg.DatabaseError: on_refusal,
 }
 
+HANDLED = tuple(ERROR_HANDLERS)
+
 
 async def on_error(request: Request, error: Exception) -> Response:
     """Answer an exception by its handler in ERROR_HANDLERS, or raise it if there is none."""

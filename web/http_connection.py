@@ -187,7 +187,7 @@ class HttpConnection(asyncio.Protocol):
         if isinstance(came, Request):
             self._awaits = Awaits.HEAD
             self._start(came)
-            if came.streamed:
+            if came.headers.streamed:
                 self._feed()
             return
         assert isinstance(came, Awaits)  # the parts of a streamed body are for _feed()

@@ -78,15 +78,16 @@ class Requests(Iterator[Request | Awaits | bytes]):
 
     def _request(self) -> Generator[Awaits, None, Request]:
         request = parse_head((yield from self._head()))
-        self._streamed, self._length = request.streamed, request.length
-        self._most = self._max_array if request.takes_array else self._max_body
-        if request.length is not None and request.length > self._most and not self._streamed:
+        headers = request.headers
+        self._streamed, self._length = headers.streamed, headers.length
+        self._most = self._max_array if headers.is_json else self._max_body
+        if headers.length is not None and headers.length > self._most and not self._streamed:
             raise too_large(self._most)
-        if request.expects_continue and request.length != 0 and not self.data:
+        if headers.expects_continue and headers.length != 0 and not self.data:
             yield Awaits.BODY_AFTER_CONTINUE
-        if request.streamed:
+        if headers.streamed:
             return request
-        if request.length is None:
+        if headers.length is None:
             body = bytearray()
             for part in self._chunks(bounded=True):
                 if isinstance(part, bytes):
@@ -94,10 +95,10 @@ class Requests(Iterator[Request | Awaits | bytes]):
                 else:
                     yield part
             request.body = bytes(body)
-        elif request.length:
-            if request.length > self._max_body and not (yield from self._is_array(b"")):
+        elif headers.length:
+            if headers.length > self._max_body and not (yield from self._is_array(b"")):
                 raise too_large(self._max_body)
-            request.body = yield from self._take(request.length)
+            request.body = yield from self._take(headers.length)
         return request
 
     def _is_array(self, first: bytes) -> Generator[Awaits, None, bool]:

@@ -1,5 +1,6 @@
 """The endpoints' answers other than problems, and the paths in their headers."""
 
+from collections.abc import Mapping
 from urllib.parse import quote
 
 import msgspec
@@ -10,6 +11,8 @@ from web.validation import as_sent
 
 def path_of(resource: str, id_: object) -> str:
     """Return the path of a row, with its id escaped."""
+    if isinstance(id_, int):
+        return f"/{resource}/{id_}"
     segment = quote(as_sent(id_), safe="")
     if segment in (".", ".."):  # clients would resolve these segments as they are
         segment = segment.replace(".", "%2E")
@@ -21,6 +24,8 @@ def moved(location: str) -> Response:
     return Response(status_code=308, headers={"Location": location})
 
 
-def answer(content: object, status: int = 200) -> Response:
+def answer(
+    content: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """Return a JSON response."""
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
+    return Response(msgspec.json.encode(content), status, headers, "application/json")
