@@ -59,8 +59,9 @@ from web.observation import Observe
 from web.problem import defect, no_row, problem
 from web.response import answer, moved, path_of
 from web.serving import end_in_order, serve
+from web.shared import shared_folder
 from web.token import RequireToken
-from web.traffic import Traffic, shared_folder
+from web.traffic import Traffic
 from web.validation import (
     Invalid,
     as_sent,
@@ -224,7 +225,7 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
             log.warning("not ready: %s", told)
         with shared_folder() as folder:
             traffic = Traffic(folder)
-            counts = Metrics(traffic)
+            counts = Metrics(folder, traffic)
             async with counts.watching(pool):
                 log.info("worker %d begins", os.getpid())
                 yield {

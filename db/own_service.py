@@ -25,7 +25,7 @@ PR_SET_PDEATHSIG = 1
 def environment(url: str, **settings: str) -> dict[str, str]:
     """Return the service's environment on a database, with further settings."""
     inherited = dict(os.environ)
-    inherited.pop("PROMETHEUS_MULTIPROC_DIR", None)  # the folder of another service
+    inherited.pop("WORKERS_FOLDER", None)  # the folder of another service
     return {**inherited, **SETTINGS, "DATABASE_URL": url, **settings}
 
 

@@ -99,14 +99,14 @@ class ByName(BaseRoute):
     """
 
     def __init__(self, routes: dict[str, list[Route]]) -> None:
-        self._routes = {name: exact(*each) for name, each in routes.items()}
+        self.routes = {name: exact(*each) for name, each in routes.items()}
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Return how the best of the routes matches, and what it adds to the scope."""
         name = scope["path"][1:].partition("/")[0]
         best = Match.NONE
         child: Scope = {}
-        for route in self._routes.get(name, ()):
+        for route in self.routes.get(name, ()):
             match, found = route.matches(scope)
             if match.value > best.value:
                 best, child = match, {**found, "route": route}

@@ -2,28 +2,20 @@
 
 import asyncio
 import logging
-import os
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from functools import cache
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
+from prometheus_client import CollectorRegistry, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from db.pool import Pool
 from db.transaction import Attempts, Unavailable
-from web.traffic import FOLDER, Traffic
-
-# Each worker has a metrics file of each kind, which is written in full before prometheus_client
-# opens it. prometheus_client makes sparse files, and a write into a hole of a full memory file
-# system kills the process. 256 KB hold some thousand series; prometheus_client makes a full file
-# larger.
-KINDS = ("counter", "histogram", "gauge_livesum")
-FILE_SIZE = 2**18
+from web.series import Metric, Series
+from web.traffic import Traffic
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -52,144 +44,119 @@ _KINDS: list[type[Exception]] = [Unavailable, *Unavailable.__subclasses__()]
 REASONS = [_snake(kind) for kind in _KINDS]
 
 
-def _make_files() -> None:
-    """Make this worker's files. Raises OSError."""
-    folder = Path(os.environ[FOLDER])
-    folder.mkdir(exist_ok=True)  # a cleanup of temporary folders may have removed it
-    for kind in KINDS:
-        file = folder / f"{kind}_{os.getpid()}.db"
-        begun = file.with_suffix(".begun")
-        begun.write_bytes(bytes(FILE_SIZE))
-        begun.rename(file)
+REQUESTS = Metric(
+    "histogram",
+    "onerow_http_request_duration_seconds",
+    "From a request's headers to its answer's end; a label is empty where there is none.",
+    ("method", "route", "status"),
+    DURATIONS,
+)
+ROWS = Metric(
+    "counter",
+    "onerow_rows",
+    "Rows that POSTs were answered with, by whether they were created or existing.",
+    ("resource", "outcome"),
+)
+TRANSACTIONS = Metric(
+    "histogram",
+    "onerow_transaction_attempts",
+    "Attempts that the transaction of a POST or DELETE took.",
+    ("method", "resource"),
+    ATTEMPTS,
+)
+RETRIES = Metric(
+    "counter",
+    "onerow_transaction_retries",
+    "Attempts of POSTs and DELETEs that were run again, by SQLSTATE.",
+    ("sqlstate",),
+)
+UNAVAILABLE = Metric(
+    "counter",
+    "onerow_unavailable",
+    "Requests that the database could not serve, by what was not available.",
+    ("reason",),
+)
+DEFECTS = Metric("counter", "onerow_defects", "Requests that were answered with 500.")
+POOL_TIMEOUTS = Metric(
+    "counter", "onerow_pool_timeouts", "Waits for a connection that were in vain."
+)
+POOL_SIZE = Metric("gauge", "onerow_pool_size", "Database connections, all workers'.")
+POOL_IN_USE = Metric(
+    "gauge",
+    "onerow_pool_in_use",
+    "Of those, how many are not idle: a request has it, or it is being made.",
+)
+POOL_WAITING = Metric("gauge", "onerow_pool_waiting", "Requests waiting for a connection.")
+
+METRICS = [
+    *(REQUESTS, ROWS, TRANSACTIONS, RETRIES, UNAVAILABLE, DEFECTS),
+    *(POOL_TIMEOUTS, POOL_SIZE, POOL_IN_USE, POOL_WAITING),
+]
 
 
 class Metrics:
     """What one worker counts, for Prometheus and, in web.traffic, for the picture."""
 
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, folder: Path, traffic: Traffic) -> None:
         self._traffic = traffic
-        try:
-            _make_files()
-        except OSError as error:
-            log.warning("each worker has only its own metrics: %s", type(error).__name__)
-            os.environ.pop(FOLDER, None)
-        # prometheus_client reads the variable FOLDER when it is imported, so the import is here.
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-        self.registry = registry = CollectorRegistry()
-        self._requests = Histogram(
-            "onerow_http_request_duration_seconds",
-            "From a request's headers to its answer's end; a label is empty where there is none.",
-            ["method", "route", "status"],
-            buckets=DURATIONS,
-            registry=registry,
-        )
-        self._rows = Counter(
-            "onerow_rows",
-            "Rows that POSTs were answered with, by whether they were created or existing.",
-            ["resource", "outcome"],
-            registry=registry,
-        )
-        self._attempts = Histogram(
-            "onerow_transaction_attempts",
-            "Attempts that the transaction of a POST or DELETE took.",
-            ["method", "resource"],
-            buckets=ATTEMPTS,
-            registry=registry,
-        )
-        self._retries = Counter(
-            "onerow_transaction_retries",
-            "Attempts of POSTs and DELETEs that were run again, by SQLSTATE.",
-            ["sqlstate"],
-            registry=registry,
-        )
-        self._unavailable = Counter(
-            "onerow_unavailable",
-            "Requests that the database could not serve, by what was not available.",
-            ["reason"],
-            registry=registry,
-        )
-
-        self._defects = Counter(
-            "onerow_defects",
-            "Requests that were answered with 500.",
-            registry=registry,
-        )
-        self._pool_timeouts = Counter(
-            "onerow_pool_timeouts",
-            "Waits for a connection that were in vain.",
-            registry=registry,
-        )
-
-        def pool_gauge(name: str, text: str) -> Gauge:
-            return Gauge(name, text, multiprocess_mode="livesum", registry=registry)
-
-        self._pool_size = pool_gauge("onerow_pool_size", "Database connections, all workers'.")
-        self._pool_in_use = pool_gauge(
-            "onerow_pool_in_use",
-            "Of those, how many are not idle: a request has it, or it is being made.",
-        )
-        self._pool_waiting = pool_gauge("onerow_pool_waiting", "Requests waiting for a connection.")
-
-        # prometheus_client opens a file at the first series of its kind. This does so now, and not
-        # while a request waits.
+        self._series = Series(folder, METRICS)
+        if not self._series.are_shared:
+            log.warning("each worker has only its own metrics: %s takes no file", folder)
         for reason in REASONS:
-            self._unavailable.labels(reason)
-        self._requests.labels("GET", "/metrics", 200)
-
-        # prometheus_client takes as long to find a series by its labels as to count in it.
-        self._request = cache(self._requests.labels)
-        self._row = cache(self._rows.labels)
-        self._transaction = cache(self._attempts.labels)
+            self._series.add(UNAVAILABLE, reason, number=0)
+        self._series.add(DEFECTS, number=0)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request that took `seconds`; method and route are "" where there was none."""
         if method not in METHODS:
             method = OTHER
-        self._request(method, route, status).observe(seconds)
+        self._series.observe(REQUESTS, method, route, status, value=seconds)
         if status == 500:
-            self._defects.inc()
+            self._series.add(DEFECTS)
 
     def row(self, resource: str, *, created: bool) -> None:
         """Count a row that a POST found or made."""
         outcome = "created" if created else "existing"
-        self._row(resource, outcome).inc()
+        self._series.add(ROWS, resource, outcome)
         self._traffic.count(outcome)
 
     def transaction(self, method: str, resource: str, attempts: Attempts) -> None:
         """Count a transaction's attempts, whether it succeeded or not."""
         if attempts.begun:
-            self._transaction(method, resource).observe(attempts.begun)
+            self._series.observe(TRANSACTIONS, method, resource, value=attempts.begun)
         if method == "POST" and attempts.retried:
             self._traffic.count("retried", len(attempts.retried))
         for sqlstate in attempts.retried:
-            self._retries.labels(sqlstate).inc()
+            self._series.add(RETRIES, sqlstate)
 
     def unavailable(self, error: Exception) -> None:
         """Count an answer of 503."""
-        self._unavailable.labels(_snake(type(error))).inc()
+        self._series.add(UNAVAILABLE, _snake(type(error)))
 
     @asynccontextmanager
     async def watching(self, pool: Pool) -> AsyncIterator[None]:
-        """Keep the pool's gauges up to date until the block ends, and then close the files."""
-        from prometheus_client.values import close_all_multiprocess_files
-
+        """Keep the pool's gauges up to date until the block ends."""
         task = asyncio.create_task(self._watch(pool))
         try:
             yield
         finally:
             task.cancel()
-            close_all_multiprocess_files()  # type: ignore[no-untyped-call]
 
     async def _watch(self, pool: Pool) -> None:
         timeouts = 0
         while True:
-            self._pool_timeouts.inc(pool.timeouts - timeouts)
+            self._series.add(POOL_TIMEOUTS, number=pool.timeouts - timeouts)
             timeouts = pool.timeouts
-            self._pool_size.set(pool.size - pool.missing)
-            self._pool_in_use.set(pool.size - pool.missing - pool.idle)
-            self._pool_waiting.set(pool.waiting)
+            self._series.set(POOL_SIZE, pool.size - pool.missing)
+            self._series.set(POOL_IN_USE, pool.size - pool.missing - pool.idle)
+            self._series.set(POOL_WAITING, pool.waiting)
             await asyncio.sleep(POOL_INTERVAL)
+
+    def text(self) -> bytes:
+        """Return the sums of all workers, those that have ended included, for Prometheus."""
+        registry = CollectorRegistry()
+        registry.register(self._series)
+        return generate_latest(registry)
 
 
 async def metrics(request: Request) -> Response:
@@ -197,33 +164,8 @@ async def metrics(request: Request) -> Response:
 
     A thread sums them up. That takes time, because each worker that has ended has left a file.
     """
-    text = await asyncio.to_thread(_text, request.state.metrics.registry)
+    text = await asyncio.to_thread(request.state.metrics.text)
     return Response(text, media_type=CONTENT_TYPE)
-
-
-def _text(own: Any) -> bytes:
-    """Sum up the files of all workers, including those that have ended."""
-    from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.multiprocess import MultiProcessCollector
-
-    if FOLDER not in os.environ:
-        return generate_latest(own)
-    _forget_the_pools_of_dead_workers()
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
-
-
-def _forget_the_pools_of_dead_workers() -> None:
-    from prometheus_client.multiprocess import mark_process_dead
-
-    for file in Path(os.environ[FOLDER]).glob("gauge_live*_*.db"):
-        pid = int(file.stem.rpartition("_")[2])
-        try:
-            os.kill(pid, 0)
-        except (ProcessLookupError, PermissionError):  # it ended; another user's process has its id
-            with suppress(FileNotFoundError):  # another worker has removed the file first
-                mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 ROUTES = [Route("/metrics", metrics)]

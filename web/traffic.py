@@ -1,12 +1,11 @@
 """Counts the outcomes of POSTs for each of the last 300 seconds, all workers together."""
 
-import mmap
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from time import time
+
+from web.shared import shared_memory
 
 KINDS = ("created", "existing", "retried")
 
@@ -18,31 +17,7 @@ _RING = WINDOW + 2
 # The numbers of a record, 8 bytes each: the second, in Unix time, and the count of each kind.
 _RECORD = 1 + len(KINDS)
 
-# The variable that names the folder to the workers. prometheus_client reads it as well, and has its
-# own files there.
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 SUFFIX = ".traffic"
-
-# The parent of that folder is in memory, which has room when the disk is full. Systems other than
-# Linux lack /dev/shm, and use the usual place of temporary files.
-_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-
-
-@contextmanager
-def shared_folder() -> Iterator[Path]:
-    """Yield the folder in which each worker has its files.
-
-    The first process to enter makes it, and removes it at the end.
-    """
-    if FOLDER in os.environ:
-        yield Path(os.environ[FOLDER])
-        return
-    with tempfile.TemporaryDirectory(prefix="onerow-", dir=_MEMORY) as folder:
-        os.environ[FOLDER] = folder
-        try:
-            yield Path(folder)
-        finally:
-            del os.environ[FOLDER]
 
 
 class Traffic:
@@ -54,19 +29,8 @@ class Traffic:
     def __init__(self, folder: Path, clock: Callable[[], float] = time) -> None:
         self._folder = folder
         self._clock = clock
-        self._file: Path | None = None
-        size = _RING * _RECORD * 8
-        try:
-            with tempfile.NamedTemporaryFile(dir=folder, suffix=SUFFIX, delete=False) as file:
-                self._file = Path(file.name)
-                # Zeros are written, instead of a truncate(), which would make a hole. A write into
-                # a hole of a full file system kills the process.
-                file.write(bytes(size))
-                file.flush()
-                shared = mmap.mmap(file.fileno(), size)
-        except OSError:
-            shared = mmap.mmap(-1, size)
-        self._numbers = memoryview(shared).cast("Q")
+        memory, self._file = shared_memory(folder, SUFFIX, _RING * _RECORD * 8)
+        self._numbers = memoryview(memory).cast("Q")
 
     def count(self, kind: str, number: int = 1) -> None:
         """Add to this second's count of one of KINDS."""

@@ -222,7 +222,11 @@ def test_each_answer_is_described_and_each_description_is_answered(
 def test_each_route_has_its_operations_and_each_operation_its_route(
     described: dict[str, Any],
 ) -> None:
-    code = "import app, json; print(json.dumps([[r.path, [*r.methods]] for r in app.app.routes]))"
+    code = (
+        "import app, json; of_resources, *others = app.app.routes\n"
+        "routes = sum(of_resources.routes.values(), others)\n"
+        "print(json.dumps([[each.path, [*each.methods]] for each in routes]))"
+    )
     listed = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment(), check=True, capture_output=True
     )

@@ -933,9 +933,7 @@ def test_without_the_shared_folder_a_worker_counts_alone(trouble: str, tmp_path:
 def test_the_service_outlives_the_folder_of_the_counts(new_database: Callable[[], str]) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(
-            DATABASE_URL=new_database(), WORKERS="2", PROMETHEUS_MULTIPROC_DIR=folder
-        ) as service,
+        serving(DATABASE_URL=new_database(), WORKERS="2", WORKERS_FOLDER=folder) as service,
     ):
         shutil.rmtree(folder)
         for worker in psutil.Process(service.process.pid).children():
