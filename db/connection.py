@@ -55,6 +55,7 @@ class Prepare(NamedTuple):
 
     name: bytes
     sql: bytes
+    parameters: Sequence[str | None] = ()
 
 
 BEGIN = Statement(b"BEGIN ISOLATION LEVEL SERIALIZABLE", name=b"begin")
@@ -142,7 +143,7 @@ class Connection(AsyncConnection[Row]):
         Raises the error of the first step that failed, after ROLLBACK. At the deadline, or
         cancelled, the connection closes.
         """
-        values = [_encoded(step) for step in steps]
+        values = [_encoded(step.parameters) for step in steps]
         if not self.set_config:
             await self._prepare(steps)
         loop = asyncio.get_running_loop()
@@ -388,11 +389,9 @@ class Connection(AsyncConnection[Row]):
         self.unpinned = None
 
 
-def _encoded(step: Statement | Prepare) -> list[bytes | None]:
-    """Return a step's parameters as libpq takes them. Raises psycopg.DataError for a NUL."""
-    if isinstance(step, Prepare):
-        return []
-    values = [None if value is None else value.encode() for value in step.parameters]
+def _encoded(parameters: Sequence[str | None]) -> list[bytes | None]:
+    """Return parameters as libpq takes them. Raises psycopg.DataError for a NUL."""
+    values = [None if value is None else value.encode() for value in parameters]
     if b"\0" in b"".join(filter(None, values)):
         raise psycopg.DataError("a text with NUL, where libpq would end it")
     return values
