@@ -118,8 +118,9 @@ async def create(endpoint: Endpoint, request: Request, attempts: Attempts) -> Re
         headers["Duplicates"] = str(copies)
         if prefers_strict(request):
             return problem(412, f"{copies} rows have this key.", headers)
+    response = answer(row, 201 if created else 200, headers)
     request.state.metrics.row(endpoint.name, created=created)
-    return answer(row, 201 if created else 200, headers)
+    return response
 
 
 async def create_many(

@@ -234,7 +234,7 @@ def main() -> None:
         check_resources()
         print(roles(), end="")
         return
-    unwind_on_signals(SystemExit(1))
+    unwind_on_signals(SystemExit(f"{given.command}: ended by a signal, before it was done"))
     # Drop psycopg's warning of each connection that a pool replaces. The command tells the outcome.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
     if given.run not in (_adopt, _prove, _psql):

@@ -55,7 +55,7 @@ class Prepare(NamedTuple):
 
     name: bytes
     sql: bytes
-    parameters: Sequence[str | None] = ()
+    parameters: Sequence[str | None] = ()  # none, so that every step has them
 
 
 BEGIN = Statement(b"BEGIN ISOLATION LEVEL SERIALIZABLE", name=b"begin")

@@ -70,7 +70,10 @@ class Answer:
         self._chunked = False  # whether the answer is sent in chunks
 
     def scope(self, **others: Any) -> Scope:
-        """Return the ASGI scope of the request, with `others` added."""
+        """Return the ASGI scope of the request, with `others` added.
+
+        Its "request" is no part of ASGI: it is what web.head has parsed, for web.validation.
+        """
         request = self._request
         path = request.path.decode()
         return {

@@ -64,7 +64,10 @@ class Handlers:
         self._handlers = handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer by the handler of the method. Errors of a GET are left to Starlette."""
+        """Answer by the handler of the method.
+
+        Errors of a GET are left to Starlette, because only the others' answers have a timing.
+        """
         request = Request(scope, receive, send)
         method, attempts = scope["method"], Attempts()
         handler = self._handlers[method]
@@ -115,7 +118,10 @@ class ByName(BaseRoute):
         return best, child
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the route that matched answer."""
+        """Let the route that matched answer.
+
+        Starlette puts this object into the scope as the route, and then what matches() returned.
+        """
         await scope["route"].handle(scope, receive, send)
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -100,8 +100,6 @@ class Metrics:
     def __init__(self, folder: Path, traffic: Traffic) -> None:
         self._traffic = traffic
         self._series = Series(folder, METRICS)
-        if not self._series.are_shared:
-            log.warning("each worker has only its own metrics: %s takes no file", folder)
         for reason in REASONS:
             self._series.add(UNAVAILABLE, reason, number=0)
         self._series.add(DEFECTS, number=0)
@@ -154,9 +152,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return the sums of all workers, those that have ended included, for Prometheus."""
-        registry = CollectorRegistry()
-        registry.register(self._series)
-        return generate_latest(registry)
+        return generate_latest(self._series)
 
 
 async def metrics(request: Request) -> Response:

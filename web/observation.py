@@ -3,6 +3,7 @@
 import logging
 import re
 import secrets
+from collections.abc import Iterable
 from itertools import count
 from time import perf_counter
 
@@ -29,7 +30,7 @@ def new_id() -> bytes:
     return b"%s-%x" % (_worker, next(_numbers))
 
 
-def trace_id_of(headers: list[tuple[bytes, bytes]]) -> str | None:
+def trace_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the id of the trace that the caller's `traceparent` names, or None."""
     given = [value for name, value in headers if name == b"traceparent"]
     # If there are two, it is not known which one is meant.

@@ -11,7 +11,7 @@ from web.validation import as_sent
 
 def path_of(resource: str, id_: object) -> str:
     """Return the path of a row, with its id escaped."""
-    if type(id_) is int:  # a bool is an int, too
+    if type(id_) is int:  # not isinstance(), which would take a bool for an int
         return f"/{resource}/{id_}"
     segment = quote(as_sent(id_), safe="")
     if segment in (".", ".."):  # clients would resolve these segments as they are

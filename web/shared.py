@@ -1,10 +1,11 @@
 """Memory in which each worker counts, and which the others read: files of a folder."""
 
+import fcntl
 import mmap
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # The variable that names the folder to the workers.
@@ -33,19 +34,46 @@ def shared_folder() -> Iterator[Path]:
 
 
 def shared_memory(folder: Path, suffix: str, size: int) -> tuple[mmap.mmap, Path | None]:
-    """Return `size` bytes of zeros, and their file, whose name begins with the process's id.
+    """Return `size` bytes, all 0, and the file in which the other workers read them.
 
-    If the folder is full or gone, there is no file, and the others cannot read them.
+    The folder is made anew if it is gone. If it takes no file, as when it is full, there is none,
+    and only this process has the memory.
     """
+    file = None
     try:
-        folder.mkdir(exist_ok=True)  # a cleanup of temporary folders may have removed it
-        with tempfile.NamedTemporaryFile(
-            dir=folder, prefix=f"{os.getpid()}-", suffix=suffix, delete=False
-        ) as file:
+        folder.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=suffix, delete=False) as opened:
+            file = Path(opened.name)
             # Zeros are written, instead of a truncate(), which would make a hole. A write into a
             # hole of a full file system kills the process.
-            file.write(bytes(size))
-            file.flush()
-            return mmap.mmap(file.fileno(), size), Path(file.name)
+            opened.write(bytes(size))
+            opened.flush()
+            # The memory keeps the file open, and so locked, until this process ends.
+            fcntl.flock(opened, fcntl.LOCK_EX)
+            return mmap.mmap(opened.fileno(), size), file
     except OSError:
+        if file:
+            with suppress(OSError):
+                file.unlink()  # what was written of it would take the last room
         return mmap.mmap(-1, size), None
+
+
+def contents(folder: Path, suffix: str) -> Iterator[tuple[Path, bytes, bool]]:
+    """Yield each file with its bytes, and whether its process is alive. Raises OSError."""
+    try:
+        files = [file for file in folder.iterdir() if file.suffix == suffix]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for file in files:
+        with suppress(FileNotFoundError):
+            with file.open("rb") as opened:
+                content, is_alive = opened.read(), _is_locked(opened.fileno())
+            yield file, content, is_alive
+
+
+def _is_locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False

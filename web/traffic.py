@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from time import time
 
-from web.shared import shared_memory
+from web.shared import contents, shared_memory
 
 KINDS = ("created", "existing", "retried")
 
@@ -55,6 +55,6 @@ class Traffic:
 
     def _others(self) -> Iterator[list[int]]:
         with suppress(OSError):
-            for file in self._folder.glob(f"*{SUFFIX}"):
+            for file, content, _ in contents(self._folder, SUFFIX):
                 if file != self._file:
-                    yield memoryview(file.read_bytes()).cast("Q").tolist()
+                    yield memoryview(content).cast("Q").tolist()

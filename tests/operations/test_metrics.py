@@ -17,7 +17,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.documents import blocks, section
 from tests.support.service import Service, connection_to, serving, until
-from web.series import NUMBERS, Metric, Series
 
 pytestmark = pytest.mark.alone
 
@@ -190,6 +189,7 @@ def test_a_post_that_meets_a_defect_is_counted(database: str) -> None:
         failed = httpx.post(f"{service.url}/departments", json={"name": "Ada"})
         assert failed.status_code == 500
         assert value(service, "onerow_defects_total") == 1
+        assert value(service, "onerow_rows_total") == 0
         assert value(service, "onerow_transaction_attempts_count", method="POST") == 1
 
 
@@ -269,30 +269,3 @@ def test_the_alerts_are_about_metrics_that_are_there(
     help_lines = shared_service.http.get("/metrics").text
     for metric in set(re.findall(r"onerow_\w+", rules)) - {"onerow_transaction_retries_total"}:
         assert re.search(rf"^{metric}\b", help_lines, re.MULTILINE), metric
-
-
-def test_series_go_on_in_another_file_and_all_workers_sum_them_up(tmp_path: Path) -> None:
-    histogram = Metric("histogram", "onerow_seconds", "Seconds.", ("number",), (0.5, 1.0))
-    gauge = Metric("gauge", "onerow_size", "Size.")
-    one, other = Series(tmp_path, [histogram, gauge]), Series(tmp_path, [histogram, gauge])
-    numbers = [f"{number:040}" for number in range(NUMBERS // histogram.width)]
-    for number in numbers:
-        one.observe(histogram, number, value=0.5)
-        other.observe(histogram, number, value=0.7)
-        other.observe(histogram, number, value=2)
-    one.set(gauge, 3)
-    other.set(gauge, 4)
-    assert one.are_shared
-    assert len(list(tmp_path.iterdir())) == 4
-    for each in one, other:
-        seconds, size = each.collect()
-        values = {(s.name, s.labels.get("le")): s.value for s in seconds.samples}
-        assert len(seconds.samples) == 5 * len(numbers)
-        assert values == {
-            ("onerow_seconds_bucket", "0.5"): 1,
-            ("onerow_seconds_bucket", "1.0"): 2,
-            ("onerow_seconds_bucket", "+Inf"): 3,
-            ("onerow_seconds_count", None): 3,
-            ("onerow_seconds_sum", None): 3.2,
-        }
-        assert [sample.value for sample in size.samples] == [7]

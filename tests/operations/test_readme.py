@@ -244,7 +244,8 @@ def test_every_variable_is_named() -> None:
 def test_the_benchmark_takes_these_words() -> None:
     commands = [command for command, _ in turns(section("tests/bench/README.md#the-benchmark"))]
     modules = [command.split()[2:] for command in commands if not command.startswith("make ")]
-    parts = ["tests.bench", "tests.bench.many", "tests.bench.guard", "tests.bench.merge"]
+    names = ("many", "guard", "merge", "parts")
+    parts = ["tests.bench", *(f"tests.bench.{name}" for name in names)]
     assert [module for module, *_ in modules] == parts
     for module, *words in modules:
         assert find_spec(module)

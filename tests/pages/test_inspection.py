@@ -919,7 +919,7 @@ def test_the_counts_of_one_second_do_not_stay_in_the_ring(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("trouble", ["gone", "full"])
 def test_without_the_shared_folder_a_worker_counts_alone(trouble: str, tmp_path: Path) -> None:
-    folder = tmp_path / "gone"
+    folder = tmp_path / "gone" / "gone"  # it cannot be made either
     if trouble == "full":
         folder = Path("/dev/full")  # no folder either, but every write to it finds the disk full
     now = 1_000_000.0

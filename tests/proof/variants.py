@@ -194,7 +194,8 @@ def array_at_read_committed() -> None:
         try:
             return await get_or_create_many(connection, **options)
         except RuntimeError as error:
-            # A row was there for the insert and not yet for the select. Looking again hides that.
+            # The insert has found a row that the select had not, so that `next(new)` ends, which in
+            # a coroutine is a RuntimeError. Run it again, so that only a second row gives it away.
             raise errors.SerializationFailure from error
         finally:
             del connection.serializable

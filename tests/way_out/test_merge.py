@@ -314,6 +314,19 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(
     assert sql(database, EMPLOYEES) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ended_by_a_signal_it_says_so_in_one_line(database: str, number: signal.Signals) -> None:
+    fill(database, 20_000, departments=200)
+    with legacy.start(database, "merge", "--apply") as process:
+        until(lambda: sql(database, "SELECT FROM merged LIMIT 1") != [])
+        process.send_signal(number)
+        _, errors = process.communicate()
+    assert errors == "merge: ended by a signal, before it was done\n"
+    assert process.returncode == 1
+    assert legacy.run(database, "merge", "--apply")[0] == 0
+    assert duplicated(database, "departments") == duplicated(database, "employees") == 0
+
+
 def test_a_lost_connection_is_replaced_without_a_word(database: str) -> None:
     fill(database, 4000, departments=50)
     total = duplicated(database, "departments")
