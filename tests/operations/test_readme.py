@@ -210,19 +210,30 @@ def test_the_comment_lines_are_those_of_the_file() -> None:
 
 def test_a_filter_is_added_as_printed(database: str, tmp_path: Path) -> None:
     _, added = blocks(section("docs/own-table.md#the-files"), "sql")
-    parameter, condition = added.splitlines()
+    of_no_column = """\
+-- $6 beginning text, or NULL for any
+  AND ($6::text IS NULL OR starts_with(name, $6::text))"""
     shutil.copytree(ROOT / "sql/departments", tmp_path / "departments")
     shutil.copytree(ROOT / "sql/employees", tmp_path / "employees")
     list_ = tmp_path / "employees" / "list.sql"
-    text = list_.read_text().replace("SELECT", f"{parameter}\nSELECT", 1)
-    list_.write_text(text.replace("ORDER BY", f"{condition}\nORDER BY"))
+    text = list_.read_text()
+    for each in (added, of_no_column):
+        parameter, condition = each.splitlines()
+        text = text.replace("SELECT", f"{parameter}\nSELECT", 1)
+        text = text.replace("ORDER BY", f"{condition}\nORDER BY")
+    list_.write_text(text)
     sql(database, "ALTER TABLE employees ADD plan text")
     with serving(DATABASE_URL=database, RESOURCES=str(tmp_path)) as service:
         department = service.post("/departments", name="Research").json()["id"]
         made = service.post("/employees", department_id=department, name="Ada").json()
         sql(database, "UPDATE employees SET plan = 'pro'")
-        for plan, found in (("pro", [made]), ("free", [])):
-            listed = service.http.get("/employees", params={"plan": plan})
+        for query, found in {
+            "plan=pro": [made],
+            "plan=free": [],
+            "beginning=A": [made],
+            "beginning=B": [],
+        }.items():
+            listed = service.http.get(f"/employees?{query}")
             assert listed.json()["items"] == found
 
 
