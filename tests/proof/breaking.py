@@ -11,7 +11,7 @@ from db.connection import COMMIT, Connection, Row, Statement
 from db.pool import Pool
 from db.queries import QUERIES
 from db.rows import Outcome, select, statement
-from db.transaction import transact
+from db.transaction import LateInsert, transact
 from tests.proof.schedules import ageless
 
 os.environ["PIPELINE"] = str(int(os.environ.get("VARIANT", "").startswith("pipeline")))
@@ -40,6 +40,14 @@ def at_any_age() -> None:
 async def rows(connection: Connection, step: Statement) -> list[Row]:
     """Run one step of a transaction, and roll it back if that fails."""
     return (await connection.run(step))[0]
+
+
+def outcome(found: list[Row], made: list[Row], *, created: bool) -> Outcome:
+    """Return what was found or made. Raises LateInsert if the transaction was too old to insert."""
+    if not found and not made:
+        raise LateInsert
+    row = (found or made)[0]
+    return Outcome(row, row.pop("copies", 1), created)
 
 
 async def look_then_insert(

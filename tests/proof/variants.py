@@ -24,13 +24,14 @@ from db.pool import Pool
 from db.queries import QUERIES
 from db.rows import Outcome, get_or_create, get_or_create_many, select, statement
 from db.signals import unwind_on_signals
-from db.transaction import Attempts, AttemptsExhausted, transact
+from db.transaction import Attempts, AttemptsExhausted, LateInsert, transact
 from tests.proof.breaking import (
     at,
     at_any_age,
     instead,
     look_then_insert,
     on_one,
+    outcome,
     rows,
     service,
 )
@@ -116,7 +117,6 @@ def select_outside_the_transaction() -> None:
 
 def answer_before_commit() -> None:
     """The answer is out when the work is done, and COMMIT may still fail."""
-    at_any_age()  # it has no retry for a late insert
     going_on = set()
 
     async def broken(pool: Pool, work: Any, **options: Any) -> Any:
@@ -129,14 +129,13 @@ def answer_before_commit() -> None:
             await rows(connection, db.connection.BEGIN)
             found = await rows(connection, statement(connection, f"{resource}/select", key))
             made = await rows(connection, statement(connection, f"{resource}/insert", key))
-            row = (found or made)[0]
-            done.set_result(Outcome(row, row.pop("copies", 1), created=not found))
+            done.set_result(outcome(found, made, created=not found))
             await rows(connection, COMMIT)
 
         async def alone() -> None:
             try:
                 await on_one(pool, transaction)
-            except psycopg.Error as error:
+            except (psycopg.Error, LateInsert) as error:
                 if not done.done():
                     done.set_exception(error)
 
@@ -145,7 +144,7 @@ def answer_before_commit() -> None:
         task.add_done_callback(going_on.discard)
         try:
             return await done
-        except errors.SerializationFailure:
+        except (errors.SerializationFailure, errors.InvalidTextRepresentation, LateInsert):
             return await transact(pool, work, **options)
 
     instead(broken)
@@ -177,12 +176,10 @@ def created_flag_kept() -> None:
             made = await rows(connection, statement(connection, f"{resource}/insert", key))
             created = created or bool(made)
             await rows(connection, COMMIT)
-            row = (found or made)[0]
-            return Outcome(row, row.pop("copies", 1), created)
+            return outcome(found, made, created=created)
 
         return await transact(pool, remembering, **options)
 
-    at_any_age()  # it does not know a late insert
     instead(broken)
 
 
