@@ -4,6 +4,7 @@ import json
 import re
 from contextlib import suppress
 from decimal import Decimal
+from functools import cache
 from typing import Any, TypeVar, get_args
 from urllib.parse import quote, unquote
 
@@ -144,13 +145,19 @@ def from_query(request: Request, struct: type[S]) -> S:
     """
     texts = query_texts(request)
     values: dict[str, Any] = dict(texts)
-    for field in msgspec.structs.fields(struct):
-        if field.encode_name in texts:
-            values[field.encode_name] = _from_text(texts[field.encode_name], field.type)
+    for name, type_ in _types(struct).items():
+        if name in texts:
+            values[name] = _from_text(texts[name], type_)
     try:
         return msgspec.convert(values, struct, dec_hook=read_custom)
     except msgspec.ValidationError:
         raise Invalid(_errors(values, struct)) from None
+
+
+@cache  # msgspec reads all annotations anew each time, which takes longer than a whole GET
+def _types(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the type of each field."""
+    return {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
 
 
 def query_texts(request: Request) -> dict[str, str]:
@@ -159,7 +166,7 @@ def query_texts(request: Request) -> dict[str, str]:
     Raises Invalid if one is there twice, or HTTPException 400 if they are not UTF-8.
     """
     try:
-        unquote(request.url.query, errors="strict")
+        unquote(request.scope["query_string"].decode(), errors="strict")
     except UnicodeDecodeError:
         raise HTTPException(400, "The query string is not UTF-8.") from None
     items = request.query_params.multi_items()
