@@ -101,8 +101,8 @@ class Machine(RuleBasedStateMachine):
         columns, values = ", ".join(wanted.key()), list(wanted.key().values())
         places = ", ".join(["%s"] * len(values))
         for _ in range(copies):
-            ((id_,),) = self.service.sql(
-                f"INSERT INTO {table} ({columns}) VALUES ({places}) RETURNING id", *values
+            ((id_,),) = self.connection.execute(
+                f"INSERT INTO {table} ({columns}) VALUES ({places}) RETURNING id", values
             )
             self.rows[table].append(replace(wanted, id=id_))
 
