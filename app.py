@@ -47,7 +47,7 @@ from db.watch import Watch
 from web import health, metrics, openapi, pages, provenance, root
 from web.browsers import OwnPages
 from web.check import arguments, check
-from web.creation import FAILURES, PAGES, found_or_created, told
+from web.creation import FAILURES, PAGES, count, found_or_created, told
 from web.endpoint import ByName, Endpoint, endpoints, exact, route
 from web.errors import ERROR_HANDLERS
 from web.health import check_ready
@@ -136,7 +136,10 @@ async def create_many(
         attempts=attempts,
         lock_after=FAILURES if len(items) <= PAGES else 1,
     )
-    return answer([told(endpoint, request, each) for each in outcomes])
+    answers = [told(request, each) for each in outcomes]
+    response = answer(answers)
+    count(endpoint, request, answers)
+    return response
 
 
 async def get(endpoint: Endpoint, request: Request, _attempts: Attempts) -> Response:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
+from typing import Any
 
 import psycopg
 from starlette.requests import Request
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from db.pool import Pool
 from db.refusal import is_taken_id
 from db.rows import Outcome, Retired, Values, get_or_create, get_or_create_many, look_up
-from db.transaction import Attempts, Work, transact
+from db.transaction import Attempts, transact
 from web.endpoint import Endpoint
 from web.validation import Invalid, prefers_strict, wrong
 
@@ -45,28 +46,25 @@ async def found_or_created(
     name, width = endpoint.name, len(endpoint.resource.key)
     again = True
     while True:
-        work: Work[Outcome | list[Outcome]]
-        if lock_after is None:
-            key, attributes = items[0][:width], items[0][width:]
-            work = partial(get_or_create, resource=name, key=key, attributes=attributes)
-        else:
-            work = partial(
-                get_or_create_many,
-                resource=name,
-                width=width,
-                items=items,
-                attempts=attempts,
-                lock_after=lock_after,
-            )
+        options: dict[str, Any] = {
+            "seconds": deadline - monotonic(),
+            "attempts": attempts,
+            "key_constraint": f"{name}_key",
+        }
         try:
-            found = await transact(
-                pool,
-                work,
-                seconds=deadline - monotonic(),
-                attempts=attempts,
-                key_constraint=f"{name}_key",
-            )
-            return found if isinstance(found, list) else [found]  # type: ignore[list-item]
+            if lock_after is not None:
+                many = partial(
+                    get_or_create_many,
+                    resource=name,
+                    width=width,
+                    items=items,
+                    attempts=attempts,
+                    lock_after=lock_after,
+                )
+                return await transact(pool, many, **options)
+            key, attributes = items[0][:width], items[0][width:]
+            one = partial(get_or_create, resource=name, key=key, attributes=attributes)
+            return [await transact(pool, one, **options)]
         except psycopg.errors.UniqueViolation as error:
             if is_taken_id(error) and any(field.name == "id" for field in endpoint.resource.fields):
                 taken = (
@@ -115,12 +113,16 @@ async def _kept_parents(
     return kept
 
 
-def told(endpoint: Endpoint, request: Request, outcome: Outcome) -> dict[str, object]:
-    """Return the answer for one of many keys, and count its row."""
+def told(request: Request, outcome: Outcome) -> dict[str, object]:
+    """Return the answer for one of many keys."""
     row, copies, created = outcome
-    if copies > 1 and prefers_strict(request):
-        status = 412
-    else:
-        status = 201 if created else 200
-        request.state.metrics.row(endpoint.name, created=created)
+    refused = copies > 1 and prefers_strict(request)
+    status = 412 if refused else 201 if created else 200
     return {"status": status, "row": row, "duplicates": copies}
+
+
+def count(endpoint: Endpoint, request: Request, answers: list[dict[str, object]]) -> None:
+    """Count the rows of such answers, after they were encoded, which may fail."""
+    for status in (each["status"] for each in answers):
+        if status != 412:
+            request.state.metrics.row(endpoint.name, created=status == 201)

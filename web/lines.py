@@ -19,9 +19,9 @@ from starlette.types import Receive, Scope, Send
 
 from db.rows import Outcome, Values, select
 from db.transaction import Attempts, QueueFull, Unavailable, transact
-from web.creation import FAILURES, found_or_created, told
+from web.creation import FAILURES, count, found_or_created, told
 from web.endpoint import Endpoint
-from web.errors import ERROR_HANDLERS, on_error
+from web.errors import HANDLED, on_error
 from web.http_connection import HttpConnection
 from web.problem import problem, unavailable
 from web.validation import Invalid, as_text, from_body
@@ -171,7 +171,7 @@ class Lines(StreamingResponse):
         attempts = Attempts()
         try:
             outcomes = await self._transacted(items, attempts, deadline)
-        except tuple(ERROR_HANDLERS) as error:
+        except HANDLED as error:
             # A half may succeed where the whole conflicts again and again, and halving finds the
             # line that the table refuses.
             if len(items) == 1 or (isinstance(error, Unavailable) and monotonic() >= deadline):
@@ -185,8 +185,10 @@ class Lines(StreamingResponse):
             return first + second, is_last
         finally:
             self._request.state.metrics.transaction("POST", self._endpoint.name, attempts)
-        answers = (told(self._endpoint, self._request, each) for each in outcomes)
-        return [msgspec.json.encode(each) for each in answers], False
+        answers = [told(self._request, each) for each in outcomes]
+        lines = [msgspec.json.encode(each) for each in answers]
+        count(self._endpoint, self._request, answers)
+        return lines, False
 
     async def _transacted(
         self, items: list[Values], attempts: Attempts, deadline: float

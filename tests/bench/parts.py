@@ -69,7 +69,7 @@ class Client(asyncio.Transport):
         return False
 
     def abort(self) -> None:
-        """Let the test end, for the service has given up."""
+        """End the measurement, because the service has given up."""
         raise AssertionError("the connection was broken")
 
 

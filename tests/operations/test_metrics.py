@@ -189,8 +189,11 @@ def test_a_post_that_meets_a_defect_is_counted(database: str) -> None:
         failed = httpx.post(f"{service.url}/departments", json={"name": "Ada"})
         assert failed.status_code == 500
         assert value(service, "onerow_defects_total") == 1
+        failed = httpx.post(f"{service.url}/departments", json=[{"name": "Ada"}])
+        assert failed.status_code == 500
+        assert value(service, "onerow_defects_total") == 2
         assert value(service, "onerow_rows_total") == 0
-        assert value(service, "onerow_transaction_attempts_count", method="POST") == 1
+        assert value(service, "onerow_transaction_attempts_count", method="POST") == 2
 
 
 def test_waits_for_a_connection_in_vain_are_counted(database: str) -> None:

@@ -5,13 +5,15 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from psycopg import errors
+
 import db.connection
 import web.creation
 from db.connection import COMMIT, Connection, Row, Statement
 from db.pool import Pool
 from db.queries import QUERIES
-from db.rows import Outcome, select, statement
-from db.transaction import LateInsert, transact
+from db.rows import Outcome, get_or_create_many, select, statement
+from db.transaction import LateInsert, meaning_of, transact
 from tests.proof.schedules import ageless
 
 os.environ["PIPELINE"] = str(int(os.environ.get("VARIANT", "").startswith("pipeline")))
@@ -29,6 +31,19 @@ def at(level: str) -> None:
     """Every transaction at a weaker level."""
     begin = f"BEGIN ISOLATION LEVEL {level}"
     db.connection.BEGIN = Statement(begin.encode(), name=b"begin")
+    web.creation.get_or_create_many = many  # type: ignore[attr-defined, assignment]
+
+
+async def many(connection: Connection, **options: Any) -> list[Outcome]:
+    """Get or create many rows at a weaker level. Raises SerializationFailure, which is retried.
+
+    There the insert may find a row that the select has not found. Then `next(new)` ends, which in a
+    coroutine is a RuntimeError. Run again, so that only second rows give the variant away.
+    """
+    try:
+        return await get_or_create_many(connection, **options)
+    except RuntimeError as error:
+        raise errors.SerializationFailure from error
 
 
 def at_any_age() -> None:
@@ -57,13 +72,12 @@ async def look_then_insert(
     resource, key = work.keywords["resource"], work.keywords["key"]
     for step in begin or (db.connection.BEGIN,):
         await rows(connection, step)
-    found = look and await rows(connection, statement(connection, f"{resource}/select", key))
+    select_ = statement(connection, f"{resource}/select", key)
+    found = await rows(connection, select_) if look else []
     insert = Statement(BLIND_INSERT[resource], key)
     made = [] if found else await rows(connection, insert)
     await rows(connection, COMMIT)
-    if found:
-        return Outcome(found[0], found[0].pop("copies"), created=False)
-    return Outcome(made[0], 1, created=True)
+    return outcome(found, made, created=not found)
 
 
 def instead(broken: Callable[..., Any]) -> None:
@@ -76,10 +90,12 @@ def instead(broken: Callable[..., Any]) -> None:
 
 
 async def on_one(pool: Pool, work: Callable[[Connection], Any]) -> Any:
-    """Run it once, on one connection."""
+    """Run it once, on one connection. Raises LateInsert as transact() understands it."""
     connection = await pool.take(5)
     try:
         await connection.set_up()
         return await work(connection)
+    except errors.InvalidTextRepresentation as error:
+        raise meaning_of(error) from error.__cause__
     finally:
         pool.give_back(connection)

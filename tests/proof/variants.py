@@ -11,6 +11,7 @@ import os
 import random
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -22,14 +23,15 @@ import web.creation
 from db.connection import COMMIT, Connection, Statement
 from db.pool import Pool
 from db.queries import QUERIES
-from db.rows import Outcome, get_or_create, get_or_create_many, select, statement
+from db.rows import Outcome, get_or_create, select, statement
 from db.signals import unwind_on_signals
-from db.transaction import Attempts, LateInsert, meaning_of, transact
+from db.transaction import Attempts, LateInsert, transact
 from tests.proof.breaking import (
     at,
     at_any_age,
     instead,
     look_then_insert,
+    many,
     on_one,
     outcome,
     rows,
@@ -72,13 +74,8 @@ def no_retry() -> None:
     async def once(pool: Pool, work: Any, **_: Any) -> Any:
         # It goes on after a late insert, which a busy machine makes, and which is no such failure.
         while True:
-            try:
+            with suppress(LateInsert):
                 return await on_one(pool, work)
-            except LateInsert:
-                continue
-            except errors.InvalidTextRepresentation as error:
-                if not isinstance(meaning_of(error), LateInsert):
-                    raise
 
     instead(once)
 
@@ -145,7 +142,7 @@ def answer_before_commit() -> None:
         task.add_done_callback(going_on.discard)
         try:
             return await done
-        except (errors.SerializationFailure, errors.InvalidTextRepresentation, LateInsert):
+        except (errors.SerializationFailure, LateInsert):
             return await transact(pool, work, **options)
 
     instead(broken)
@@ -190,11 +187,7 @@ def array_at_read_committed() -> None:
     async def broken(connection: Connection, **options: Any) -> Any:
         connection.serializable = connection.run  # type: ignore[method-assign, assignment]
         try:
-            return await get_or_create_many(connection, **options)
-        except RuntimeError as error:
-            # The insert has found a row that the select had not, so that `next(new)` ends, which in
-            # a coroutine is a RuntimeError. Run it again, so that only a second row gives it away.
-            raise errors.SerializationFailure from error
+            return await many(connection, **options)
         finally:
             del connection.serializable
 
