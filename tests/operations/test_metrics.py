@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.documents import blocks, section
-from tests.support.service import Service, connection_to, serving, until
+from tests.support.service import Service, collide, connection_to, serving, until
 
 pytestmark = pytest.mark.alone
 
@@ -46,6 +46,12 @@ def value(service: Service, name: str, **labels: str) -> float:
     )
 
 
+def attempts(answer: httpx.Response) -> int:
+    found = re.search(r"attempts=(\d+)", answer.headers["server-timing"])
+    assert found is not None
+    return int(found[1])
+
+
 async def post_all(service: Service, counted: Counter[str]) -> None:
     numbers = iter(range(REQUESTS))
 
@@ -57,9 +63,7 @@ async def post_all(service: Service, counted: Counter[str]) -> None:
                 else:
                     name = f"name {number // TIMES}"
                     answer = await http.post("/departments", json={"name": name})
-                    attempts = re.search(r"attempts=(\d+)", answer.headers["server-timing"])
-                    assert attempts is not None
-                    counted["attempts"] += int(attempts[1])
+                    counted["attempts"] += attempts(answer)
                 counted[f"{answer.request.method} {answer.status_code}"] += 1
 
     async with asyncio.TaskGroup() as group:
@@ -71,9 +75,12 @@ def test_counts_are_what_clients_counted_over_ten_thousand_requests(database: st
     counted: Counter[str] = Counter()
     with serving(DATABASE_URL=database, WORKERS="2") as service:
         asyncio.run(post_all(service, counted))
+        for answer in collide(service, "twice"):
+            counted["attempts"] += attempts(answer)
+            counted[f"POST {answer.status_code}"] += 1
         posts = counted["POST 200"] + counted["POST 201"]
-        assert posts + counted["GET 404"] + counted["GET 200"] == REQUESTS
-        assert counted["attempts"] > posts, "no retry: nothing to count"
+        assert posts + counted["GET 404"] + counted["GET 200"] == REQUESTS + 2
+        assert counted["attempts"] > posts
 
         for what in ("POST 200", "POST 201"):
             method, status = what.split()
@@ -87,10 +94,11 @@ def test_counts_are_what_clients_counted_over_ten_thousand_requests(database: st
         assert created == counted["POST 201"]
         existing = value(service, "onerow_rows_total", resource="departments", outcome="existing")
         assert existing == counted["POST 200"]
-        attempts = {"method": "POST", "resource": "departments"}
-        assert value(service, "onerow_transaction_attempts_count", **attempts) == posts
-        assert value(service, "onerow_transaction_attempts_sum", **attempts) == counted["attempts"]
-        retries = value(service, "onerow_transaction_retries_total", sqlstate="40001")
+        creates = {"method": "POST", "resource": "departments"}
+        assert value(service, "onerow_transaction_attempts_count", **creates) == posts
+        assert value(service, "onerow_transaction_attempts_sum", **creates) == counted["attempts"]
+        # On a busy machine an insert that came too late is one of them.
+        retries = value(service, "onerow_transaction_retries_total")
         assert retries == counted["attempts"] - posts
         assert value(service, "onerow_pool_size") == 16
 

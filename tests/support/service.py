@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,6 +172,20 @@ def serving(*command: str, **settings: str) -> Iterator[Service]:
         if not service.connections_break:
             repaired = service.repaired()
             assert repaired == [], repaired
+
+
+def collide(service: Service, name: str) -> list[httpx.Response]:
+    """Create a department twice at once; return both answers, one of which took a second attempt.
+
+    Neither can insert its row before both have read that there is none.
+    """
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'departments'::regclass"
+    with psycopg.connect(service.database) as holder, ThreadPoolExecutor(2) as threads:
+        holder.execute("LOCK TABLE departments IN SHARE ROW EXCLUSIVE MODE")
+        both = [threads.submit(service.post, "/departments", name=name) for _ in range(2)]
+        until(lambda: len(service.sql(waiting)) == 2)
+        holder.rollback()
+        return [each.result() for each in both]
 
 
 def workers(service: Service) -> list[psutil.Process]:
