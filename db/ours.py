@@ -6,7 +6,8 @@ code with the rights of this session, and even planning a statement may do so.
 
 from collections.abc import Sequence
 
-from db.connection import Connection, Statement, array_of
+from db.connection import Connection, array_of
+from db.pipeline import Statement
 from db.queries import QUERIES
 from db.resources import RESOURCES
 from db.transaction import MergedNotOurs

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from psycopg import errors
 
-from db.connection import Connection, Row, Statement, array_of
+from db.connection import Connection, array_of
 from db.ours import check_merged
+from db.pipeline import Row, Statement
 from db.pool import Pool
 from db.queries import QUERIES
 from db.transaction import Attempts, LateInsert, transact

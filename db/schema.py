@@ -6,10 +6,10 @@ Where the sample is served, its tables are made, too.
 from collections.abc import Iterable
 from functools import partial
 
-from db.connection import Row
 from db.doctor.definition import indexes, made_by
 from db.engine import ENGINES, POSTGRESQL, Engine, discover
 from db.ours import refuse_others_merged, refuse_others_tables
+from db.pipeline import Row
 from db.queries import QUERIES, one_line
 from db.resources import FOLDER, RESOURCES, ROOT
 from db.texts import say

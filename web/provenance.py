@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db.connection import Row
+from db.pipeline import Row
 from db.rows import Retired, look_up, select
 from db.transaction import Attempts, transact
 from web.endpoint import Endpoint, route

@@ -16,8 +16,8 @@ import psycopg
 from psycopg import errors
 
 from db.adopt.table import Column, Condition, Order, Part, Table, replaced, short
-from db.connection import Row
 from db.header import KINDS, UNSENT, quoted
+from db.pipeline import Row
 from db.queries import flat
 from db.way_out.change import Refused, Session, ask
 from db.way_out.kind import NAMES

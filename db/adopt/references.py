@@ -5,8 +5,8 @@ from typing import Any
 from db.adopt.catalog import columns_of, find, is_plain
 from db.adopt.reference import Reference, Unique
 from db.adopt.table import Column, Table
-from db.connection import Row
 from db.header import names_of, quoted
+from db.pipeline import Row
 from db.way_out.change import Refused, Session, ask
 
 

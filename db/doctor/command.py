@@ -9,7 +9,6 @@ from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
-from db.connection import Row
 from db.doctor import prepared, server
 from db.doctor.check import ADVICE, FAIL, OK, Check, print_all
 from db.doctor.definition import indexes, made_by
@@ -17,6 +16,7 @@ from db.doctor.lookup import lookup
 from db.doctor.trial import trial
 from db.header import quoted
 from db.ours import why_not_ours
+from db.pipeline import Row
 from db.queries import QUERIES
 from db.resources import RESOURCES, Resource
 from db.schema import is_sample

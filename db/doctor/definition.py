@@ -5,8 +5,8 @@ PostgreSQL describes both, so that its own words are compared, and not the text 
 
 import re
 
-from db.connection import Row
 from db.header import IDENTIFIER
+from db.pipeline import Row
 from db.queries import one_line
 from db.resources import Resource
 from db.way_out.change import Refused, Session, ask, composed, sql_of

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import psycopg
 
-from db.connection import Row
 from db.doctor.check import ADVICE, FAIL, OK, Check
 from db.doctor.definition import indexes
+from db.pipeline import Row
 from db.queries import QUERIES, explained, one_line
 from db.resources import Resource
 from db.way_out.change import Session, ask

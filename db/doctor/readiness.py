@@ -5,9 +5,10 @@ from itertools import chain
 
 import psycopg
 
-from db.connection import Connection, Row, Statement
+from db.connection import Connection
 from db.doctor.lookup import JSON, build_lookup, is_served, scans
 from db.ours import check_merged
+from db.pipeline import Row, Statement
 from db.queries import QUERIES, explained
 from db.resources import RESOURCES
 from db.transaction import SchemaMissing, SettingsLost

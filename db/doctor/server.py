@@ -1,9 +1,9 @@
 """Is the server fit? Each check is by a column of sql/way_out/doctor/server.sql."""
 
-from db.connection import Row
 from db.doctor.check import ADVICE, FAIL, OK, Check
 from db.doctor.readiness import version_fault
 from db.doctor.trial import INSERT_AGE
+from db.pipeline import Row
 from db.settings import INSPECTION_POOL_SIZE, Settings
 
 

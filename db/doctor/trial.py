@@ -12,8 +12,8 @@ import psycopg
 from psycopg import errors
 from psycopg.types.numeric import Int8Dumper
 
-from db.connection import Row
 from db.doctor.check import ADVICE, FAIL, OK, Check
+from db.pipeline import Row
 from db.queries import QUERIES
 from db.refusal import is_refusal
 from db.resources import RESOURCES, Resource, parents

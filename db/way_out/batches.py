@@ -15,7 +15,8 @@ from psycopg.rows import dict_row
 from psycopg.types.string import TextLoader
 from tqdm import tqdm
 
-from db.connection import Connection, Row
+from db.connection import Connection
+from db.pipeline import Row
 from db.pool import Pool, open_pool
 from db.session import MEANING
 from db.settings import Settings

@@ -10,9 +10,9 @@ from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 
-from db.connection import Row
 from db.engine import named
 from db.loaders import FiniteTimestamp
+from db.pipeline import Row
 from db.queries import QUERIES
 from db.session import MEANING, pin
 from db.texts import say

@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import RawServerCursor
 
-from db.connection import Row
+from db.pipeline import Row
 from db.resources import RESOURCES, Resource
 from db.texts import inert, printable, say
 from db.way_out.change import Session, ask, for_each, sql_of

@@ -5,8 +5,8 @@ from itertools import islice
 
 import psycopg
 
-from db.connection import Row
 from db.doctor.definition import indexes, made_by
+from db.pipeline import Row
 from db.resources import RESOURCES, Resource
 from db.texts import say
 from db.way_out.change import (

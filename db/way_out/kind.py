@@ -3,7 +3,7 @@
 merge, guard and enforce are right for ordinary tables only; check_ordinary() says why.
 """
 
-from db.connection import Row
+from db.pipeline import Row
 from db.resources import Resource
 from db.way_out.change import Refused, Session, ask
 

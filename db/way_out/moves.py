@@ -4,8 +4,9 @@ from collections import Counter
 
 from psycopg.types.json import Jsonb
 
-from db.connection import Connection, Row
+from db.connection import Connection
 from db.header import names_of, table_of
+from db.pipeline import Row
 from db.resources import Resource
 from db.way_out.change import sql_of
 from db.way_out.references import children, is_absorbed

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from db.connection import Row
+from db.pipeline import Row
 from db.resources import RESOURCES, Resource
 from db.texts import printable, say
 from db.way_out.change import Session, ask, for_each

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from db.connection import Row
 from db.header import names_of, table_of
 from db.ours import refuse_others_merged
+from db.pipeline import Row
 from db.resources import RESOURCES, Resource
 from db.way_out.change import Refused, Session, ask
 from db.way_out.kind import check_referring, refuse_relatives

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterable
 
-from db.connection import Connection, Row
+from db.connection import Connection
+from db.pipeline import Row
 from db.queries import QUERIES
 from db.resources import RESOURCES
 from db.way_out import change

@@ -9,7 +9,8 @@ from psycopg import errors
 
 import db.connection
 import web.creation
-from db.connection import COMMIT, Connection, Row, Statement
+from db.connection import COMMIT, Connection
+from db.pipeline import Row, Statement
 from db.pool import Pool
 from db.queries import QUERIES
 from db.rows import Outcome, get_or_create_many, select, statement

@@ -8,7 +8,8 @@ from typing import Any
 from psycopg import errors
 
 import db.connection
-from db.connection import COMMIT, Connection, Row, Statement
+from db.connection import COMMIT, Connection
+from db.pipeline import Row, Statement
 from db.pool import Pool
 from db.rows import Outcome, Retired, get_or_create, select, statement
 from db.transaction import Attempts, transact

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from db.connection import Connection, Row
+from db.connection import Connection
+from db.pipeline import Row
 from db.pool import Pool
 from db.prove.schedule import Mismatch
 from db.transaction import transact

@@ -20,7 +20,8 @@ from psycopg import errors
 
 import db.connection
 import web.creation
-from db.connection import COMMIT, Connection, Statement
+from db.connection import COMMIT, Connection
+from db.pipeline import PipelineConnection, Statement
 from db.pool import Pool
 from db.queries import QUERIES
 from db.rows import Outcome, get_or_create, select, statement
@@ -221,15 +222,15 @@ VARIANTS: dict[str, Callable[[], None]] = {
 
 
 def pause_around_messages() -> None:
-    exchange = Connection._exchange
+    exchange = PipelineConnection._exchange
 
-    async def later(self: Connection, *steps: Any) -> Any:
+    async def later(self: PipelineConnection, *steps: Any) -> Any:
         await asyncio.sleep(random.uniform(0, PAUSE))
         results = await exchange(self, *steps)
         await asyncio.sleep(random.uniform(0, PAUSE))
         return results
 
-    Connection._exchange = later  # type: ignore[method-assign]
+    PipelineConnection._exchange = later  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from math import inf
 
 import psycopg
 
-from db.connection import Connection, Row
+from db.connection import Connection
+from db.pipeline import Row
 from db.pool import Pool
 from tests.support.service import LIMIT
 

@@ -6,8 +6,9 @@ import pytest
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
-from db.connection import Connection, Statement
+from db.connection import Connection
 from db.engine import POSTGRESQL
+from db.pipeline import Statement
 from db.pool import Pool, open_pool
 from db.resources import RESOURCES
 from db.rows import Outcome, delete

@@ -13,7 +13,8 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import PoolTimeout
 
-from db.connection import Connection, Row
+from db.connection import Connection
+from db.pipeline import Row
 from db.pool import Pool, open_pool
 from db.rows import Outcome
 from db.settings import Settings
