@@ -70,6 +70,8 @@ async def restore(connection: Connection, items: list[Item], _: bool) -> Tally:
     """
     tally = Tally()
     for resource, id_ in items:
+        for later in await rows_of(connection, "way_out/merged_before", resource, as_text(id_)):
+            raise Unmergeable(f"{resource} {later['id']} went later, and must come back first")
         # A unique value that was taken over must be free before the row comes back that had it.
         can_unfill = f"{resource}/unfill" in QUERIES
         taken = await rows_of(connection, f"{resource}/unfill", as_text(id_)) if can_unfill else []

@@ -142,7 +142,7 @@ def test_a_row_comes_back_after_the_one_that_took_it_over(customers: Callable[..
     # Row 1 cannot come back, and so those that went into it stay where they are.
     sql(database, "ALTER TABLE customers ADD CHECK (id <> 1)")
     said = customers("merge", "--undo", ends=1)
-    assert "customers 2 stays as it is: customers 1 would not get back its own phone\n" in said
+    assert "customers 2 stays as it is: customers 1 went later, and must come back first\n" in said
     sql(database, "ALTER TABLE customers DROP CONSTRAINT customers_id_check")
     customers("merge", "--undo")
     assert rows(database)[0] == before[0]
@@ -159,3 +159,47 @@ def test_a_value_that_only_looks_different_has_changed(customers: Callable[..., 
     said = customers("merge", "--undo", ends=1)
     assert "customers 1 keeps price, which changed since it was taken over" in said
     assert sql(database, "SELECT price::text FROM customers WHERE id = 1") == [("1.00",)]
+
+
+def test_rows_that_went_into_one_row_come_back_in_order(customers: Callable[..., str]) -> None:
+    database = customers()
+    before = rows(database)[:2]
+    sql(database, "DELETE FROM customers WHERE id = 3")
+    customers("adopt", "--largest", "phone")
+    customers("merge", "--apply")
+    sql(database, "INSERT INTO customers (id, email, phone) VALUES (3, 'Ada', '777')")
+    customers("merge", "--apply")
+    # Another row has the id of the last one that went, and so that one cannot come back.
+    sql(database, "INSERT INTO customers (id, email) VALUES (3, 'Grace')")
+    said = customers("merge", "--undo", ends=1)
+    assert said.splitlines()[-1] == (
+        "customers 2 stays as it is: customers 3 went later, and must come back first"
+    )
+    sql(database, "DELETE FROM customers WHERE id = 3")
+    customers("merge", "--undo")
+    assert [row[:3] for row in rows(database)] == [
+        *(row[:3] for row in before),
+        (3, "Ada", "777"),
+    ]
+
+
+def test_a_row_waits_for_the_row_that_it_went_into(customers: Callable[..., str]) -> None:
+    database = customers()
+    sql(
+        database,
+        "DELETE FROM customers WHERE id = 1;"
+        "CREATE TABLE orders (id bigint PRIMARY KEY, customer_id bigint REFERENCES customers);"
+        "INSERT INTO orders VALUES (1, 3)",
+    )
+    customers("adopt")
+    customers("merge", "--apply")
+    sql(database, "INSERT INTO customers (id, email) VALUES (1, 'Ada')")
+    customers("merge", "--apply")
+    sql(database, "INSERT INTO customers (id, email) VALUES (2, 'Grace')")
+    said = customers("merge", "--undo", ends=1)
+    assert said.splitlines()[-1] == (
+        "customers 3 stays as it is: customers 2 went later, and must come back first"
+    )
+    sql(database, "DELETE FROM customers WHERE id = 2")
+    customers("merge", "--undo")
+    assert sql(database, "SELECT customer_id FROM orders") == [(3,)]

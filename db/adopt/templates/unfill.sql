@@ -1,8 +1,7 @@
 -- Puts back what the row of {{ name }} that was kept took over from the row with this id: name (of a column), outcome ('put back', 'not put back', 'changed' if it has changed since, 'gone' if the row that was kept is, or 'beside' if a trigger changed the column as another one was taken over, and it is not as before).
 -- $1 id text
 -- Columns that were taken over together are put back together, and none that has changed since. Columns
--- that this file does not set, or that a trigger keeps, are not put back, and neither are those of a row
--- that is in the table merged itself.
+-- that this file does not set, or that a trigger keeps, are not put back.
 WITH taken AS (
     SELECT
         merged.kept::{{ id.bare }} AS kept,
@@ -57,7 +56,6 @@ is_now AS (
 SELECT
     had.key AS name,
     CASE
-        WHEN EXISTS (SELECT FROM merged AS later WHERE later.resource = '{{ name }}' AND later.id = is_now.kept::text) THEN 'not put back'
         WHEN is_now.gone THEN 'gone'
         WHEN is_now.changed OPERATOR(pg_catalog.&&) coalesce(groups.names, ARRAY[had.key]) THEN 'changed'
         WHEN had.value::text OPERATOR(pg_catalog.=) (is_now.has OPERATOR(pg_catalog.->) had.key)::text THEN 'put back'

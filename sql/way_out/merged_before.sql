@@ -1,0 +1,38 @@
+-- A row that must come back before this one, because it is the row that was kept, or gave that row a column that this one gave before: id. No row if there is none.
+-- $1 resource text
+-- $2 id text
+-- OFFSET 0 keeps each a lookup: as a join, PostgreSQL would read all rows of a resource that it takes for few.
+WITH this AS (
+    SELECT step, kept, filled -> 'before' AS gave
+    FROM merged
+    WHERE resource = $1::text
+      AND id = $2::text
+      AND (pointed <> '{}' OR filled IS NOT NULL)
+)
+SELECT later.id
+FROM this
+CROSS JOIN LATERAL (
+    (
+        SELECT merged.id, merged.step
+        FROM merged
+        WHERE merged.resource = $1::text
+          AND merged.id = this.kept
+        OFFSET 0
+    )
+    UNION ALL
+    (
+        SELECT merged.id, merged.step
+        FROM merged
+        WHERE merged.resource = $1::text
+          AND merged.kept = this.kept
+          AND EXISTS (
+              SELECT
+              FROM jsonb_object_keys(merged.filled -> 'before') AS names (name)
+              WHERE this.gave ? name
+          )
+        OFFSET 0
+    )
+) AS later
+WHERE later.step > this.step
+ORDER BY later.step DESC
+LIMIT 1;
