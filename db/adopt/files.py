@@ -92,8 +92,13 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
             if path.name == "keep.sql" and not reference.absorbed:
                 continue
             template = ENVIRONMENT.get_template(f"reference/{path.name}")
+            # A row that refers to another row of its table may go together with that one.
+            own = [each.name for each in table.columns if each.sql == reference.column]
             files[f"{reference.folder}/{path.name}"] = template.render(
-                given, reference=reference, child=child
+                given,
+                reference=reference,
+                child=child,
+                own_column=literal(own[0]) if reference.oid == table.oid else None,
             )
         if reference.absorbed:
             # Its rows are moved as those of a resource are, under the name of the folder.

@@ -422,3 +422,25 @@ def test_adopt_refuses_references_that_it_cannot_follow(persons: Run) -> None:
     sql(persons(), f"{NAMED}; {MEMBERS}; {FRIENDS}; {KEYLESS}")
     for why, words in REFUSED.items():
         assert why in persons("adopt", *words, ends=1)
+
+
+@pytest.mark.parametrize("reference", ["id", "email", "filled"])
+def test_rows_that_go_together_refer_to_each_other_again(persons: Run, reference: str) -> None:
+    database = persons()
+    to_id = reference != "email"
+    sql(
+        database,
+        "ALTER TABLE persons ADD boss " + ("bigint REFERENCES persons" if to_id else "text"),
+    )
+    bosses = {2: 3, 3: 2, 5: 5} if to_id else {2: "'ADA'", 3: "'Ada'", 5: "'Al'"}
+    for person, boss in bosses.items():
+        sql(database, f"UPDATE persons SET boss = {boss} WHERE id = {person}")
+    words = {"id": [], "email": ["--refers", "persons.boss=email"], "filled": ["--fill", "boss"]}
+    before = sql(database, "SELECT id, boss FROM persons ORDER BY id")
+    persons("adopt", *words[reference])
+    persons("init")
+    persons("merge", "--apply")
+    assert sql(database, "SELECT count(*) FROM persons") == [(2,)]
+    said = persons("merge", "--undo")
+    assert said == "persons: 3 rows put back.\n"
+    assert sql(database, "SELECT id, boss FROM persons ORDER BY id") == before
