@@ -3,11 +3,11 @@
 -- $2 id text
 -- OFFSET 0 keeps each a lookup: as a join, PostgreSQL would read all rows of a resource that it takes for few.
 WITH this AS (
-    SELECT step, kept, filled -> 'before' AS gave
+    SELECT merged.step, merged.kept, merged.filled -> 'before' AS gave
     FROM merged
-    WHERE resource = $1::text
-      AND id = $2::text
-      AND (pointed <> '{}' OR filled IS NOT NULL)
+    WHERE merged.resource = $1::text
+      AND merged.id = $2::text
+      AND (merged.pointed <> '{}' OR merged.filled IS NOT NULL)
 )
 SELECT later.id
 FROM this

@@ -203,3 +203,19 @@ def test_a_row_waits_for_the_row_that_it_went_into(customers: Callable[..., str]
     sql(database, "DELETE FROM customers WHERE id = 2")
     customers("merge", "--undo")
     assert sql(database, "SELECT customer_id FROM orders") == [(3,)]
+
+
+def test_a_domain_that_is_never_null_does_not_keep_a_row_away(
+    customers: Callable[..., str],
+) -> None:
+    database = customers()
+    sql(
+        database,
+        "CREATE DOMAIN never_null AS text NOT NULL;"
+        "ALTER TABLE customers ADD full_name never_null DEFAULT 'Ada'",
+    )
+    before = rows(database)
+    customers("adopt", "--fill", "phone,city")
+    customers("merge", "--apply")
+    customers("merge", "--undo")
+    assert rows(database) == before

@@ -3,12 +3,8 @@
 -- Columns that were taken over together are put back together, and none that has changed since. Columns
 -- that this file does not set, or that a trigger keeps, are not put back.
 WITH taken AS (
-    SELECT
-        merged.kept::{{ id.bare }} AS kept,
-        (whole.*)::{{ row_type }} AS content,
-        merged.filled
+    SELECT merged.kept::{{ id.bare }} AS kept, merged.filled
     FROM merged
-    CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, merged.filled OPERATOR(pg_catalog.->) 'before'::text) AS whole
     WHERE merged.resource = '{{ name }}'
       AND merged.id = $1::text
       AND merged.filled IS NOT NULL
@@ -16,7 +12,7 @@ WITH taken AS (
 there AS (
     SELECT
         taken.kept,
-        taken.content,
+        (whole.*)::{{ row_type }} AS content,
         pg_catalog.to_jsonb({{ table }}.*) AS has,
         ARRAY(
             SELECT had.key
@@ -30,6 +26,7 @@ there AS (
         ) AS changed
     FROM taken
     INNER JOIN {{ table }} ON {{ table }}.{{ id.sql }} {{ id.operator("=") }} taken.kept
+    CROSS JOIN LATERAL pg_catalog.jsonb_populate_record(({{ table }}.*)::{{ row_type }}, taken.filled OPERATOR(pg_catalog.->) 'before'::text) AS whole
 ),
 restored AS (
     UPDATE {{ table }}
