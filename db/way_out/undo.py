@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterable
 
 from db.connection import Connection
+from db.header import names_of, table_of
 from db.pipeline import Row
 from db.queries import QUERIES
-from db.resources import RESOURCES
+from db.resources import RESOURCES, Resource
 from db.way_out import change
 from db.way_out.batches import SECONDS, Run, in_batches
-from db.way_out.change import Refused
+from db.way_out.change import Refused, Session, ask
 from db.way_out.enforce import refuse_enforced
 from db.way_out.guard import refuse_guarded
 from db.way_out.moves import rows_of
@@ -36,6 +37,7 @@ async def undo(
             try:
                 check_tables(connection, family(name))
                 for resource in family(name):
+                    _refuse_without_references(connection, resource)
                     refuse_guarded(connection, resource)
                     refuse_enforced(connection, resource)
                 able.append(name)
@@ -43,6 +45,11 @@ async def undo(
                 refused.refused.append(f"{name}: {error}")
         statements = locks(connection, [each for name in able for each in family(name)])
     moved = [f"{name}/{each}" for name in able for each in RESOURCES[name].references]
+    refused.notes += [
+        f"{resource}: {rows:,} rows stay in merged, for adopt knows no such reference any more"
+        for resource, rows in before.items()
+        if resource.partition("/")[0] in able and resource not in able + moved
+    ]
     run = Run(
         restore,
         query=change.sql_of("way_out/merged_last_first"),
@@ -60,6 +67,18 @@ async def undo(
         refused.add(tally)
     refused.rows = before - merged_rows(url)
     return refused
+
+
+def _refuse_without_references(connection: Session, resource: Resource) -> None:
+    """Raise Refused if a column that refers to a resource has gone since its files were written."""
+    for reference in resource.references:
+        if ask(connection, "way_out/unknown_columns", *_column_of(reference)):
+            raise Refused(f"{reference} is gone, or has another name: run `adopt` again")
+
+
+def _column_of(reference: str) -> tuple[list[str], list[str]]:
+    """Return the parameters of sql/way_out/unknown_columns.sql for a reference."""
+    return [table_of(reference)], [names_of(reference)[-1]]
 
 
 async def restore(connection: Connection, items: list[Item], _: bool) -> Tally:
@@ -116,7 +135,14 @@ async def _point_back(
     for reference, ids in sorted(row["pointed"].items(), reverse=True):
         query = f"{resource}/{reference}/repoint_back"
         if query not in QUERIES:
-            raise Unmergeable(f"there is no {query}.sql")
+            gone = await rows_of(connection, "way_out/unknown_columns", *_column_of(reference))
+            if not gone:
+                raise Unmergeable(f"there is no {query}.sql: `python -m db adopt` writes it")
+            tally.notes.append(
+                f"{resource} {id_} is back, but {reference}, where {len(ids)} rows pointed at it,"
+                " is gone or has another name"
+            )
+            continue
         texts = [as_text(each) for each in ids]
         back = await rows_of(connection, query, as_text(id_), as_text(row["kept"]), texts)
         if len(back) < len(ids):

@@ -444,3 +444,31 @@ def test_rows_that_go_together_refer_to_each_other_again(persons: Run, reference
     said = persons("merge", "--undo")
     assert said == "persons: 3 rows put back.\n"
     assert sql(database, "SELECT id, boss FROM persons ORDER BY id") == before
+
+
+def test_undo_where_what_referred_is_gone(persons: Run) -> None:
+    database = persons()
+    sql(
+        database,
+        "CREATE TABLE orders (id bigint PRIMARY KEY, person bigint REFERENCES persons);"
+        "CREATE TABLE badges (person bigint PRIMARY KEY REFERENCES persons);"
+        "INSERT INTO orders VALUES (1, 2), (2, 5); INSERT INTO badges VALUES (1), (2), (4)",
+    )
+    words = ("--absorb", "badges.person")
+    persons("adopt", *words)
+    persons("merge", "--apply")
+    sql(database, "ALTER TABLE orders RENAME TO purchases; DROP TABLE badges")
+    said = persons("merge", "--undo", ends=1)
+    assert said.splitlines()[-1] == (
+        "merge: persons: badges.person is gone, or has another name: run `adopt` again"
+    )
+    persons("adopt")
+    said = persons("merge", "--undo", ends=1)
+    gone = "is back, but orders.person, where 1 rows pointed at it, is gone or has another name"
+    assert sorted(said.splitlines()) == [
+        f"persons 2 {gone}",
+        f"persons 5 {gone}",
+        "persons/badges.person: 1 rows stay in merged, for adopt knows no such reference any more",
+        "persons: 3 rows put back.",
+    ]
+    assert len(rows(database, "persons")) == 5
