@@ -5,6 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from db.adopt.reference import Reference
 from db.adopt.table import Column, Part, Table, literal
 from db.header import quoted
 from db.resources import ROOT
@@ -21,6 +22,9 @@ OPTIONAL = {
     "agree.sql": "agree",
     "fill.sql": "takes",
     "unfill.sql": "takes",
+    "beside.sql": "takes",
+    "before.sql": "before",
+    "settle.sql": "before",
 }
 
 # The parameters of list.sql that are no filters.
@@ -92,13 +96,11 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
             if path.name == "keep.sql" and not reference.absorbed:
                 continue
             template = ENVIRONMENT.get_template(f"reference/{path.name}")
-            # A row that refers to another row of its table may go together with that one.
-            own = [each.name for each in table.columns if each.sql == reference.column]
             files[f"{reference.folder}/{path.name}"] = template.render(
                 given,
                 reference=reference,
                 child=child,
-                own_column=literal(own[0]) if reference.oid == table.oid else None,
+                own_column=next(iter(_own_columns(table, [reference])), None),
             )
         if reference.absorbed:
             # Its rows are moved as those of a resource are, under the name of the folder.
@@ -107,6 +109,9 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
                 "table": reference.table,
                 "row_type": reference.row_type,
                 "stored_columns": reference.stored_columns,
+                "content": "content",
+                "takes": [],
+                "before": False,
                 "removal": {
                     **dict.fromkeys(("type", "bare"), "text"),
                     "condition": reference.row_is("these_pairs.id"),
@@ -191,6 +196,10 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
             part.stored("NEW.") if part.expression else f"NEW.{part.column.sql}" for part in key
         ],
         "tag": _tag(table),
+        "before": bool(table.references),
+        "own_columns": _own_columns(table, table.references),
+        "content": _content(table),
+        "set_again": [each.sql for each in table.columns if each.settable and each is not id_],
         "removal": {
             "type": id_.bare_type,
             "bare": id_.bare,
@@ -211,6 +220,28 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
         "not_compared": [each.name for each in table.columns if each.generated or each is id_],
     }
     return {**given, **_parents(table, tables)}
+
+
+def _own_columns(table: Table, references: list[Reference]) -> list[str]:
+    """Return, as literals, the columns by which rows of the table refer to others of them.
+
+    A row may so go together with one that it refers to.
+    """
+    own = [each.column for each in references if each.oid == table.oid]
+    return [literal(each.name) for each in table.columns if each.sql in own]
+
+
+def _content(table: Table) -> str:
+    """Return the SQL of what remove.sql keeps of a row: all that it had before merge began.
+
+    A column that refers to the table itself is kept as merge has pointed it, because the row to
+    which it referred may go as well.
+    """
+    if not table.references:
+        return "content"
+    own = [f"{name}, content -> {name}" for name in _own_columns(table, table.references)]
+    pointed = f" || jsonb_build_object({', '.join(own)})" if own else ""
+    return f"coalesce($4::jsonb -> id::text, content){pointed}"
 
 
 def _free(name: str, table: Table) -> str:

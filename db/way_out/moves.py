@@ -12,6 +12,8 @@ from db.way_out.change import sql_of
 from db.way_out.references import children, is_absorbed
 from db.way_out.tally import Differ, Id, Tally, Unmergeable, as_text
 
+NOT_WHOLE = "JSON does not hold all of a column's value"
+
 Pairs = list[tuple[Id, Id]]  # the id of a row that goes, and the id of the row that stays
 
 
@@ -40,6 +42,7 @@ async def merge_rows(
     # The rows that stay are locked, because serializable transactions alone do not keep every
     # writer from deleting one. Rows that were merged into a deleted row would be lost.
     await _lock(connection, f"{name}/keep", kept)
+    before = await _before(connection, resource, ids, kept)
     pointed: dict[str, dict[str, list[str]]] = {}
     sharing = children(resource)
     # The children that will share a key are merged before they are pointed at one row, because the
@@ -58,17 +61,35 @@ async def merge_rows(
     for some in [[pair] for pair in pairs] if _change_twice(resource, others) else [pairs]:
         for reference in others:
             await _point(connection, resource, reference, some, pointed, tally)
-    removed = await rows_of(connection, f"{name}/remove", ids, kept, Jsonb(pointed))
+    removed = await _run(connection, resource, "remove", ids, kept, Jsonb(pointed), before)
     _check_removed(removed, len(ids))
     if "fill" in resource.files:
-        filled = await rows_of(connection, f"{name}/fill", ids, kept)
+        filled = await _run(connection, resource, "fill", ids, kept, before)
         if not all(row["filled"] for row in filled):
             raise Unmergeable("a trigger, a rule or a policy kept the row that stays as it was")
         if not all(row["whole"] for row in filled):
-            raise Unmergeable("JSON does not hold all of a column's value")
+            raise Unmergeable(NOT_WHOLE)
         if not all(row["in_key"] for row in filled):
             raise Unmergeable("a trigger gave the row that stays another key as it took over")
     tally.rows[name] += len(removed)
+
+
+async def _before(connection: Connection, resource: Resource, ids: list[Id], kept: list[Id]) -> str:
+    """Return the rows as they are before triggers can change them, as JSON, or "" if none can."""
+    if "before" not in resource.files:
+        return ""
+    (row,) = await _run(connection, resource, "before", ids, kept)
+    if row["whole"] is False:  # not NULL, which it is where a trigger has deleted the rows
+        raise Unmergeable(NOT_WHOLE)
+    return row["before"] or "{}"
+
+
+async def _run(
+    connection: Connection, resource: Resource, file: str, *parameters: object
+) -> list[Row]:
+    """Run a file of a resource with as many of these parameters as it has; return its rows."""
+    most = len(resource.files[file].placeholders)
+    return await rows_of(connection, f"{resource.name}/{file}", *parameters[:most])
 
 
 async def _lock(connection: Connection, query: str, ids: list[Id]) -> None:
@@ -107,8 +128,7 @@ async def _point(
     # If a trigger or a policy has kept a row from being pointed at the new one, ON DELETE CASCADE
     # would delete that row. To know which rows are left of those that refer to another column, the
     # file is given the rows that stay, too.
-    left = resource.files[f"{reference}/left"].placeholders
-    if await rows_of(connection, f"{folder}/left", *[ids, kept][: len(left)]):
+    if await _run(connection, resource, f"{reference}/left", ids, kept):
         raise Unmergeable(f"{reference} still refers to it")
 
 
@@ -116,7 +136,7 @@ def _check_removed(removed: list[Row], wanted: int) -> None:
     if len(removed) < wanted:
         raise Unmergeable("a trigger, a rule or a policy kept a row from being deleted")
     if not all(row["whole"] for row in removed):
-        raise Unmergeable("JSON does not hold all of a column's value")
+        raise Unmergeable(NOT_WHOLE)
 
 
 async def _make_way(

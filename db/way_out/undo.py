@@ -99,12 +99,20 @@ async def restore(connection: Connection, items: list[Item], _: bool) -> Tally:
                 raise Unmergeable(f"{', '.join(row['changed'])} would not be as before")
             if row.get("filled") and not can_unfill:
                 raise Unmergeable(f"there is no {resource}/unfill.sql")
-            survivor = f"{resource} {row['kept']}"
             tally.rows[resource] += 1
-            tally.notes += [
-                f"{resource} {id_} is back, but {left}" for left in _not_back(survivor, taken)
-            ]
             await _point_back(connection, resource, id_, row, tally)
+            # Triggers have seen what was pointed back, and may have undone what they did in merge.
+            if row.get("beside"):
+                beside = [as_text(row["kept"]), row["beside"]]
+                for name in await rows_of(connection, f"{resource}/beside", *beside):
+                    taken.append({**name, "outcome": "beside"})
+            left = [*_not_back(f"{resource} {row['kept']}", taken)]
+            if row["pointed"] and row.get("content"):
+                had = [as_text(id_), row["content"]]
+                settled = await rows_of(connection, f"{resource}/settle", *had)
+                changed = [" and ".join(each["changed"]) for each in settled]
+                left += [f"a trigger has changed its {names}" for names in changed if names]
+            tally.notes += [f"{resource} {id_} is back, but {each}" for each in left]
     return tally
 
 

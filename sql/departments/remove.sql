@@ -2,6 +2,7 @@
 -- $1 ids bigint[], the rows that go
 -- $2 kept bigint[], for each of them the row that stays
 -- $3 pointed jsonb, by id, the rows that referred to it: {"7": {"table.column": ["1", "2"]}}
+-- $4 before jsonb, what before.sql returned, by which a row is kept as it was before triggers changed it
 -- Their steps are in the order in which they are given, because undo goes back from the last one.
 -- ONLY leaves rows of a child table, whose own columns would not be in the JSON.
 -- departments.* is the whole row, and departments alone might be a column of that name.
@@ -22,7 +23,7 @@ removed AS (
 ),
 moved AS (
     INSERT INTO merged (resource, id, kept, content, pointed)
-    SELECT 'departments', id::text, kept::text, content, coalesce($3::jsonb -> id::text, '{}')
+    SELECT 'departments', id::text, kept::text, coalesce($4::jsonb -> id::text, content), coalesce($3::jsonb -> id::text, '{}')
     FROM removed
     ORDER BY place
 )

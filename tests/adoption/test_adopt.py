@@ -918,7 +918,7 @@ def test_a_table_may_be_called_as_a_type(name: str, empty: str, tmp_path: Path) 
         assert query(connection, folder / "fill.sql", [2], [1]) == [(1, True, True, True)]
         assert query(connection, folder / "unfill.sql", "2") == [("more", "put back")]
         taken = {"before": {"more": None}, "after": {"more": "b"}}
-        assert query(connection, folder / "restore.sql", "2") == [("1", {}, taken, [])]
+        assert query(connection, folder / "restore.sql", "2") == [("1", {}, taken, None, [])]
 
 
 LINES = ["a\n-- b", "a\n-- $1 b", "\\\n--'", "a\r\n  b  c"]

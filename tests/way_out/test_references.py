@@ -472,3 +472,56 @@ def test_undo_where_what_referred_is_gone(persons: Run) -> None:
         "persons: 3 rows put back.",
     ]
     assert len(rows(database, "persons")) == 5
+
+
+TOUCHING = """
+CREATE TABLE orders (id bigint PRIMARY KEY, person bigint REFERENCES persons);
+INSERT INTO orders VALUES (1, 1), (2, 2), (3, 3), (4, 3);
+ALTER TABLE persons ADD updated_at timestamptz NOT NULL DEFAULT '2020-01-01', ADD orders int;
+UPDATE persons SET updated_at = '2024-01-01' WHERE id = 3;
+UPDATE persons SET orders = (SELECT count(*) FROM orders WHERE person = persons.id);
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    UPDATE persons SET updated_at = now() WHERE id IN (OLD.person, NEW.person);
+    UPDATE persons SET orders = orders - 1 WHERE id = OLD.person;
+    UPDATE persons SET orders = orders + 1 WHERE id = NEW.person;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER touch AFTER UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION touch();
+"""
+
+
+def test_rows_are_kept_as_they_were_before_triggers_touched_them(persons: Run) -> None:
+    database = persons()
+    sql(database, TOUCHING)
+    before = rows(database, "persons")
+    persons("adopt", "--newest", "phone", "--by", "updated_at")
+    persons("merge", "--apply")
+    kept = sql(database, "SELECT phone, orders FROM persons WHERE id = 1")
+    assert kept == [("3", 4)]
+    content = sql(database, "SELECT content FROM merged WHERE id = '3'")[0][0]
+    assert content["orders"] == 2
+    assert content["updated_at"].startswith("2024-01-01")
+    said = persons("merge", "--undo", ends=1)
+    # The same triggers count the orders again, and touch the row that stayed again.
+    assert "persons 1 keeps updated_at, which a trigger changed" in said
+    after = rows(database, "persons")
+    assert [(*row[:3], *row[4:]) for row in after] == [(*row[:3], *row[4:]) for row in before]
+    assert [row[3] for row in after[1:]] == [row[3] for row in before[1:]]
+
+
+def test_undo_names_what_a_trigger_keeps_from_being_as_before(persons: Run) -> None:
+    database = persons()
+    sql(
+        database,
+        TOUCHING + "CREATE FUNCTION now_as_well() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.updated_at := now(); RETURN NEW; END $$;"
+        " CREATE TRIGGER now_as_well BEFORE UPDATE ON persons"
+        " FOR EACH ROW EXECUTE FUNCTION now_as_well()",
+    )
+    persons("adopt")
+    persons("merge", "--apply")
+    said = persons("merge", "--undo", ends=1)
+    assert said.splitlines()[1:] == [
+        "persons 3 is back, but a trigger has changed its updated_at",
+        "persons 2 is back, but a trigger has changed its updated_at",
+    ]

@@ -219,3 +219,21 @@ def test_a_domain_that_is_never_null_does_not_keep_a_row_away(
     customers("merge", "--apply")
     customers("merge", "--undo")
     assert rows(database) == before
+
+
+def test_columns_that_came_and_went_since(customers: Callable[..., str]) -> None:
+    database = customers()
+    customers("adopt")
+    customers("merge", "--apply")
+    sql(
+        database,
+        "ALTER TABLE customers DROP kind, ADD active boolean NOT NULL DEFAULT TRUE;"
+        "UPDATE merged SET content = content || '{\"kind\": 7}'",
+    )
+    for remedy in ("content || '{\"active\": true}'", "content - 'kind'"):
+        assert "stays as it is" in customers("merge", "--undo", ends=1)
+        sql(database, f"UPDATE merged SET content = {remedy} WHERE resource = 'customers'")
+    customers("merge", "--undo")
+    assert sql(database, "SELECT id, active FROM customers ORDER BY id") == [
+        (id_, True) for id_ in (1, 2, 3)
+    ]

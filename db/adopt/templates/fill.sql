@@ -4,18 +4,28 @@
 {% endfor %}
 -- $1 ids {{ id.bare_type }}[], the rows that went, those of one key in the order in which they would have stayed
 -- $2 kept {{ id.bare_type }}[], for each of them the row that stays
+{% if before %}
+-- $3 before jsonb, what before.sql returned, by which the rows that stay are as they were before triggers changed them
+{% endif %}
 -- They are read from the table merged, for a unique value must be gone before another row can have it. There
 -- "filled" then tells what was taken over from each: what the row that stays had before, and has after. Of
--- what a trigger changed beside that, the first of the rows that gave something tells the values before.
+-- what a trigger changed beside that, the first of the rows that went, which comes back last, tells the values before.
 -- OFFSET 0 keeps it one lookup for each row: a plan from when merged was small would read, and lock, all of it.
 WITH these_pairs AS (
     SELECT id, kept, place
     FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) WITH ORDINALITY AS these_pairs (id, kept, place)
 ),
 copies AS (
+{% if before %}
+    SELECT {{ table }}.{{ id.sql }} AS kept, NULL::text AS gone, 0::bigint AS place, (whole.*)::{{ row_type }} AS content
+    FROM {{ table }}
+    CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, $3::jsonb OPERATOR(pg_catalog.->) {{ table }}.{{ id.sql }}::text) AS whole
+    WHERE {{ table }}.{{ id.sql }} {{ id.operator("=") }} ANY ($2::{{ id.bare }}[])
+{% else %}
     SELECT {{ table }}.{{ id.sql }} AS kept, NULL::text AS gone, 0::bigint AS place, ({{ table }}.*)::{{ row_type }} AS content
     FROM {{ table }}
     WHERE {{ id.sql }} {{ id.operator("=") }} ANY ($2::{{ id.bare }}[])
+{% endif %}
     UNION ALL
     SELECT these_pairs.kept, these_pairs.id::text, these_pairs.place, (whole.*)::{{ row_type }}
     FROM these_pairs
@@ -55,7 +65,7 @@ filled AS (
     UPDATE {{ table }}
     SET
 {% for number, _, column in taken %}
-        {{ column }} = (taken.content_{{ number }}).{{ column }}{{ "," if not loop.last }}
+        {{ column }} = CASE WHEN taken.gone_{{ number }} IS NULL THEN {{ table }}.{{ column }} ELSE (taken.content_{{ number }}).{{ column }} END{{ "," if not loop.last }}
 {% endfor %}
     FROM taken
     WHERE {{ table }}.{{ id.sql }} {{ id.operator("=") }} taken.kept
@@ -72,10 +82,10 @@ beside AS (
     SELECT
         filled.id,
         (
-            SELECT gave.gone
-            FROM gave
-            WHERE gave.kept {{ id.operator("=") }} filled.id
-            ORDER BY gave.place
+            SELECT these_pairs.id::text
+            FROM these_pairs
+            WHERE these_pairs.kept {{ id.operator("=") }} filled.id
+            ORDER BY these_pairs.place
             LIMIT 1
         ) AS gone,
         pg_catalog.jsonb_object_agg(had.key, had.value) AS before
@@ -99,23 +109,25 @@ recorded AS (
     SET filled = given.filled
     FROM (
         SELECT
-            gave.gone,
-            pg_catalog.jsonb_build_object(
-                'before', pg_catalog.jsonb_object_agg(column_name, pg_catalog.to_jsonb(taken.content) OPERATOR(pg_catalog.->) column_name),
-                'after', pg_catalog.jsonb_object_agg(column_name, pg_catalog.to_jsonb(filled.content) OPERATOR(pg_catalog.->) column_name)
-            ) OPERATOR(pg_catalog.||) coalesce(
-                (
-                    SELECT pg_catalog.jsonb_build_object('beside', beside.before)
-                    FROM beside
-                    WHERE beside.gone OPERATOR(pg_catalog.=) gave.gone
-                ),
-                '{}'::jsonb
-            ) AS filled
-        FROM gave
-        CROSS JOIN pg_catalog.unnest(gave.names) AS column_name
-        INNER JOIN taken ON taken.kept {{ id.operator("=") }} gave.kept
-        INNER JOIN filled ON filled.id {{ id.operator("=") }} gave.kept
-        GROUP BY gave.gone
+            coalesce(took.gone, beside.gone) AS gone,
+            coalesce(took.filled, '{}'::jsonb) OPERATOR(pg_catalog.||) CASE
+                WHEN beside.gone IS NULL THEN '{}'::jsonb
+                ELSE pg_catalog.jsonb_build_object('beside', beside.before)
+            END AS filled
+        FROM (
+            SELECT
+                gave.gone,
+                pg_catalog.jsonb_build_object(
+                    'before', pg_catalog.jsonb_object_agg(column_name, pg_catalog.to_jsonb(taken.content) OPERATOR(pg_catalog.->) column_name),
+                    'after', pg_catalog.jsonb_object_agg(column_name, pg_catalog.to_jsonb(filled.content) OPERATOR(pg_catalog.->) column_name)
+                ) AS filled
+            FROM gave
+            CROSS JOIN pg_catalog.unnest(gave.names) AS column_name
+            INNER JOIN taken ON taken.kept {{ id.operator("=") }} gave.kept
+            INNER JOIN filled ON filled.id {{ id.operator("=") }} gave.kept
+            GROUP BY gave.gone
+        ) AS took
+        FULL JOIN beside ON beside.gone OPERATOR(pg_catalog.=) took.gone
     ) AS given
     WHERE merged.resource = '{{ name }}'
       AND merged.id = given.gone

@@ -2,6 +2,9 @@
 -- $1 ids {{ removal.type }}[], the rows that go
 -- $2 kept {{ removal.type }}[], for each of them the row that stays
 -- $3 pointed jsonb, by id, the rows that referred to it: {"7": {"table.column": ["1", "2"]}}
+{% if before %}
+-- $4 before jsonb, what before.sql returned, by which a row is kept as it was before triggers changed it
+{% endif %}
 -- Their steps are in the order in which they are given, because undo goes back from the last one.
 -- ONLY leaves rows of a child table, whose own columns would not be in the JSON.
 -- {{ table }}.* is the whole row, and {{ table }} alone might be a column of that name.
@@ -22,7 +25,7 @@ removed AS (
 ),
 moved AS (
     INSERT INTO merged (resource, id, kept, content, pointed)
-    SELECT {{ literal(name) }}, id::text, kept::text, content, coalesce($3::jsonb -> id::text, '{}')
+    SELECT {{ literal(name) }}, id::text, kept::text, {{ content }}, coalesce($3::jsonb -> id::text, '{}')
     FROM removed
     ORDER BY place
 )

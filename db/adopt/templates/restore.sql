@@ -1,4 +1,4 @@
--- Puts a row of {{ name }} back, with all of its columns, and takes it out of the table merged: kept, pointed, filled (what the row that was kept took over from it), changed (the columns that are not as they were).
+-- Puts a row of {{ name }} back, with all of its columns, and takes it out of the table merged: kept, pointed, filled (what the row that was kept took over from it){{ ", beside (what a trigger changed in that one then)" if takes }}{{ ", content" if before }}, changed (the columns that are not as they were).
 -- $1 id text
 WITH taken AS (
     DELETE FROM merged
@@ -24,6 +24,12 @@ SELECT
     kept,
     pointed,
     filled,
+{% if takes %}
+    (filled -> 'beside')::text AS beside,
+{% endif %}
+{% if before %}
+    content::text AS content,
+{% endif %}
     ARRAY(
         SELECT was.key
         FROM jsonb_each(content) AS was

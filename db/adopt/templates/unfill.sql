@@ -1,4 +1,4 @@
--- Puts back what the row of {{ name }} that was kept took over from the row with this id: name (of a column), outcome ('put back', 'not put back', 'changed' if it has changed since, 'gone' if the row that was kept is, or 'beside' if a trigger changed the column as another one was taken over, and it is not as before).
+-- Puts back what the row of {{ name }} that was kept took over from the row with this id: name (of a column), outcome ('put back', 'not put back', 'changed' if it has changed since, or 'gone' if the row that was kept is).
 -- $1 id text
 -- Columns that were taken over together are put back together, and none that has changed since. Columns
 -- that this file does not set, or that a trigger keeps, are not put back.
@@ -66,10 +66,4 @@ LEFT JOIN (
         ({{ take.names }}){{ "," if not loop.last }}
 {% endfor %}
 ) AS groups (names) ON had.key OPERATOR(pg_catalog.=) ANY (groups.names)
-UNION ALL
-SELECT had.key, 'beside'
-FROM is_now
-CROSS JOIN pg_catalog.jsonb_each(is_now.filled OPERATOR(pg_catalog.->) 'beside'::text) AS had
-WHERE NOT is_now.gone
-  AND had.value::text IS DISTINCT FROM (is_now.has OPERATOR(pg_catalog.->) had.key)::text
 ORDER BY name;
