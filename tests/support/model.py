@@ -109,7 +109,7 @@ class Model:
         for name, way in self.adopted.takes.items():
             self._take(("street", "city") if name == "street" else (name,), way, copies, there)
         if line(copies[0]) != line(self.accounts[kept]):
-            next(each for each in there.values() if each.taken).line = [line(copies[0])]
+            next(iter(there.values())).line = [line(copies[0])]  # it comes back last
         self.merged += there.values()
         return True
 

@@ -116,7 +116,7 @@ class Tables:
                 {"line": gone.line[0]} if gone.line and lines else None,
             )
             for gone in model.merged
-            if gone.taken
+            if gone.taken or (gone.line and lines)
         }
 
 
