@@ -1,8 +1,11 @@
-"""Loads PostgreSQL's dates and times as JSON can have them, whatever the server's DateStyle is."""
+"""Loads PostgreSQL's dates and times as JSON can have them, whatever the server's DateStyle is.
+
+The commands load them as text.
+"""
 
 from datetime import UTC, date, datetime
 
-from psycopg.adapt import Buffer, Loader
+from psycopg.adapt import AdaptersMap, Buffer, Loader
 from psycopg.types.string import TextLoader
 
 
@@ -47,3 +50,13 @@ LOADERS: dict[str, type[Loader]] = {
     "timestamp": FiniteLocalTimestamp,
     "timestamptz": FiniteTimestamp,
 }
+
+# The types of ids that a command loads as text. str() of psycopg's values is not what PostgreSQL
+# writes, and Python cannot hold all of them, such as 'infinity'.
+AS_TEXT = ("date", "time", "timestamp", "timestamptz")
+
+
+def load_as_text(adapters: AdaptersMap, *more: str) -> None:
+    """Let a connection's adapters load the types of AS_TEXT, and more, as PostgreSQL has them."""
+    for type_ in (*AS_TEXT, *more):
+        adapters.register_loader(type_, TextLoader)

@@ -18,6 +18,7 @@ from db.adopt.takes import choose_takes
 from db.doctor import prepared
 from db.engine import ENGINES, named
 from db.header import HeaderError
+from db.loaders import load_as_text
 from db.ours import why_not_ours
 from db.queries import QUERIES, flat
 from db.resources import FOLDER, MANY, NAME, REQUESTS, RESERVED, Resource, file_of, read_resource
@@ -93,6 +94,7 @@ def _connect(url: str) -> Session:
         patient(url, "adopt"), autocommit=True, cursor_factory=RawCursor, row_factory=dict_row
     )
     connection.execute(SET_CONFIG, parameters(MEANING, None, transaction=False))
+    load_as_text(connection.adapters)
     return connection
 
 

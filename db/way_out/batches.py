@@ -12,10 +12,10 @@ from typing import TypeVar
 import psycopg
 from psycopg import AsyncRawCursor, AsyncRawServerCursor, errors
 from psycopg.rows import dict_row
-from psycopg.types.string import TextLoader
 from tqdm import tqdm
 
 from db.connection import Connection
+from db.loaders import load_as_text
 from db.pipeline import Row
 from db.pool import Pool, open_pool
 from db.session import MEANING
@@ -53,10 +53,6 @@ STAGES = ("batch", "alone", *["writers locked out"] * 5)
 # that. It must be less than the 2.5 seconds for which a request waits for a lock. Half of it must
 # be more than the second after which an autovacuum gives way to whoever waits for it.
 SECONDS = 2.2
-
-# The types of ids that are loaded as text, because str() of psycopg's values is not what PostgreSQL
-# writes.
-MOMENTS = ("date", "time", "timestamp", "timestamptz")
 
 
 T = TypeVar("T")
@@ -128,16 +124,11 @@ async def _listed(run: Run) -> AsyncIterator[AsyncRawServerCursor[Row]]:
         row_factory=dict_row,
     )
     await connection.pin(MEANING, await connection.search_path())
-    _load_as_text(connection, *MOMENTS, "jsonb")  # nobody reads the keys
+    load_as_text(connection.adapters, "jsonb")  # nobody reads the keys
     # WITH HOLD lets the server keep the list without a transaction that stays open during the work.
     async with connection, AsyncRawServerCursor(connection, "items", withhold=True) as cursor:
         await cursor.execute(run.query, run.parameters)
         yield cursor
-
-
-def _load_as_text(connection: Connection, *types: str) -> None:
-    for type_ in types:
-        connection.adapters.register_loader(type_, TextLoader)
 
 
 def _parts(items: list[T], size: int) -> list[list[T]]:
@@ -177,7 +168,7 @@ async def _attempt(
     locked = locked or how == "writers locked out"
 
     async def transaction(connection: Connection) -> Tally:
-        _load_as_text(connection, *MOMENTS)
+        load_as_text(connection.adapters)
         # Planning a batch's statements takes as long as running them. A plan that is made once is
         # for few rows, and so an item alone, which may have thousands, gets plans of its own.
         connection.prepare_threshold = 1 if len(items) > 1 else None

@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 
 from db.engine import named
-from db.loaders import FiniteTimestamp
+from db.loaders import load_as_text
 from db.pipeline import Row
 from db.queries import QUERIES
 from db.session import MEANING, pin
@@ -67,7 +67,7 @@ def connect(url: str, name: str) -> Session:
     )
     if named(connection.pgconn.parameter_status) == "postgresql":
         pin(connection, MEANING)
-    connection.adapters.register_loader("timestamptz", FiniteTimestamp)
+    load_as_text(connection.adapters)
     return connection
 
 

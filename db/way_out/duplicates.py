@@ -23,6 +23,8 @@ COLUMNS = (
     "resource", "key", "copies", "id", "first_created_at", "last_created_at", "referring"
 )  # fmt: skip
 
+# Those of them that are timestamps.
+TIMES = ("first_created_at", "last_created_at")
 
 # The columns of the report of differences.
 DIFFERENCES = ("resource", "key", "copies", "id", "column_name", "ids", "values")
@@ -30,7 +32,8 @@ DIFFERENCES = ("resource", "key", "copies", "id", "column_name", "ids", "values"
 
 def duplicates(connection: Session, name: str) -> Iterator[Row]:
     """Yield the keys that several rows share, those with the most rows first, in bounded memory."""
-    return _streamed(connection, f"{name}/duplicates")
+    for row in _streamed(connection, f"{name}/duplicates"):
+        yield {**row, **{each: _to_the_second(row[each]) for each in TIMES}}
 
 
 def differences(connection: Session, name: str) -> Iterator[Row]:
@@ -129,8 +132,14 @@ def key_text(row: Row) -> str:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
     if isinstance(value, list):
         return json.dumps(value)
     return "" if value is None else str(value)
+
+
+def _to_the_second(time: str | None) -> str | None:
+    """Return a time in UTC without its fraction, or as it is if Python cannot hold it."""
+    try:
+        return time and datetime.fromisoformat(time).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:  # 'infinity', or a year with five digits
+        return time
