@@ -52,8 +52,8 @@ LOADERS: dict[str, type[Loader]] = {
 }
 
 # The types of ids that a command loads as text. str() of psycopg's values is not what PostgreSQL
-# writes, and Python cannot hold all of them, such as 'infinity'.
-AS_TEXT = ("date", "time", "timestamp", "timestamptz")
+# writes, as Decimal's 1.2E-7, and Python cannot hold all of them, such as 'infinity'.
+AS_TEXT = ("date", "time", "timestamp", "timestamptz", "numeric")
 
 
 def load_as_text(adapters: AdaptersMap, *more: str) -> None:

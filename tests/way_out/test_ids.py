@@ -38,6 +38,7 @@ def of_type(new_database: Callable[[], str], tmp_path: Path) -> Callable[..., Ru
 
 
 IDS = {
+    "numeric": ("0", "0.00000012"),
     "boolean": ("false", "true"),
     "date": ("-infinity", "infinity"),
     "time": ("00:00:00", "24:00:00"),
