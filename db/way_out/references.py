@@ -120,24 +120,34 @@ def check(connection: Session, name: str) -> None:
         for reference in resource.references:
             _check_keys(connection, resource, reference)
             if is_absorbed(resource, reference):
-                _check_refers_once(name, reference)
+                _check_refers_once(connection, name, reference)
                 others = ask(connection, "way_out/foreign_keys", *nothing_of(reference))
                 check_absorbed(reference, others)
 
 
-def _check_refers_once(name: str, reference: str) -> None:
+def _check_refers_once(connection: Session, name: str, reference: str) -> None:
     """Raise Refused if the rows of a reference refer to a resource's family by others, too.
 
     What was moved into the table merged would come back without what those were pointed at.
     """
-    *_, table, _ = names_of(reference)
-    found = [each for one in family(name) for each in one.references if names_of(each)[-2] == table]
+    found = [
+        each
+        for one in family(name)
+        for each in one.references
+        if _oid(connection, each) == _oid(connection, reference)
+    ]
     if len(found) > 1:
         raise Refused(
             f"rows of {table_of(reference)} that are in the way cannot be moved, for"
             f" {' and '.join(sorted(found))} refer to rows that are merged together: adopt"
             " without --absorb"
         )
+
+
+def _oid(connection: Session, reference: str) -> int | None:
+    """Return the oid of the table of a reference, which is written with its schema or without."""
+    kinds = ask(connection, "way_out/kind", table_of(reference))
+    return kinds[0]["oid"] if kinds else None
 
 
 def _check_keys(connection: Session, resource: Resource, reference: str) -> None:

@@ -1,6 +1,7 @@
--- The kind of a table, and its relatives by inheritance or partitioning: name (without its schema), kind ("r" for an ordinary table, as in pg_class), parents, children. No row if there is no such table.
+-- The kind of a table, and its relatives by inheritance or partitioning: oid, name (without its schema), kind ("r" for an ordinary table, as in pg_class), parents, children. No row if there is no such table.
 -- $1 table text
 SELECT
+    pg_class.oid::bigint AS oid,
     relname::text AS name,
     relkind::text AS kind,
     ARRAY(

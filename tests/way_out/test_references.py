@@ -170,6 +170,19 @@ def test_what_refers_to_a_child_too_is_not_absorbed(persons: Run) -> None:
     assert "cannot be moved, for badges.person and badges.visit refer to rows that are" in said
 
 
+def test_a_table_of_the_same_name_in_another_schema_is_another_table(persons: Run) -> None:
+    database = persons()
+    members = "members (id bigint PRIMARY KEY, person bigint UNIQUE REFERENCES persons)"
+    sql(database, f"CREATE SCHEMA x; CREATE TABLE {members}; CREATE TABLE x.{members}")
+    sql(database, "INSERT INTO members VALUES (1, 1), (2, 2); INSERT INTO x.members VALUES (1, 5)")
+    persons("adopt", "--absorb", "members.person")
+    before = sql(database, "TABLE members"), sql(database, "TABLE x.members")
+    assert "persons/members.person: 1 rows merged." in persons("merge", "--apply")
+    assert sql(database, "SELECT id, person FROM x.members") == [(1, 4)]
+    persons("merge", "--undo")
+    assert (sql(database, "TABLE members"), sql(database, "TABLE x.members")) == before
+
+
 ACTIONS = [
     "CASCADE",
     *(
