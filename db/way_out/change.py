@@ -42,6 +42,16 @@ def with_cause(error: BaseException) -> str:
     return f"{told or error}{cause}"
 
 
+def with_remedy(error: BaseException) -> str:
+    """Return what with_cause() does and, where a file names what is gone, what makes it anew."""
+    remedy = ""
+    if isinstance(error, psycopg.errors.UndefinedColumn):
+        remedy = ": run the same `python -m db adopt` again"
+    elif isinstance(error, psycopg.errors.UndefinedTable):
+        remedy = ": run `python -m db init`, or the same `python -m db adopt` again"
+    return with_cause(error) + remedy
+
+
 def patient(url: str, name: str) -> str:
     """Return the URL for a command's session, without time limits.
 
@@ -136,7 +146,7 @@ def for_each(connection: Session, names: Iterable[str], work: Callable[[str], ob
         except (Refused, psycopg.Error) as error:
             if connection.closed:
                 raise
-            failed.append(f"{name}: {error}")
+            failed.append(f"{name}: {with_remedy(error)}")
     if failed:
         raise Refused("\n".join(failed))
 

@@ -11,7 +11,7 @@ from db.texts import say
 from db.transaction import SchemaMissing
 from db.way_out import change
 from db.way_out.batches import SECONDS, Run, WritersGoOn, in_batches
-from db.way_out.change import Refused, with_cause
+from db.way_out.change import Refused, with_remedy
 from db.way_out.moves import differing, merge_rows, obstructed, rows_of
 from db.way_out.references import (
     check,
@@ -68,7 +68,7 @@ async def merge(
         try:
             left -= await _merge_one(url, name, left, seconds, but, total)
         except (Refused, SchemaMissing, psycopg.ProgrammingError) as error:
-            total.refused.append(f"{name}: {with_cause(error)}")
+            total.refused.append(f"{name}: {with_remedy(error)}")
     total.rows = merged_rows(url) - before
     return total
 

@@ -392,6 +392,17 @@ def test_rows_that_refer_to_each_other_in_a_circle_stay(tables: Adopted) -> None
     assert sql(tables.database, "SELECT id, parent_id, name FROM nodes") == rows[:-1]
 
 
+def test_a_column_that_is_gone_is_told_in_one_line(tables: Adopted) -> None:
+    sql(tables.database, "CREATE TABLE c (id bigint PRIMARY KEY, email text NOT NULL, prio int)")
+    tables.adopt("c", "--key", "email", "--keep", "prio DESC")
+    well(tables.command("init"))
+    sql(tables.database, "ALTER TABLE c DROP prio")
+    told = "c: column c.prio does not exist: run the same `python -m db adopt` again\n"
+    for words in (["duplicates"], ["merge"], ["merge", "--format", "csv"], ["merge", "--apply"]):
+        status, _, errors = tables.command(*words)
+        assert (status, errors.replace("these_rows", "c")) == (1, f"{words[0]}: {told}")
+
+
 EMPLOYED = {
     "an expression": (
         [["emp", "--key", "coalesce(dep_id,0),name"]],
