@@ -107,6 +107,7 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
             row = {
                 "name": f"{table.name}/{reference.folder}",
                 "table": reference.table,
+                "kind": reference.kind,
                 "row_type": reference.row_type,
                 "stored_columns": reference.stored_columns,
                 "content": "content",

@@ -35,6 +35,7 @@ class Reference:
     cascades: bool  # whether it is ON DELETE CASCADE
     key: list[Column]  # the columns that tell the rows of the referring table apart
     oid: int  # that of the table that refers
+    kind: str  # relkind of pg_class; a partitioned table has all of its rows in its partitions
     row_type: str  # that of its rows
     stored_columns: list[str]  # its columns without the generated ones, or none if it has none
     target: Column  # the column to which it refers

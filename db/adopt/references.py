@@ -114,6 +114,7 @@ def _reference(connection: Session, row: Row, table: Table, known: list[Table]) 
     uniques = list(_uniques(connection, row, column, table, served))
     return Reference(
         oid=row["oid"],
+        kind=row["kind"],
         table=sql,
         column=column.sql,
         folder=folder,

@@ -88,6 +88,26 @@ def test_members_of_one_team_are_absorbed_and_come_back(persons: Run, key: str) 
     assert (rows(database, "persons"), rows(database, "members")) == before
 
 
+def test_rows_of_partitions_are_absorbed_and_come_back(persons: Run) -> None:
+    database = persons()
+    sql(
+        database,
+        """
+        CREATE TABLE members (
+            id bigint, person bigint REFERENCES persons, team int,
+            PRIMARY KEY (id, team), UNIQUE (person, team)) PARTITION BY LIST (team);
+        CREATE TABLE others PARTITION OF members DEFAULT;
+        INSERT INTO members VALUES (1, 1, 7), (2, 2, 7), (3, 3, 8);
+        """,
+    )
+    persons("adopt", "--absorb", "members.person")
+    before = rows(database, "members")
+    assert "persons/members.person: 1 rows merged." in persons("merge", "--apply")
+    assert rows(database, "members") == [(1, 1, 7), (3, 1, 8)]
+    persons("merge", "--undo")
+    assert rows(database, "members") == before
+
+
 def test_what_others_refer_to_is_not_absorbed(persons: Run) -> None:
     database = persons()
     sql(database, f"{MEMBERS}; DROP INDEX first_names")

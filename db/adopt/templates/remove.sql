@@ -6,14 +6,16 @@
 -- $4 before jsonb, what before.sql returned, by which a row is kept as it was before triggers changed it
 {% endif %}
 -- Their steps are in the order in which they are given, because undo goes back from the last one.
+{% if kind != "p" %}
 -- ONLY leaves rows of a child table, whose own columns would not be in the JSON.
+{% endif %}
 -- {{ table }}.* is the whole row, and {{ table }} alone might be a column of that name.
 WITH these_pairs AS (
     SELECT id, kept, place
     FROM unnest($1::{{ removal.bare }}[], $2::{{ removal.bare }}[]) WITH ORDINALITY AS these_pairs (id, kept, place)
 ),
 removed AS (
-    DELETE FROM ONLY {{ table }}
+    DELETE FROM {{ "ONLY " if kind != "p" }}{{ table }}
     USING these_pairs
     WHERE {{ removal.condition }}
     RETURNING
