@@ -27,6 +27,8 @@ def read_references(connection: Session, table: Table, known: list[Table]) -> No
             called = ", ".join(row["columns"])
             if row in named:
                 raise Refused(f"--refers {row['bare']}.{called}: {reference}")
+            if any(_on_the_same(row, other) for other in named):
+                continue
             refused[f"{row['bare']}.{called}"] = reference
             table.notes.append(f"{row['bare']}.{called} refers to it, and {reference}")
     if unknown := {*table.absorb} - {each.folder for each in table.references if each.absorbed}:
@@ -39,6 +41,11 @@ def read_references(connection: Session, table: Table, known: list[Table]) -> No
     for each in table.references:
         if each.absorbed:
             _check_absorbed(each, table)
+
+
+def _on_the_same(row: Row, other: Row) -> bool:
+    """Tell whether a foreign key and one of --refers are on the same columns."""
+    return all(row[each] == other[each] for each in ("oid", "columns", "refers_to"))
 
 
 def _check_absorbed(reference: Reference, table: Table) -> None:
@@ -84,7 +91,7 @@ def _reference(connection: Session, row: Row, table: Table, known: list[Table]) 
     if len(row["columns"]) > 1:
         return "merge refuses a foreign key of several columns"
     if row["refers_to"] != [table.id.name] and not named:
-        return f"merge refuses one that does not refer to {table.id.name}"
+        return f"merge refuses one that does not refer to {table.id.name}, unless --refers names it"
     key = [each["name"] for each in ask(connection, "adopt/row_key", row["oid"])]
     if not key:
         return (

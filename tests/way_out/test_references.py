@@ -297,6 +297,25 @@ def test_references_without_a_foreign_key_follow_and_come_back(persons: Run) -> 
     assert "persons 1 stays as it is: calls.phone still refers to it" in said
 
 
+def test_a_foreign_key_to_another_column_is_followed_where_it_is_named(persons: Run) -> None:
+    database = persons()
+    sql(
+        database,
+        """
+        ALTER TABLE persons ADD UNIQUE (phone);
+        CREATE TABLE calls (id int PRIMARY KEY, phone text REFERENCES persons (phone));
+        INSERT INTO calls VALUES (1, '1'), (2, '2');
+        """,
+    )
+    refused = "calls.phone refers to it, and merge refuses one that does not refer to id"
+    assert refused in persons("adopt")
+    assert "merge refuses" not in persons("adopt", "--refers", "calls.phone=phone")
+    persons("merge", "--apply")
+    assert sql(database, "SELECT phone FROM calls") == [("1",), ("1",)]
+    persons("merge", "--undo")
+    assert sql(database, "SELECT phone FROM calls ORDER BY id") == [("1",), ("2",)]
+
+
 FRIENDS = """
 CREATE TABLE friends (
     a bigint REFERENCES persons, b bigint REFERENCES persons, why text, PRIMARY KEY (a, b));
