@@ -38,7 +38,10 @@ async def merge_rows(
     going = frozenset((name, as_text(id_)) for id_ in ids)
     # Rows that refer to each other in a circle would be merged for each other's sake without end.
     if going & under_way:
-        raise Unmergeable("rows refer to each other in a circle")
+        raise Unmergeable(
+            "rows refer to each other in a circle: let one refer to a row outside of it, and merge"
+            " again"
+        )
     # The rows that stay are locked, because serializable transactions alone do not keep every
     # writer from deleting one. Rows that were merged into a deleted row would be lost.
     await _lock(connection, f"{name}/keep", kept)

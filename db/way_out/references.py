@@ -66,7 +66,7 @@ def check_references(resource: Resource, foreign_keys: list[Row]) -> None:
     if unknown := [key["referring"] for key in foreign_keys if key["reference"] is None]:
         raise Refused(
             "a foreign key that merge has no SQL for would delete rows or refuse:"
-            f" {', '.join(unknown)}"
+            f" {', '.join(unknown)}: run the same `python -m db adopt` again"
         )
     named = {*resource.references} - {*resource.foreign_keys}
     if gone := [
@@ -76,7 +76,8 @@ def check_references(resource: Resource, foreign_keys: list[Row]) -> None:
     ]:
         raise Refused(
             f"without a foreign key {', '.join(gone)} a row written meanwhile"
-            f" would refer to a row of {resource.name} that is gone"
+            f" would refer to a row of {resource.name} that is gone: run the same"
+            " `python -m db adopt` again"
         )
 
 

@@ -96,7 +96,10 @@ async def restore(connection: Connection, items: list[Item], _: bool) -> Tally:
         taken = await rows_of(connection, f"{resource}/unfill", as_text(id_)) if can_unfill else []
         for row in await rows_of(connection, f"{resource}/restore", as_text(id_)):
             if row["changed"]:
-                raise Unmergeable(f"{', '.join(row['changed'])} would not be as before")
+                raise Unmergeable(
+                    f"{', '.join(row['changed'])} would not be as before: if a trigger is why,"
+                    " disable it, and undo again"
+                )
             if row.get("filled") and not can_unfill:
                 raise Unmergeable(f"there is no {resource}/unfill.sql")
             tally.rows[resource] += 1

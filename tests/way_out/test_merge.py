@@ -526,6 +526,7 @@ def test_without_a_foreign_key_it_refuses(database: str) -> None:
         status, _, errors = legacy.run(database, "merge", *options)
         assert status == 1
         assert "without a foreign key employees.department_id" in errors
+        assert errors.endswith("is gone: run the same `python -m db adopt` again\n")
     assert merged(database) == []
 
 
@@ -614,6 +615,7 @@ def test_a_row_that_a_trigger_keeps_out_stays_merged(database: str) -> None:
     )
     status, output, _ = legacy.run(database, "merge", "--undo")
     assert (status, "employees 2 stays as it is" in output) == (1, True)
+    assert "would not be as before: if a trigger is why, disable it, and undo again" in output
     assert merged(database) == [("employees", 2, 1)]
 
 

@@ -207,6 +207,7 @@ def test_a_resource_that_cannot_go_on_does_not_hold_up_the_others(
     assert status == 1
     assert "devices: 2 rows merged." in output
     assert errors.startswith("merge: customers: a foreign key that merge has no SQL for")
+    assert errors.endswith(": orders.customer: run the same `python -m db adopt` again\n")
 
     status, output, errors = command("enforce")
     assert status == 1
@@ -389,6 +390,7 @@ def test_rows_that_refer_to_each_other_in_a_circle_stay(tables: Adopted) -> None
     status, output, errors = tables.merge()
     assert (status, errors) == (1, "")
     assert "nodes 3 stays as it is: rows refer to each other in a circle" in output
+    assert "in a circle: let one refer to a row outside of it, and merge again" in output
     assert sql(tables.database, "SELECT id, parent_id, name FROM nodes") == rows[:-1]
 
 
