@@ -9,7 +9,14 @@ from db.resources import RESOURCES, Resource
 from db.texts import printable, say
 from db.way_out.change import Session, ask, for_each
 from db.way_out.duplicates import differences, duplicates, key_text
-from db.way_out.references import check, check_columns, children, is_absorbed, unindexed
+from db.way_out.references import (
+    check,
+    check_columns,
+    children,
+    is_absorbed,
+    is_merged_in_turn,
+    unindexed,
+)
 
 # How many keys the plan shows, and how many rows of each.
 EXAMPLES = 5
@@ -33,12 +40,16 @@ def plan(
 def _tell(connection: Session, name: str, but: list[str] | None) -> None:
     check(connection, name)
     totals = ask(connection, f"{name}/plan")[0]
+    least = "at least " if is_merged_in_turn(RESOURCES[name]) else ""
+    # How many keys such rows have in the end is not known, for two of their keys may become one.
+    counted = "" if least else f"{totals['keys']:,} keys would keep one row each, "
     referring = totals["referring"]
     say(
-        f"{name}: {totals['keys']:,} keys would keep one row each,"
-        f" {totals['removed']:,} rows would go"
-        + (f", {referring:,} rows refer to those." if referring else ".")
+        f"{name}: {counted}{least}{totals['removed']:,} rows would go"
+        + (f", {least}{referring:,} rows refer to those." if referring else ".")
     )
+    if least:
+        say("  More may come to share a key as the rows that they refer to are merged in turn.")
     for line in unindexed(connection, name):
         say(f"  {line}")
     for line in _in_the_way(connection, RESOURCES[name]):

@@ -31,6 +31,20 @@ def family(name: str) -> list[Resource]:
     return found
 
 
+def is_merged_in_turn(resource: Resource) -> bool:
+    """Tell whether more rows of a resource may come to share a key than its plan.sql counts.
+
+    That counts its parents by the keys that they have now. Those change where the parents have
+    parents themselves, which are merged first, and where the table is its own parent.
+    """
+    parents = _parents(resource)
+    return resource in parents or any(map(_parents, parents))
+
+
+def _parents(resource: Resource) -> list[Resource]:
+    return [each for each in RESOURCES.values() if resource in children(each).values()]
+
+
 def locks(connection: Session, resources: list[Resource]) -> Row:
     """Return the statements that lock the tables of some resources, and those that refer to them.
 

@@ -375,6 +375,29 @@ def tables(database: str, tmp_path: Path) -> Adopted:
     return Adopted(database, tmp_path / "resources")
 
 
+def test_what_is_merged_in_turn_is_counted_as_the_least(tables: Adopted) -> None:
+    refers = {"g": None, "p": "g", "e": "p", "n": "n"}
+    for name, parent in refers.items():
+        key = f", {parent} bigint REFERENCES {parent}" if parent else ""
+        sql(tables.database, f"CREATE TABLE {name} (id bigint PRIMARY KEY, name text{key})")
+        tables.adopt(name, "--key", f"name,{parent}" if parent else "name")
+    well(tables.command("init"))
+    sql(tables.database, "INSERT INTO g VALUES (1, 'a'), (2, 'a')")
+    sql(tables.database, "INSERT INTO p VALUES (1, 'x', 1), (2, 'x', 2), (3, 'x', 2)")
+    sql(tables.database, "INSERT INTO e VALUES (1, 'k', 1), (2, 'k', 2), (3, 'k', 3)")
+    sql(
+        tables.database,
+        "INSERT INTO n VALUES (1, 'b', NULL), (2, 'b', NULL), (3, 'c', 1), (4, 'c', 2)",
+    )
+    said = well(tables.command("merge"))
+    assert "g: 1 keys would keep one row each, 1 rows would go, 2 rows refer to those." in said
+    assert "p: 1 keys would keep one row each, 2 rows would go, 2 rows refer to those." in said
+    assert "e: at least 1 rows would go.\n  More may come to share a key" in said
+    assert "n: at least 1 rows would go, at least 1 rows refer to those." in said
+    said = well(tables.merge())
+    assert said.endswith("e: 2 rows merged.\nn: 2 rows merged.\n")
+
+
 @pytest.mark.long
 def test_rows_that_refer_to_each_other_in_a_circle_stay(tables: Adopted) -> None:
     sql(
