@@ -15,6 +15,7 @@ from db.doctor.definition import indexes, made_by
 from db.doctor.lookup import lookup
 from db.doctor.trial import trial
 from db.header import quoted
+from db.loaders import load_as_text
 from db.ours import why_not_ours
 from db.pipeline import Row
 from db.queries import QUERIES
@@ -89,13 +90,17 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
 
 def _connect(url: str) -> Session:
     try:
-        return psycopg.connect(url, autocommit=True, cursor_factory=RawCursor, row_factory=dict_row)
+        connection = psycopg.connect(
+            url, autocommit=True, cursor_factory=RawCursor, row_factory=dict_row
+        )
     except psycopg.OperationalError:
         # The first attempt asks for a host that takes writes, as the service does. Only if there is
         # none, any host will do.
         if conninfo_to_dict(url)["target_session_attrs"] == "any":
             raise
         return _connect(make_conninfo(url, target_session_attrs="any"))
+    load_as_text(connection.adapters)
+    return connection
 
 
 def of_resource(connection: Session, resource: Resource) -> Iterator[Check]:

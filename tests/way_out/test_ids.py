@@ -66,3 +66,11 @@ def test_times_are_listed_by_the_second_or_as_they_are(of_type: Callable[..., Ru
     assert (row["id"], row["first_created_at"], row["last_created_at"]) == (
         "2026-01-01 00:00:00", "2020-01-02T03:04:05Z", "infinity"
     )  # fmt: skip
+
+
+@pytest.mark.usefixtures("durable")
+def test_doctor_tries_rows_with_times_that_python_cannot_hold(of_type: Callable[..., Run]) -> None:
+    run = of_type("date", *IDS["date"])
+    sql(run(), "ALTER TABLE c ALTER id SET DEFAULT current_date")
+    run("init")
+    assert "ok     c trial: 5 of 5 keys" in run("doctor")
