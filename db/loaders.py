@@ -1,6 +1,6 @@
-"""Loads PostgreSQL's dates and times as JSON can have them, whatever the server's DateStyle is.
+"""Loads what PostgreSQL writes as JSON can have it, whatever the server's DateStyle is.
 
-The commands load them as text.
+The commands load it as text.
 """
 
 from datetime import UTC, date, datetime
@@ -46,6 +46,7 @@ class FiniteLocalTimestamp(Loader):
 
 LOADERS: dict[str, type[Loader]] = {
     "date": FiniteDate,
+    "numeric": TextLoader,  # Decimal would write 0.00000000 as 0E-8, which no request takes
     "time": TextLoader,  # Python's time cannot hold 24:00:00
     "timestamp": FiniteLocalTimestamp,
     "timestamptz": FiniteTimestamp,

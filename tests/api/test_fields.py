@@ -309,6 +309,20 @@ def test_an_id_leads_to_its_row(name: str, service: Service, data: st.DataObject
     assert service.http.get(moved.headers["Location"]).json() == kept
 
 
+def test_a_number_near_zero_is_written_with_all_its_digits(service: Service) -> None:
+    service.sql("DELETE FROM id_numeric; DELETE FROM key_numeric")
+    small = ["0.0000000000", "0.0000000001"]  # str() of Decimal would write 0E-10 and 1E-10
+    for text in small:
+        made = service.post("/id_numeric", name=new(), note=text)
+        assert (made.status_code, made.json()["id"]) == (201, text)
+        assert service.http.get(made.headers["Location"]).json() == made.json()
+        key = service.post("/key_numeric", k=text)
+        assert (key.status_code, key.json()["k"]) == (201, text)
+    first = service.http.get("/id_numeric", params={"limit": 1}).json()
+    second = service.http.get(first["next"]).json()
+    assert [row["id"] for row in first["items"] + second["items"]] == small
+
+
 IDS = [
     "",
     ".",
