@@ -323,6 +323,39 @@ def test_a_number_near_zero_is_written_with_all_its_digits(service: Service) -> 
     assert [row["id"] for row in first["items"] + second["items"]] == small
 
 
+def test_a_merged_id_is_redirected_in_its_own_spelling_alone(service: Service) -> None:
+    """docs/own-table.md says so of ids that have several."""
+    spellings = {"numeric": ("2.50", "2.5"), "citext": ("Ada", "ADA")}
+    for name, (own, other) in spellings.items():
+        path = f"/id_{name}"
+        if service.http.get(path).status_code == 404:
+            continue  # the server has no citext
+        assert service.post(path, name=new(), note=own).status_code == 201
+        assert service.http.get(f"{path}/{other}").json()["id"] == own
+        service.sql(f"DELETE FROM id_{name}")
+        service.sql(
+            "INSERT INTO merged (resource, id, kept, content, pointed)"
+            " VALUES (%s, %s, '7', '{}', '{}')",
+            *(f"id_{name}", own),
+        )
+        statuses = [service.http.get(f"{path}/{each}").status_code for each in (own, other)]
+        service.sql("DELETE FROM merged")
+        assert statuses == [308, 404]
+
+
+def test_an_id_that_is_infinite_has_no_path(service: Service) -> None:
+    """docs/own-table.md says so."""
+    service.sql("DELETE FROM id_date")
+    service.sql(
+        "INSERT INTO id_date (id, name, note) VALUES (now(), 'Ever', '-infinity'),"
+        " (now(), 'Ada', '2026-11-25')"
+    )
+    page = service.http.get("/id_date", params={"limit": 1}).json()
+    assert page["items"] == [{"id": None, "name": "Ever", "note": "-infinity"}]
+    assert service.http.get(page["next"]).status_code == 422
+    service.sql("DELETE FROM id_date")
+
+
 IDS = [
     "",
     ".",
