@@ -212,7 +212,7 @@ class Loading:
     def _refuse(self, row: Row, answer: Answer) -> None:
         try:
             as_read: Raw | str = Raw(msgspec.json.encode(msgspec.json.decode(row.body)))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             as_read = row.body.decode(errors="replace")
         refusal = Refusal(answer.status, answer.detail, answer.errors, line=row.line, row=as_read)
         self._refused.write(msgspec.json.encode(refusal) + b"\n")

@@ -83,6 +83,18 @@ def test_a_file_is_loaded_as_printed(employees: str, tmp_path: Path) -> None:
     assert Path(f"{file}.refused.ndjson").read_text() == refused
 
 
+def test_a_line_that_is_nested_too_deep_is_refused_alone(employees: str, tmp_path: Path) -> None:
+    file = tmp_path / "employees.ndjson"
+    deep = "[" * 1500 + "]" * 1500  # more than Python's recursion takes
+    file.write_text(f'{deep}\n{{"department_id": 1, "name": "Ada"}}\n')
+    status, output, errors = legacy.run(employees, "load", "employees", str(file))
+    assert (status, errors) == (1, "")
+    assert output.startswith("2 rows: 1 created, 0 existing, 1 refused, ")
+    assert [(each["line"], each["status"], each["row"]) for each in refusals(file)] == [
+        (1, 400, deep)
+    ]
+
+
 @pytest.mark.long
 def test_lines_of_json_and_what_was_refused_once_more(employees: str, tmp_path: Path) -> None:
     file = tmp_path / "employees.ndjson"
