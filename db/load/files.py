@@ -56,7 +56,11 @@ def csv_rows(source: BinaryIO, resource: Resource) -> Iterator[Row]:
         required = {name for name, field in fields.items() if not field.optional}
         if not required <= {*names} <= {*fields} or len({*names}) < len(names):
             raise Refused(f"the first line must name, each once, {', '.join(fields)}")
+        # COPY writes NULL as nothing, and so as an empty line where there is no other column.
+        alone = len(names) == 1 and fields[names[0]].optional
         for cells in reader:
+            if alone and not cells:
+                cells = [""]
             if len(cells) == len(names):
                 given = {
                     name: value(fields[name], cell) for name, cell in zip(names, cells, strict=True)

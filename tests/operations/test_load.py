@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
 
 from db.load.files import csv_rows
 from db.resources import RESOURCES
 from db.way_out.change import Refused
-from tests.support import legacy
+from tests.support import adopting, legacy
 from tests.support.documents import section, turns
 from tests.support.service import LIMIT, ROOT, environment, sql, until
 
@@ -202,6 +203,28 @@ def test_what_is_no_csv(content: bytes, fault: str) -> None:
     with pytest.raises(Refused) as raised:
         list(csv_rows(io.BytesIO(content), RESOURCES["employees"]))
     assert str(raised.value).startswith(fault)
+
+
+def test_null_in_the_only_column_of_a_file(database: str, tmp_path: Path) -> None:
+    sql(database, "CREATE TABLE words (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, w text)")
+    adopting.adopt(database, tmp_path, "words", "--key", "w")
+    file = tmp_path / "words.csv"
+    with psycopg.connect(database) as connection, file.open("wb") as rows:
+        words = "SELECT * FROM (VALUES ('a'), (NULL), ('b'), (NULL)) AS words (w)"
+        with connection.cursor().copy(f"COPY ({words}) TO STDOUT (FORMAT csv, HEADER)") as copy:
+            rows.writelines(copy)
+    assert file.read_text() == "w\na\n\nb\n\n"
+    resources = {"RESOURCES": str(tmp_path)}
+    assert legacy.run(database, "init", **resources)[0] == 0
+    status, output, errors = legacy.run(database, "load", "words", str(file), **resources)
+    assert (status, errors) == (0, "")
+    assert output.startswith("4 rows: 3 created, 1 existing, 0 refused, ")
+    assert sql(database, "SELECT w FROM words ORDER BY w") == [("a",), ("b",), (None,)]
+
+
+def test_an_empty_line_is_no_row_where_no_field_may_be_null() -> None:
+    rows = csv_rows(io.BytesIO(b"name\n\nAda\n\n"), RESOURCES["departments"])
+    assert [row.body for row in rows] == [b'{"name":"Ada"}']
 
 
 def test_what_ends_a_loading(employees: str, tmp_path: Path) -> None:
