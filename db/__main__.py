@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import logging
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from db.resources import RESOURCES, check_resources
 from db.roles import roles
 from db.schema import apply_schema, init
 from db.settings import Settings, read_settings
-from db.signals import unwind_on_signals
+from db.signals import output_may_end, unwind_on_signals
 from db.texts import Arguments, printable_lines, say
 from db.transaction import Unavailable
 from db.way_out.batches import SECONDS
@@ -232,7 +231,8 @@ def main() -> None:
         given.resources = [each for each in RESOURCES if each in (given.resources or RESOURCES)]
     if given.command == "roles":
         check_resources()
-        print(roles(), end="")
+        with output_may_end():
+            print(roles(), end="")
         return
     unwind_on_signals(SystemExit(f"{given.command}: ended by a signal, before it was done"))
     # Drop psycopg's warning of each connection that a pool replaces. The command tells the outcome.
@@ -244,22 +244,16 @@ def main() -> None:
         # The commands take locks that last for a session, and run CREATE INDEX CONCURRENTLY outside
         # of a transaction. In a pooler's transaction mode neither works.
         sys.exit("POOLER=1 is for the service: give this command the server's own DATABASE_URL")
-    with database_url(settings) as url:
+    with database_url(settings) as url, output_may_end():
         try:
             if given.run in (_doctor, _guard, _merge, _enforce):
                 _refuse_other_engines(url, settings)
             if given.run in (_load, _psql) and settings.database_url is None:
                 apply_schema(url)
             well = given.run(url, given)
-            sys.stdout.flush()
         except (Refused, Unavailable, psycopg.Error) as error:
             cause = f" ({with_cause(error.__cause__)})" if error.__cause__ else ""
             sys.exit(printable_lines(f"{given.command}: {error}{cause}"))
-        except BrokenPipeError:
-            # The reader has ended, as `head` does. Python flushes stdout once more at its end, and
-            # that must not raise the error again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
     sys.exit(0 if well else 1)
 
 

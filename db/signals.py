@@ -1,6 +1,9 @@
-"""The signals that end a process, and how it ends in order."""
+"""The signals that end a process, and the end of its output; how it ends in order."""
 
+import errno
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,3 +35,21 @@ def signals_deferred() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def output_may_end() -> Iterator[None]:
+    """Exit with 1 if what the block prints cannot be written.
+
+    A reader that has left, as `head` does, is told nothing. A disk that is full is told.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        # Python flushes stdout once more at its end, and that must not raise the error again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        full = f"the output cannot be written: {error.strerror}"
+        sys.exit(1 if error.errno == errno.EPIPE else full)

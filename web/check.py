@@ -26,6 +26,7 @@ from db.queries import shown
 from db.resources import FOLDER, RESOURCES, WRONG
 from db.session import conninfo, engine_of
 from db.settings import Settings, SettingsError, as_written, read_settings, without_secrets
+from db.signals import output_may_end
 from db.texts import Arguments
 from db.transaction import SettingsLost, Unavailable
 from web.health import check_ready
@@ -50,7 +51,8 @@ def arguments() -> argparse.Namespace:
 def check() -> bool:
     """Print a line for each setting, the resources and the database; return whether all fits."""
     logging.disable()  # psycopg's loggers would say on stderr what the lines say
-    return print_all(_checks())
+    with output_may_end():
+        return print_all(_checks())
 
 
 def _checks() -> Iterator[Check]:

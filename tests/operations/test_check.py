@@ -1,5 +1,6 @@
 """`python app.py --check` tells what is set and what does not fit, and changes nothing."""
 
+import os
 import re
 import shlex
 import shutil
@@ -41,6 +42,29 @@ def check(**settings: str) -> tuple[int, list[str]]:
 
 def failures(lines: list[str]) -> list[str]:
     return [line.removeprefix("FAIL   ") for line in lines if line.startswith("FAIL")]
+
+
+# Who reads it
+
+
+@pytest.mark.parametrize("words", [("app.py", "--check"), ("-m", "db", "roles")])
+def test_an_output_that_nobody_takes_is_no_defect(words: tuple[str, ...]) -> None:
+    reader, closed = os.pipe()
+    os.close(reader)  # as `head` does when it has its lines
+    full = os.open("/dev/full", os.O_WRONLY)
+    said = {closed: "", full: "the output cannot be written: No space left on device\n"}
+    for output, message in said.items():
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=ROOT,
+            env=environment(),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=LIMIT,
+        )
+        os.close(output)
+        assert (done.returncode, done.stderr) == (1, message)
 
 
 # What fits
