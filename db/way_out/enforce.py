@@ -85,9 +85,10 @@ def make_unique(connection: Session, resource: Resource) -> None:
 
 
 def refuse_enforced(connection: Session, resource: Resource) -> None:
-    """Raise Refused if there is the key's constraint, which would refuse what undo puts back."""
-    if key_index(connection, resource):
-        raise Refused(f"{resource.name}_key refuses duplicates: drop that constraint first")
+    """Raise Refused if the key is unique, because undo puts back rows that share it."""
+    if index := key_index(connection, resource):
+        what = "constraint" if index["is_constraint"] else "index"
+        raise Refused(f"{resource.name}_key refuses duplicates: drop that {what} first")
 
 
 def key_index(connection: Session, resource: Resource) -> Row | None:

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import db.way_out.enforce
 from db.way_out import change
 from tests.support import legacy
+from tests.support.adopting import commands
 from tests.support.legacy import fill
 from tests.support.service import serving, sql, until
 
@@ -208,3 +210,27 @@ def test_the_service_answers_as_before(database: str) -> None:
             )
             other.commit()
             assert (answer.result().status_code, answer.result().json()["name"]) == (200, "Ada")
+
+
+@pytest.mark.parametrize(
+    ("key", "told", "mended"),
+    [
+        ("code", "constraint", "ALTER TABLE codes DROP CONSTRAINT codes_key"),
+        ("lower(code)", "index", "DROP INDEX codes_key"),
+    ],
+)
+def test_undo_says_what_is_in_its_way(
+    key: str, told: str, mended: str, database: str, tmp_path: Path
+) -> None:
+    sql(database, "CREATE TABLE codes (id int PRIMARY KEY, code text NOT NULL)")
+    sql(database, "INSERT INTO codes VALUES (1, 'a'), (2, 'a')")
+    run = commands(database, tmp_path, "codes", "--key", key)
+    run("adopt")
+    run("init")
+    run("merge", "--apply")
+    run("enforce")
+    said = run("merge", "--undo", ends=1)
+    assert said.endswith(f"merge: codes: codes_key refuses duplicates: drop that {told} first\n")
+    sql(database, mended)
+    run("merge", "--undo")
+    assert sql(database, "SELECT count(*) FROM codes") == [(2,)]
