@@ -53,9 +53,10 @@ def csv_rows(source: BinaryIO, resource: Resource) -> Iterator[Row]:
     fields = {field.name: field for field in resource.fields}
     try:
         names = next(reader, [])
-        required = {name for name, field in fields.items() if not field.optional}
-        if not required <= {*names} <= {*fields} or len({*names}) < len(names):
-            raise Refused(f"the first line must name, each once, {', '.join(fields)}")
+        free = [name for name, field in fields.items() if field.optional]
+        if not {*fields} - {*free} <= {*names} <= {*fields} or len({*names}) < len(names):
+            but = f"; {', '.join(free)} may be left out" if free else ""
+            raise Refused(f"the first line must name, each once, {', '.join(fields)}{but}")
         # COPY writes NULL as nothing, and so as an empty line where there is no other column.
         alone = len(names) == 1 and fields[names[0]].optional
         for cells in reader:

@@ -17,10 +17,11 @@ import psycopg
 import pytest
 
 from db.load.files import csv_rows
-from db.resources import RESOURCES
+from db.resources import RESOURCES, read_resource
 from db.way_out.change import Refused
 from tests.support import adopting, legacy
 from tests.support.documents import section, turns
+from tests.support.folders import Part, write
 from tests.support.service import LIMIT, ROOT, environment, sql, until
 
 
@@ -203,6 +204,27 @@ def test_what_is_no_csv(content: bytes, fault: str) -> None:
     with pytest.raises(Refused) as raised:
         list(csv_rows(io.BytesIO(content), RESOURCES["employees"]))
     assert str(raised.value).startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("must", "may", "told"),
+    [
+        (["email"], ["at", "note"], "email, at, note; at, note may be left out"),
+        (["email", "at"], [], "email, at"),
+        ([], ["email"], "email; email may be left out"),
+    ],
+)
+def test_what_the_first_line_may_leave_out(
+    must: list[str], may: list[str], told: str, tmp_path: Path
+) -> None:
+    parts = [Part(name, "text", notes=", or NULL" if name in may else "") for name in must + may]
+    write(tmp_path, "people", parts[:1], attributes=parts[1:])
+    people = read_resource(tmp_path / "people")
+    with pytest.raises(Refused) as raised:
+        list(csv_rows(io.BytesIO(b"name\nAda\n"), people))
+    assert str(raised.value) == f"the first line must name, each once, {told}"
+    first = ",".join(must or may)
+    assert len(list(csv_rows(io.BytesIO(f"{first}\n{first}\n".encode()), people))) == 1
 
 
 def test_null_in_the_only_column_of_a_file(database: str, tmp_path: Path) -> None:
