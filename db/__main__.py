@@ -252,8 +252,8 @@ def main() -> None:
                 apply_schema(url)
             well = given.run(url, given)
         except (Refused, Unavailable, psycopg.Error) as error:
-            cause = f" ({with_cause(error.__cause__)})" if error.__cause__ else ""
-            sys.exit(printable_lines(f"{given.command}: {error}{cause}"))
+            told = with_cause(error) if error.__cause__ else error
+            sys.exit(printable_lines(f"{given.command}: {told}"))
     sys.exit(0 if well else 1)
 
 

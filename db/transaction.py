@@ -50,6 +50,11 @@ SAYS = re.compile(
     re.DOTALL,
 )
 
+# What SchemaMissing says where the tables are there. Doctor names a policy that is in the way, too.
+RIGHT_MISSING = (
+    "The role lacks a right: `python -m db doctor` says which, and `python -m db roles` gives it."
+)
+
 
 @dataclass
 class Attempts:
@@ -102,8 +107,9 @@ class SchemaMissing(Unavailable):
     """The tables, or rights on them, are missing: run `python -m db init`."""
 
     def __str__(self) -> str:
+        denied = isinstance(self.__cause__, errors.InsufficientPrivilege)
         about = f" It is about {', '.join(self.args)}." if self.args else ""
-        return f"{super().__str__()}{about}"
+        return f"{RIGHT_MISSING if denied else super().__str__()}{about}"
 
 
 class MergedNotOurs(Unavailable):

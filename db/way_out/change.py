@@ -37,7 +37,11 @@ class Refused(Exception):
 
 def with_cause(error: BaseException) -> str:
     """Return what an error says, and what its cause says, without a line of the statement."""
+    if isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
+        return with_cause(error.__cause__)  # the error around it says what the service needs
     told = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return f"{told}: {error.diag.message_hint or 'run this as the owner of the tables'}"
     cause = f" ({with_cause(error.__cause__)})" if error.__cause__ else ""
     return f"{told or error}{cause}"
 

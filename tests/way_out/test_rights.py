@@ -12,6 +12,7 @@ from db.embedded import embedded_server
 from db.questions import questions
 from db.schema import apply_schema
 from db.settings import Settings
+from db.transaction import RIGHT_MISSING
 from tests.support import legacy
 from tests.support.roles import OWNER, SERVICE, as_role, make_roles
 from tests.support.service import Service, serving, sql, temporary_data_dir, until
@@ -139,6 +140,35 @@ def test_each_role_does_its_part_of_the_way_to_a_constraint(granted: str) -> Non
         command(granted, "duplicates")
         command(granted, "guard", "off")
         assert service.complaints() == []
+
+
+def test_what_mends_a_right_that_is_missing_is_told(granted: str) -> None:
+    sql(granted, f"REVOKE INSERT ON departments FROM {SERVICE}")
+    sql(granted, "ALTER TABLE employees ENABLE ROW LEVEL SECURITY")
+    with serving(DATABASE_URL=as_role(granted, SERVICE)) as service:
+        for path, body in (("/departments", {}), ("/employees", {"department_id": 1})):
+            answer = service.post(path, name="Ada", **body)
+            assert (answer.status_code, answer.json()["detail"]) == (503, RIGHT_MISSING)
+        ready = service.http.get("/ready").json()["detail"]
+        assert ready == f"{RIGHT_MISSING} It is about departments."
+
+
+def test_a_command_that_needs_the_owner_says_so(granted: str) -> None:
+    sql(granted, "INSERT INTO departments (name) VALUES ('Research'), ('Research')")
+    denied = "permission denied for table departments: run this as the owner of the tables\n"
+    status, _, errors = legacy.run(as_role(granted, SERVICE), "merge", "--apply", "departments")
+    assert (status, errors) == (1, f"merge: departments: {denied}")
+    command(granted, "merge", "--apply")
+    status, _, errors = legacy.run(as_role(granted, SERVICE), "merge", "--undo")
+    assert status == 1
+    assert errors.startswith("merge: permission denied for ")
+    assert errors.endswith(": run this as the owner of the tables\n")
+    # The owner needs another remedy, which PostgreSQL tells.
+    sql(granted, "INSERT INTO departments (name) VALUES ('Research')")
+    sql(granted, "ALTER TABLE departments FORCE ROW LEVEL SECURITY, ENABLE ROW LEVEL SECURITY")
+    status, _, errors = legacy.run(as_role(granted, OWNER), "merge", "--apply", "departments")
+    assert status == 1
+    assert errors.endswith("use ALTER TABLE NO FORCE ROW LEVEL SECURITY.\n")
 
 
 @pytest.mark.usefixtures("durable")
