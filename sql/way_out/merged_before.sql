@@ -3,11 +3,11 @@
 -- $2 id text
 -- OFFSET 0 keeps each a lookup: as a join, PostgreSQL would read all rows of a resource that it takes for few.
 WITH this AS (
-    SELECT merged.step, merged.kept, merged.filled -> 'before' AS gave
+    SELECT merged.step, merged.kept, merged.filled OPERATOR(pg_catalog.->) 'before'::text AS gave
     FROM merged
     WHERE merged.resource = $1::text
       AND merged.id = $2::text
-      AND (merged.pointed <> '{}' OR merged.filled IS NOT NULL)
+      AND (merged.pointed OPERATOR(pg_catalog.<>) '{}'::jsonb OR merged.filled IS NOT NULL)
 )
 SELECT later.id
 FROM this
@@ -27,8 +27,8 @@ CROSS JOIN LATERAL (
           AND merged.kept = this.kept
           AND EXISTS (
               SELECT
-              FROM jsonb_object_keys(merged.filled -> 'before') AS names (name)
-              WHERE this.gave ? name
+              FROM jsonb_object_keys(merged.filled OPERATOR(pg_catalog.->) 'before'::text) AS names (name)
+              WHERE this.gave OPERATOR(pg_catalog.?) name
           )
         OFFSET 0
     )

@@ -18,7 +18,7 @@ from tests.support.pools import borrowed
 from tests.support.service import ROOT, sql
 
 # The files that take whatever columns there are.
-WHOLE = ("differences", "equal", "remove", "restore")
+WHOLE = ("before", "differences", "equal", "remove", "restore", "settle")
 
 FILES = sorted({*(ROOT / "sql").rglob("*.sql")} - {*SCRIPTS})
 
@@ -96,6 +96,7 @@ def test_what_was_merged_is_found_by_its_id_alone(new_database: Callable[[], str
         for query, parameters, column in (
             ("kept", ["employees", "7"], "id"),
             ("employees/merged", [7, None, 10], "kept"),
+            ("way_out/merged_before", ["employees", "7"], "id"),
         ):
             rows = connection.execute(b"EXPLAIN " + QUERIES[query], parameters)
             conditions = [line for (line,) in rows if "Index Cond" in line]
@@ -197,7 +198,9 @@ BY_ID: dict[str, list[object]] = {
     "departments/employees.department_id/left": [[7]],
     "departments/employees.department_id/repoint": [[7], [8]],
     "departments/employees.department_id/repoint_back": ["7", "8", ["7"]],
-    "departments/remove": [[7], [8], "{}"],
+    "departments/remove": [[7], [8], "{}", "{}"],
+    "departments/before": [[7]],
+    "departments/settle": ["7", "{}"],
 }
 
 
