@@ -45,7 +45,7 @@ REFERRING = "referring"
 DIRECTION = re.compile(r"(\s+(?:ASC|DESC))?(\s+NULLS\s+(?:FIRST|LAST))?\s*\Z", re.IGNORECASE)
 
 # Expressions that are NULL only where their column is.
-_STRICT = r"(?:lower|upper|btrim)\({}(?:::text)?\)"
+_STRICT = r"(?:lower|upper|btrim)?\(*{}(?:::text| COLLATE [\w.\"-]+|\))*"
 
 
 def read_table(
@@ -229,11 +229,12 @@ class Understood:
         """Return the part of the key that a text means. Raises Refused."""
         try:
             bare, is_citext = self._type(text)
-            expression = self._deparsed(f"(({_own_line(text)}))", None)["expression"]
+            deparsed = self._deparsed(f"(({_own_line(text)}))", None)
         except psycopg.Error as error:
             raise self._refusal(text, error) from None
+        expression, collation = deparsed["expression"], deparsed["collation"]
         mark, column = self._one_column(expression, text)
-        plain = expression.strip("()") == mark
+        plain = not collation and expression.strip("()") == mark
         if is_citext:
             # citext compares in lower case. lower() does the same without the operators of the
             # extension, beside which other roles may have made some of their own.
@@ -244,11 +245,13 @@ class Understood:
         if not plain and bare not in KINDS:
             raise Refused(f"{text} is of a type that cannot be in a key: {bare}")
         strict = re.fullmatch(_STRICT.format(mark), expression)
+        if collation:
+            expression = f"({expression} COLLATE {collation})"
         return Part(
             column=column,
             expression=None if plain else partial(_put, expression, mark),
             number=number,
-            never_null=not column.optional and (plain or strict is not None),
+            never_null=not column.optional and strict is not None,
             is_text=column.is_text if plain else bare == "text",
             is_column=plain,
         )
@@ -281,15 +284,17 @@ class Understood:
             expression = element[: end.start()]
             try:
                 # An index takes only what is immutable, so the same row stays for everyone, always.
-                deparsed = self._deparsed(f"(({_own_line(expression)}))", None)["expression"]
+                deparsed = self._deparsed(f"(({_own_line(expression)}))", None)
             except psycopg.Error as error:
                 raise self._refusal(expression, error) from None
-            there = self._marks_in(deparsed)
+            there = self._marks_in(deparsed["expression"])
             if not there:
                 raise Refused(f"{element} is no order of the table's columns")
-            plain = deparsed.strip("()")
-            direction = " ".join(end[0].upper().split())
-            elements.append(f"{plain if plain in there else deparsed} {direction}".strip())
+            plain = deparsed["expression"].strip("()")
+            words = [plain if plain in there else deparsed["expression"]]
+            if deparsed["collation"]:
+                words += ["COLLATE", deparsed["collation"]]
+            elements.append(" ".join([*words, *end[0].upper().split()]))
         used = [mark for mark in self.marks if any(mark in element for element in elements)]
         columns = {mark: self.columns[mark] for mark in used if mark in self.columns}
         for column in columns.values():

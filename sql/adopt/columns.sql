@@ -32,7 +32,7 @@ SELECT
     attidentity::pg_catalog.text AS identity,
     CASE WHEN attcollation OPERATOR(pg_catalog.<>) base.typcollation THEN (
         SELECT pg_catalog.format(
-            '%I.%I', collnamespace::pg_catalog.regnamespace, collname
+            '%s.%I', collnamespace::pg_catalog.regnamespace, collname
         )
         FROM pg_catalog.pg_collation
         WHERE pg_collation.oid OPERATOR(pg_catalog.=) attcollation

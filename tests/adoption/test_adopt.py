@@ -839,7 +839,9 @@ def test_citext_is_one_key_whatever_its_case(
             connection.execute(text.encode())
 
 
-def test_a_collation_has_its_say(new_database: Callable[[], str], tmp_path: Path) -> None:
+@pytest.fixture
+def caseless(new_database: Callable[[], str]) -> str:
+    """A database with a collation by which texts are equal whatever their case."""
     database = new_database()
     try:
         sql(
@@ -849,6 +851,11 @@ def test_a_collation_has_its_say(new_database: Callable[[], str], tmp_path: Path
         )
     except psycopg.errors.FeatureNotSupported:
         pytest.skip("this build of PostgreSQL has no ICU")
+    return database
+
+
+def test_a_collation_has_its_say(caseless: str, tmp_path: Path) -> None:
+    database = caseless
     script(
         database,
         "CREATE TABLE names (id bigserial PRIMARY KEY, name text COLLATE caseless NOT NULL,"
@@ -867,6 +874,54 @@ def test_a_collation_has_its_say(new_database: Callable[[], str], tmp_path: Path
         assert query(connection, names / "insert.sql", "ada", "ıv") == []
         with pytest.raises(psycopg.errors.UniqueViolation, match="names_key"):
             sql(database, "INSERT INTO names (name, turkish) VALUES ('aDA', 'ıV')")
+
+
+@pytest.mark.parametrize("type_", ["text", "varchar(40)", 'text COLLATE "tr-x-icu"'])
+@pytest.mark.parametrize("expression", ["name", "btrim(name)"])
+def test_a_key_may_end_with_a_collation(
+    expression: str, type_: str, caseless: str, tmp_path: Path
+) -> None:
+    sql(caseless, 'CREATE SCHEMA "Its own"')
+    sql(caseless, 'ALTER COLLATION caseless SET SCHEMA "Its own"')
+    sql(caseless, f"CREATE TABLE names (id bigserial PRIMARY KEY, name {type_} NOT NULL)")
+    key = f'{expression} COLLATE "Its own".caseless'
+    status, said = adopt(caseless, tmp_path, "names", "--key", key)
+    assert status == 0, said
+    fit(caseless, tmp_path)
+    names = tmp_path / "names"
+    with psycopg.connect(caseless, cursor_factory=RawCursor, autocommit=True) as connection:
+        for file in ("lookup", "index"):
+            query(connection, names / f"{file}.sql")
+        made = inserted(connection, names / "insert.sql", "Äb")
+        for name in ("äB", "ÄB", "äb"):
+            assert query(connection, names / "select.sql", name) == [(*made, 1)]
+            assert query(connection, names / "select_many.sql", [name]) == [(*made, 1)]
+            assert query(connection, names / "insert.sql", name) == []
+            with pytest.raises(psycopg.errors.UniqueViolation, match="names_key"):
+                sql(caseless, "INSERT INTO names (name) VALUES (%s)", name)
+        assert query(connection, names / "select.sql", "Ab") == []
+
+
+def test_a_collation_at_the_end_is_in_the_files(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    database = new_database()
+    table = "CREATE TABLE names (id bigserial PRIMARY KEY, name text NOT NULL, note varchar)"
+    sql(database, table)
+    words = ("--key", 'name COLLATE "C"', "--keep", 'lower(note) COLLATE "C" DESC, name')
+    status, said = adopt(database, tmp_path, "names", *words)
+    assert status == 0, said
+    fit(database, tmp_path)
+    files = {path.stem: path.read_text() for path in (tmp_path / "names").glob("*.sql")}
+    assert 'ROW((name COLLATE pg_catalog."C"))' in files["lookup"]
+    assert 'ROW(($1::text COLLATE pg_catalog."C"))' in files["select"]
+    assert 'ORDER BY lower(note::text) COLLATE pg_catalog."C" DESC, name, id' in files["select"]
+    # The constraint of a column has the column's own collation.
+    assert "constraint" not in files
+    # By the collation that the column has, the key is the column.
+    words = ("--key", 'name COLLATE "default"', "--keep", 'lower(note) COLLATE "default" DESC')
+    assert adopt(database, tmp_path, "names", *words)[0] == 0
+    assert not any("COLLATE" in path.read_text() for path in tmp_path.rglob("*.sql"))
 
 
 def test_a_folder_that_cannot_be_written(four: str, tmp_path: Path) -> None:
