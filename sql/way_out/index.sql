@@ -1,4 +1,4 @@
--- The indexes of a table, and an index of another table in its schema if it has the name $2: name, sql_name, mine (whether it is of this table), is_unique, valid, is_constraint, keys (in alphabetical order), nulls_equal, predicate, definition (method, keys, options and predicate).
+-- The indexes of a table, and an index of another table in its schema if it has the name $2: name, sql_name, mine (whether it is of this table), is_unique, valid, is_constraint, keys (in alphabetical order, with a collation by which different texts may be equal), nulls_equal, predicate, definition (method, keys, options and predicate).
 -- $1 table text
 -- $2 name text
 SELECT
@@ -9,8 +9,9 @@ SELECT
     indisvalid AS valid,
     EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u')) AS is_constraint,
     ARRAY(
-        SELECT pg_get_indexdef(indexrelid, number, FALSE)
+        SELECT pg_get_indexdef(indexrelid, number, FALSE) || coalesce(' COLLATE ' || collname::text, '')
         FROM pg_catalog.generate_series(1, indnkeyatts::integer) AS number
+        LEFT JOIN pg_collation ON pg_collation.oid = indcollation[number - 1] AND NOT collisdeterministic
         ORDER BY 1
     ) AS keys,
     -- pg_index has this column only since PostgreSQL 15.

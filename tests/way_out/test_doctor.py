@@ -649,6 +649,21 @@ def test_an_index_of_something_else_that_has_the_keys_name(index: str, patient: 
     assert key_check(patient) == ("FAIL", "employees key", failure)
 
 
+def test_a_unique_index_by_which_other_texts_are_equal(patient: str) -> None:
+    try:
+        sql(
+            patient,
+            "CREATE COLLATION caseless"
+            " (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+        )
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("this server is built without ICU, and has no such collation")
+    columns = "department_id, name COLLATE caseless"
+    sql(patient, f"CREATE UNIQUE INDEX employees_key ON employees ({columns})")
+    failure = "employees_key is an index of something else: rename it first"
+    assert key_check(patient) == ("FAIL", "employees key", failure)
+
+
 def test_no_foreign_key_to_departments(patient: str) -> None:
     sql(patient, "ALTER TABLE employees DROP CONSTRAINT employees_department_id_fkey")
     detail = (
