@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import psycopg
 from msgspec.structs import replace
@@ -19,7 +20,7 @@ from db.loaders import load_as_text
 from db.ours import why_not_ours
 from db.pipeline import Row
 from db.queries import QUERIES
-from db.resources import RESOURCES, Resource
+from db.resources import RESOURCES, Resource, parents
 from db.schema import is_sample
 from db.session import TABLES, conninfo, pin, service_settings
 from db.settings import Settings
@@ -65,11 +66,12 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
         yield writable
         yield server.durable(row)
         resources = [RESOURCES[name] for name in names]
-        tables = [check for each in resources for check in of_resource(connection, each)]
-        tables += _merged(connection)
-        yield from tables
-        # A trial of a table that has failed a check would fail for the same reason.
-        on_trial = all(check.level != FAIL for check in (writable, *tables))
+        tables = {each.name: list(of_resource(connection, each)) for each in resources}
+        merged = list(_merged(connection))
+        yield from chain(*tables.values(), merged)
+        failed = {name for name, found in tables.items() if _fails(found)}
+        # For these no resource is tried.
+        common = [check.subject for check in (writable, *merged) if check.level == FAIL]
         for resource in resources:
             yield from lookup(connection, resource)
             unique = _unique(connection, resource)
@@ -78,7 +80,13 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
                 yield from _key_changes(connection, resource)
             yield from _foreign_keys(connection, resource)
             yield from _triggers(connection, resource)
-            if on_trial:
+            # A trial of a table that has failed a check would fail for the same reason, and so
+            # would that of its child, for which it may insert a row.
+            why_not = [*common, *(name for name in _lineage(resource) if name in failed)]
+            if why_not:
+                detail = f"not tried, because of the FAIL of {', '.join(why_not)}"
+                yield Check(ADVICE, f"{resource.name} trial", detail)
+            else:
                 yield from prepared.way_out(connection, resource)
                 yield from trial(connection, resource)
         yield from _creators(connection)
@@ -86,6 +94,18 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
         yield server.connections(row, settings)
         yield server.serializable(row)
         yield server.predicate_locks(row, ask(connection, "pages")[0]["pages"])
+
+
+def _fails(found: list[Check]) -> bool:
+    return any(check.level == FAIL for check in found)
+
+
+def _lineage(resource: Resource) -> list[str]:
+    """Return the names of a resource, its parents, and theirs."""
+    found = [resource.name]
+    for name in found:  # the list grows
+        found += {*parents(RESOURCES, name).values()}.difference(found)
+    return found
 
 
 def _connect(url: str) -> Session:

@@ -217,7 +217,19 @@ def test_a_collation_by_which_the_lookup_finds_nothing(database: str) -> None:
 
 def test_a_table_that_fails_already_is_not_tried(database: str) -> None:
     sql(database, "ALTER TABLE employees SET UNLOGGED")
-    assert said(database) == said(database, "employees") == []
+    with connect(database, "test") as connection:
+        connection.execute(AFTER.format(LOWER).encode())
+    # The failure of another table hides nothing of this one.
+    failed, *_ = said(database)
+    assert failed == ("FAIL", "departments trial", f"capitals: {AGAIN}")
+    why = "not tried, because of the FAIL of {}"
+    assert said(database, "employees") == [("advice", "employees trial", why.format("employees"))]
+    # A trial of an employee may make a department.
+    sql(database, "ALTER TABLE employees SET LOGGED, ALTER department_id DROP NOT NULL")
+    sql(database, "ALTER TABLE departments ALTER name TYPE char(300)")
+    for resource in ("departments", "employees"):
+        detail = why.format("departments")
+        assert said(database, resource) == [("advice", f"{resource} trial", detail)]
 
 
 def test_the_age_is_that_of_the_sql() -> None:
