@@ -236,9 +236,11 @@ class Understood:
         mark, column = self._one_column(expression, text)
         plain = not collation and expression.strip("()") == mark
         if is_citext:
-            # citext compares in lower case. lower() does the same without the operators of the
-            # extension, beside which other roles may have made some of their own.
-            lowered = self.part(number, f"lower(({_own_line(text)})::text)")
+            # citext compares in lower case, which it takes from the database's collation, whatever
+            # the column's own is. lower() does the same without the operators of the extension,
+            # beside which other roles may have made some of their own.
+            as_text = f'({_own_line(text)})::text COLLATE pg_catalog."default"'
+            lowered = self.part(number, f"lower({as_text})")
             return replace(lowered, is_column=plain)
         if not plain and bare == "varchar":
             return self.part(number, f"({_own_line(text)})::text")

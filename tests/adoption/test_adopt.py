@@ -839,6 +839,31 @@ def test_citext_is_one_key_whatever_its_case(
             connection.execute(text.encode())
 
 
+@pytest.mark.parametrize("collation", ["C", "C.utf8"])
+def test_citext_is_one_key_whatever_its_collation(
+    collation: str, new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    database = new_database()
+    if not sql(database, "SELECT FROM pg_collation WHERE collname = %s", collation):
+        pytest.skip(f"this server has no collation {collation}")
+    column = f'citext COLLATE "{collation}" NOT NULL'
+    script(
+        database,
+        f"CREATE EXTENSION citext; CREATE TABLE users (id bigserial PRIMARY KEY, name {column})",
+    )
+    status, said = adopt(database, tmp_path, "users", "--key", "name")
+    assert status == 0, said
+    users = tmp_path / "users"
+    assert "nulls" not in (users / "index.sql").read_text().lower()
+    with psycopg.connect(database, cursor_factory=RawCursor, autocommit=True) as connection:
+        made = inserted(connection, users / "insert.sql", "Ärzte")
+        # Only the collation of the database tells whether these are equal.
+        equal = [*sql(database, "SELECT FROM users WHERE name = 'ärzte'")] != []
+        found = [(*made, 1)] if equal else []
+        assert query(connection, users / "select.sql", "ärzte") == found
+        assert query(connection, users / "select.sql", "ÄRZTE") == [(*made, 1)]
+
+
 @pytest.fixture
 def caseless(new_database: Callable[[], str]) -> str:
     """A database with a collation by which texts are equal whatever their case."""
