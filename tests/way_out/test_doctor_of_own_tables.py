@@ -1,0 +1,60 @@
+"""Doctor has no false line for tables of a user's own, and the remedies of its lines work."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.adopting import commands
+from tests.support.service import sql
+
+pytestmark = pytest.mark.usefixtures("durable")
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(new_database: Callable[[], str], tmp_path: Path) -> Run:
+    """A function that runs commands on a database and a folder, each empty at first."""
+    return commands(new_database(), tmp_path)
+
+
+def make(run: Run, statements: str) -> None:
+    with psycopg.connect(run(), autocommit=True) as connection:
+        connection.execute(statements.encode())
+
+
+def lines(run: Run, subject: str, *, ends: int = 0) -> list[str]:
+    """Return what doctor says about a subject."""
+    said = run("doctor", ends=ends)
+    return [line for line in said.splitlines() if line[7:].startswith(f"{subject}: ")]
+
+
+# Lookups
+
+
+@pytest.mark.parametrize("partitioned", [False, True], ids=["", "partitioned"])
+def test_the_rows_that_an_order_counts_are_no_scan_of_the_lookup(
+    partitioned: bool, run: Run
+) -> None:
+    make(run, "CREATE TABLE people (id bigserial PRIMARY KEY, name text NOT NULL)")
+    columns = "id bigserial PRIMARY KEY, person bigint REFERENCES people"
+    if partitioned:
+        make(run, f"CREATE TABLE calls ({columns}) PARTITION BY HASH (id)")
+        for n in range(2):
+            of = f"FOR VALUES WITH (MODULUS 2, REMAINDER {n})"
+            make(run, f"CREATE TABLE calls_{n} PARTITION OF calls {of}")
+    else:
+        make(run, f"CREATE TABLE calls ({columns})")
+    make(run, "CREATE INDEX ON calls (person)")
+    run("adopt", "people", "--key", "name", "--keep", "referring DESC")
+    run("init")
+    for _ in range(2):
+        assert lines(run, "people lookup") in (
+            ["ok     people lookup: Bitmap Index Scan of people_lookup"],
+            ["ok     people lookup: Index Scan of people_lookup"],
+        )
+        sql(run(), "INSERT INTO people (name) SELECT n FROM generate_series(1, 1000) AS n")
+        sql(run(), "INSERT INTO calls (person) SELECT id FROM people, generate_series(1, 10)")
+        sql(run(), "ANALYZE")
