@@ -28,6 +28,7 @@ INSERT_AGE = 0.05
 ATTEMPTS = 5
 
 LATE = f"no insert within {INSERT_AGE} s of the transaction's begin"
+HAS_A_ROW = "not tried, for the key that was drawn has a row"
 STORED = "another key is stored than is sent"
 NOT_KEPT = "no row is stored: a trigger, a rule or a policy keeps it away"
 
@@ -107,11 +108,13 @@ def _try(connection: Session, resource: Resource, kind: str) -> None:
             continue
         finally:
             connection.rollback()
-        if tried.inserted or (tried.age < INSERT_AGE and not tried.found):
+        if tried.inserted or tried.found or tried.age < INSERT_AGE:
             break
     else:
         raise Trouble(LATE, ADVICE)
     inserted, found = tried.inserted, tried.found
+    if not inserted and found:
+        raise Trouble(HAS_A_ROW, ADVICE)
     if not inserted:
         raise Trouble(NOT_KEPT)
     if _differs(inserted, tried.key):

@@ -58,3 +58,25 @@ def test_the_rows_that_an_order_counts_are_no_scan_of_the_lookup(
         sql(run(), "INSERT INTO people (name) SELECT n FROM generate_series(1, 1000) AS n")
         sql(run(), "INSERT INTO calls (person) SELECT id FROM people, generate_series(1, 10)")
         sql(run(), "ANALYZE")
+
+
+# Trials
+
+
+def test_a_key_that_has_a_row_cannot_be_tried(run: Run) -> None:
+    make(
+        run,
+        "CREATE TYPE state AS ENUM ('open', 'done');"
+        " CREATE TABLE states (id bigserial PRIMARY KEY, state state NOT NULL);"
+        " CREATE TABLE notes (id bigserial PRIMARY KEY, note text);"
+        " INSERT INTO states (state) VALUES ('open'), ('done');"
+        " INSERT INTO notes (note) VALUES (NULL)",
+    )
+    run("adopt", "states", "--key", "state")
+    run("adopt", "notes", "--key", "note")
+    run("init")
+    why = "not tried, for the key that was drawn has a row"
+    assert lines(run, "states trial") == [f"advice states trial: a label: {why}"]
+    null, others = lines(run, "notes trial")
+    assert null == f"advice notes trial: no value: {why}"
+    assert others.startswith("ok     notes trial: 5 of 6 keys, ")
