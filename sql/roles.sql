@@ -69,6 +69,32 @@ GRANT CONNECT ON DATABASE :"DBNAME" TO onerow_service, onerow_owner;
 GRANT USAGE ON SCHEMA :schemas TO onerow_service, onerow_owner;
 GRANT CREATE ON SCHEMA :schemas TO onerow_owner;
 
+-- The files name the types of columns with their schemas, and what keys, conditions and defaults are made
+-- of. PostgreSQL has a record of what else tables, their indexes and their defaults depend on. What a domain
+-- depends on is its type.
+WITH RECURSIVE needed AS (
+    SELECT refclassid, refobjid
+    FROM pg_catalog.jsonb_to_recordset(:'tables'::jsonb) AS tables (sql_name text)
+    CROSS JOIN LATERAL to_regclass(sql_name) AS served
+    INNER JOIN pg_depend
+        ON classid = 'pg_class'::regclass::oid
+       AND (objid = served::oid OR objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = served::oid))
+        OR classid = 'pg_attrdef'::regclass::oid
+       AND objid IN (SELECT oid FROM pg_attrdef WHERE adrelid = served::oid)
+    UNION
+    SELECT pg_depend.refclassid, pg_depend.refobjid
+    FROM needed
+    INNER JOIN pg_depend ON classid = needed.refclassid AND objid = needed.refobjid
+    WHERE classid = 'pg_type'::regclass::oid
+)
+SELECT DISTINCT pg_catalog.format('GRANT USAGE ON SCHEMA %s TO %s', schema, role)
+FROM needed
+CROSS JOIN LATERAL pg_identify_object(refclassid, refobjid, 0) AS object
+CROSS JOIN (VALUES ('onerow_service'), ('onerow_owner')) AS roles (role)
+WHERE object.type IN ('type', 'function', 'operator', 'collation', 'sequence')
+  AND NOT has_schema_privilege(role::name, to_regnamespace(schema)::oid, 'USAGE'::text)
+\gexec
+
 -- Only a table's owner may change its indexes, constraints and triggers. The former owner has no right
 -- left: if another application writes as that role, grant it what it needs.
 SELECT pg_catalog.format('ALTER TABLE %s OWNER TO onerow_owner', sql_name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ from db.schema import apply_schema
 from db.settings import Settings
 from db.transaction import RIGHT_MISSING
 from tests.support import legacy
+from tests.support.adopting import commands
 from tests.support.roles import OWNER, SERVICE, as_role, make_roles
 from tests.support.service import Service, serving, sql, temporary_data_dir, until
 
@@ -87,6 +89,58 @@ def test_the_tables_may_be_in_another_schema(database: str) -> None:
     command(there, "guard", "on")
     with serving(DATABASE_URL=as_role(there, SERVICE)) as service:
         assert service.post("/departments", name="Research").status_code == 201
+
+
+ELSEWHERE = """
+CREATE SCHEMA types; CREATE SCHEMA "Its own";
+CREATE EXTENSION citext SCHEMA types;
+CREATE TYPE types.size AS ENUM ('s', 'm');
+CREATE DOMAIN "Its own".size AS types.size;
+CREATE FUNCTION "Its own".norm(text) RETURNS text IMMUTABLE LANGUAGE sql RETURN lower($1);
+CREATE FUNCTION "Its own".one() RETURNS int LANGUAGE sql RETURN 1;
+CREATE TABLE parts (
+    id bigserial PRIMARY KEY, sku text NOT NULL, size "Its own".size NOT NULL,
+    note types.citext, number integer DEFAULT "Its own".one());
+"""
+
+
+@pytest.fixture
+def parts(new_database: Callable[[], str], tmp_path: Path) -> str:
+    """The superuser's URL of a database whose types and functions are not beside its table."""
+    database = new_database()
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(ELSEWHERE)
+    run = commands(database, tmp_path)
+    run("adopt", "parts", "--key", '"Its own".norm(sku),size')
+    run("init")
+    make_roles(database, run("roles"))
+    return database
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("durable")
+def test_types_and_functions_may_be_in_other_schemas(parts: str, tmp_path: Path) -> None:
+    folder = {"RESOURCES": str(tmp_path)}
+    for words in (("guard", "on"), ("merge", "--apply"), ("guard", "off"), ("enforce",)):
+        status, _, errors = legacy.run(as_role(parts, OWNER), *words, **folder)
+        assert (status, errors) == (0, "")
+    with serving(DATABASE_URL=as_role(parts, SERVICE), **folder) as service:
+        service.await_ready()
+        answers = [service.post("/parts", sku=sku, size="s", note="x") for sku in ("N-1", "n-1")]
+        assert [answer.status_code for answer in answers] == [201, 200]
+    status, output, errors = legacy.run(as_role(parts, SERVICE), "doctor", **folder)
+    assert (status, errors) == (0, "")
+    assert {line.split()[0] for line in output.splitlines()} == {"ok"}
+
+
+def test_doctor_names_a_right_that_is_lacking_and_goes_on(parts: str, tmp_path: Path) -> None:
+    sql(parts, f"REVOKE USAGE ON SCHEMA types FROM {SERVICE}")
+    database = as_role(parts, SERVICE)
+    status, output, errors = legacy.run(database, "doctor", RESOURCES=str(tmp_path))
+    assert (status, errors) == (1, "")
+    lacking = "permission denied for schema types: see `python -m db roles`"
+    assert f"FAIL   parts: {lacking}" in output.splitlines()
+    assert output.splitlines()[-1].startswith("ok     predicate locks: ")
 
 
 # The rights of the service
