@@ -67,29 +67,26 @@ def checks(url: str, settings: Settings, names: Iterable[str] = RESOURCES) -> It
         yield server.durable(row)
         resources = [RESOURCES[name] for name in names]
         tables = {each.name: list(of_resource(connection, each)) for each in resources}
-        merged = list(_merged(connection))
+        merged = list(_or_fail(connection, "merged", _merged(connection)))
         yield from chain(*tables.values(), merged)
         failed = {name for name, found in tables.items() if _fails(found)}
         # For these no resource is tried.
         common = [check.subject for check in (writable, *merged) if check.level == FAIL]
         for resource in resources:
-            yield from lookup(connection, resource)
-            unique = _unique(connection, resource)
-            yield unique
-            if unique.level != OK:
-                yield from _key_changes(connection, resource)
-            yield from _foreign_keys(connection, resource)
-            yield from _triggers(connection, resource)
+            name = resource.name
+            for check in _or_fail(connection, name, _of_lookup_and_key(connection, resource)):
+                if check not in tables[name]:
+                    yield check
             # A trial of a table that has failed a check would fail for the same reason, and so
             # would that of its child, for which it may insert a row.
-            why_not = [*common, *(name for name in _lineage(resource) if name in failed)]
+            why_not = [*common, *(each for each in _lineage(resource) if each in failed)]
             if why_not:
                 detail = f"not tried, because of the FAIL of {', '.join(why_not)}"
-                yield Check(ADVICE, f"{resource.name} trial", detail)
+                yield Check(ADVICE, f"{name} trial", detail)
             else:
                 yield from prepared.way_out(connection, resource)
-                yield from trial(connection, resource)
-        yield from _creators(connection)
+                yield from _or_fail(connection, f"{name} trial", trial(connection, resource))
+        yield from _or_fail(connection, "schemas", _creators(connection))
         yield server.role(row)
         yield server.connections(row, settings)
         yield server.serializable(row)
@@ -123,8 +120,25 @@ def _connect(url: str) -> Session:
     return connection
 
 
+def _or_fail(connection: Session, subject: str, found: Iterator[Check]) -> Iterator[Check]:
+    """Yield checks, and a FAIL where PostgreSQL refuses to answer. Raises psycopg.Error if it ends.
+
+    So one resource for which a right is missing keeps no other one from being checked.
+    """
+    try:
+        yield from found
+    except psycopg.Error as error:
+        if connection.closed:
+            raise
+        yield Check(FAIL, subject, prepared.told(error))
+
+
 def of_resource(connection: Session, resource: Resource) -> Iterator[Check]:
     """Yield what is wrong with a resource's table and files, or one line that says ok."""
+    return _or_fail(connection, resource.name, _of_resource(connection, resource))
+
+
+def _of_resource(connection: Session, resource: Resource) -> Iterator[Check]:
     name, table = resource.name, resource.table
     # A column that the header calls `or NULL` is meant to be nullable.
     key = [field.name for field in resource.key if not field.optional]
@@ -144,6 +158,16 @@ def of_resource(connection: Session, resource: Resource) -> Iterator[Check]:
         *_table(name, table, found[0], NEEDED),
     ]
     yield from lines or [Check(OK, name, "columns and rights")]
+
+
+def _of_lookup_and_key(connection: Session, resource: Resource) -> Iterator[Check]:
+    yield from lookup(connection, resource)
+    unique = _unique(connection, resource)
+    yield unique
+    if unique.level != OK:
+        yield from _key_changes(connection, resource)
+    yield from _foreign_keys(connection, resource)
+    yield from _triggers(connection, resource)
 
 
 def _merged(connection: Session) -> Iterator[Check]:

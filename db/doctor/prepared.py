@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from psycopg import pq
+import psycopg
+from psycopg import errors, pq
 
 from db.doctor.check import ADVICE, FAIL, Check
 from db.header import Field, File
@@ -40,8 +41,16 @@ def way_out(connection: Session, resource: Resource) -> Iterator[Check]:
 def refusal(connection: Session, statement: bytes) -> str | None:
     """Return why PostgreSQL does not prepare a statement, or None if it does."""
     result = connection.pgconn.prepare(STATEMENT, statement)
-    message = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY)
-    return message.decode() if message else None
+    if result.status == pq.ExecStatus.COMMAND_OK:
+        return None
+    return told(errors.error_from_result(result))
+
+
+def told(error: psycopg.Error) -> str:
+    """Return what an error says, on one line, and what to do where a right is missing."""
+    said = error.diag.message_primary or str(error).partition("\n")[0]
+    lacks = isinstance(error, errors.InsufficientPrivilege)
+    return f"{said}: see `python -m db roles`" if lacks else said
 
 
 def _header(connection: Session, subject: str, name: str, file: File) -> Iterator[Check]:
