@@ -37,6 +37,7 @@ UNUSUAL = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_seqscan": "on",
+    "enable_indexonlyscan": "on",
     "enable_indexscan": "off",
     "enable_bitmapscan": "off",
     "enable_nestloop": "off",

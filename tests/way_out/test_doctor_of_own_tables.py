@@ -60,6 +60,20 @@ def test_the_rows_that_an_order_counts_are_no_scan_of_the_lookup(
         sql(run(), "ANALYZE")
 
 
+@pytest.mark.parametrize("covering", ["(name, id)", "(name) INCLUDE (id)"])
+def test_an_index_of_all_columns_is_not_read_as_a_whole(covering: str, run: Run) -> None:
+    make(run, "CREATE TABLE tags (id bigserial PRIMARY KEY, name text NOT NULL)")
+    make(run, f"CREATE INDEX covering ON tags {covering}")
+    run("adopt", "tags", "--key", "name")
+    run("init")
+    for _ in range(2):
+        (line,) = lines(run, "tags lookup")
+        assert line.startswith("ok ")
+        assert line.endswith("Index Scan of tags_lookup")
+        sql(run(), "INSERT INTO tags (name) VALUES ('new')")
+        sql(run(), "VACUUM ANALYZE tags")
+
+
 # Trials
 
 
