@@ -23,17 +23,12 @@ REFERRING = re.compile(r"referring_rows(_\d+)?")
 def lookup(connection: Session, resource: Resource) -> Iterator[Check]:
     """Yield what is wrong with the lookup's index, on partitions and children too, or ok."""
     subject = f"{resource.name} lookup"
-    build = build_lookup(resource)
     kinds = ask(connection, "way_out/kind", resource.table)
-    concurrently = " CONCURRENTLY"
-    if kinds and kinds[0]["kind"] == "p":  # a partitioned table takes no index CONCURRENTLY
-        concurrently = ""
-        build = build.replace(" CONCURRENTLY", "")
+    partitioned = bool(kinds) and kinds[0]["kind"] == "p"
     index, _ = indexes(connection, resource, "lookup")
     if index and not index["valid"]:
-        name = index["sql_name"]
-        detail = f"its index is INVALID: DROP INDEX{concurrently} {name}; {build}"
-        yield Check(FAIL, subject, detail)
+        rebuild = build_lookup(resource, partitioned=partitioned, instead_of=index["sql_name"])
+        yield Check(FAIL, subject, f"its index is INVALID: {rebuild}")
         return
     try:
         statement, values = explained(resource.name, "select", JSON)
@@ -53,9 +48,9 @@ def lookup(connection: Session, resource: Resource) -> Iterator[Check]:
             yield Check(ADVICE, subject, detail)
     for scan in others[:1]:
         # The advice is not to drop an index of that name, because row security can cause this, too.
-        remedy = (
-            f"{index['sql_name']} does not serve it, see `python -m db init`" if index else build
-        )
+        remedy = build_lookup(resource, partitioned=partitioned)
+        if index:
+            remedy = f"{index['sql_name']} does not serve it, see `python -m db init`"
         detail = f"a {scan['Node Type']} locks all keys, so that all creators conflict: {remedy}"
         yield Check(FAIL, subject, detail)
     if not found:
@@ -66,10 +61,17 @@ def lookup(connection: Session, resource: Resource) -> Iterator[Check]:
         yield Check(OK, subject, f"{served[0]['Node Type']} of {names}")
 
 
-def build_lookup(resource: Resource) -> str:
-    """Return the statement of lookup.sql on one line, or that the file is missing."""
+def build_lookup(resource: Resource, *, partitioned: bool, instead_of: str = "") -> str:
+    """Return the statement of lookup.sql on one line, or that the file is missing.
+
+    `partitioned`: the table is. `instead_of`, an index's name in SQL, is dropped before.
+    """
     query = f"{resource.name}/lookup"
-    return one_line(QUERIES[query]) if query in QUERIES else f"{query}.sql is missing"
+    build = one_line(QUERIES[query]) if query in QUERIES else f"{query}.sql is missing"
+    if instead_of:
+        build = f"DROP INDEX CONCURRENTLY {instead_of}; {build}"
+    # A partitioned table takes no index CONCURRENTLY.
+    return build.replace("INDEX CONCURRENTLY ", "INDEX ") if partitioned else build
 
 
 def is_served(scan: Row) -> bool:

@@ -71,17 +71,19 @@ async def shortcomings(connection: Connection, names: Sequence[str]) -> list[str
     number = connection.info.server_version
     fault = version_fault(number)
     told = [f"PostgreSQL {number // 10_000}.{number % 10_000} {fault}"] if fault else []
-    for name, plan, index in zip(names, found[::3], found[2::3], strict=True):
+    for name, plan, (index,) in zip(names, found[::3], found[2::3], strict=True):
         told += _about_lookup(name, plan, index)
     return told
 
 
-def _about_lookup(name: str, plan: list[Row], index: list[Row]) -> list[str]:
-    build, lookup = build_lookup(RESOURCES[name]), f"{name}_lookup"
-    if not index:
-        return [f"Without {lookup} all creators of {name} conflict: {build}"]
-    if not index[0]["valid"]:
-        return [f"{lookup} is INVALID: DROP INDEX CONCURRENTLY {lookup}; {build}"]
+def _about_lookup(name: str, plan: list[Row], index: Row) -> list[str]:
+    lookup, partitioned = index["sql_name"], index["partitioned"]
+    if not lookup:
+        build = build_lookup(RESOURCES[name], partitioned=partitioned)
+        return [f"Without {name}_lookup all creators of {name} conflict: {build}"]
+    if not index["valid"]:
+        rebuild = build_lookup(RESOURCES[name], partitioned=partitioned, instead_of=lookup)
+        return [f"{lookup} is INVALID: {rebuild}"]
     if (found := scans(plan)) and not any(map(is_served, found)):
         return [
             f"{lookup} does not serve the lookup, and all creators of {name} conflict:"
