@@ -6,6 +6,8 @@ Where the sample is served, its tables are made, too.
 from collections.abc import Iterable
 from functools import partial
 
+from psycopg import errors
+
 from db.doctor.definition import indexes, made_by
 from db.engine import ENGINES, POSTGRESQL, Engine, discover
 from db.ours import refuse_others_merged, refuse_others_tables
@@ -134,7 +136,11 @@ def _make_lookup(connection: Session, name: str) -> None:
         change(connection, [resource.table], [rename] if rename else [])
         index = None
     if index is None:
-        ask(connection, f"{name}/lookup")
+        try:
+            ask(connection, f"{name}/lookup")
+        except errors.DuplicateTable as error:
+            said = error.diag.message_primary
+            raise Refused(f"{said}, and is not this index: rename it first") from None
     drop_index(connection, resource.table, before)
 
 

@@ -593,6 +593,15 @@ def test_init_replaces_an_index_that_is_another_or_invalid(
         assert "lookup" not in service.http.get("/ready").text
 
 
+@pytest.mark.parametrize("kind", ["TABLE", "VIEW"])
+def test_init_names_what_has_the_name_of_its_index(kind: str, shop: str, command: Command) -> None:
+    sql(shop, f"CREATE {kind} customers_lookup AS SELECT 1 AS one")
+    status, _, errors = command("init", "customers")
+    why = 'customers: relation "customers_lookup" already exists, and is not this index: rename it'
+    assert (status, errors) == (1, f"init: {why} first\n")
+    assert sql(shop, "SELECT one FROM customers_lookup") == [(1,)]
+
+
 @pytest.mark.long
 def test_init_goes_on_where_an_earlier_one_was_killed(shop: str, command: Command) -> None:
     well(command("init"))
