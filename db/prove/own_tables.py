@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from os import getpid
 
 import psycopg
+from psycopg import errors
 from psycopg.conninfo import make_conninfo
 
 from db.engine import Engine
+from db.header import quoted
 from db.signals import signals_deferred
 from db.way_out.change import Refused
 
@@ -32,7 +34,11 @@ def own_schema(url: str, engine: Engine, name: str) -> Iterator[str]:
             password=info.password,
             options=f"{info.options} -c search_path={schema}".strip(),
         )
-    _run(url, f"CREATE SCHEMA {schema}")
+        lacks = f"GRANT CREATE ON DATABASE {quoted(info.dbname)} TO {quoted(info.user)};"
+    try:
+        _run(url, f"CREATE SCHEMA {schema}")
+    except errors.InsufficientPrivilege as error:
+        raise Refused(f"{error.diag.message_primary}: {lacks}") from None
     try:
         with psycopg.connect(own, autocommit=True) as connection:
             if connection.execute("SELECT current_schema()").fetchone() != (schema,):

@@ -3,7 +3,9 @@
 import re
 import sys
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from db.prove import command
 from db.prove.command import prove
@@ -12,6 +14,7 @@ from db.settings import Settings
 from tests.support import legacy
 from tests.support.documents import section, turns
 from tests.support.pgbouncer import PGBOUNCER, pooling
+from tests.support.roles import make_role
 from tests.support.service import sql
 
 # Numbers that vary by the server, and where it is.
@@ -63,6 +66,18 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
     assert status == 1
     assert errors.startswith("prove: connection")
     assert "Traceback" not in errors
+
+
+def test_a_right_that_is_lacking_is_named(database: str) -> None:
+    role = "onerow_test_prover"
+    make_role(database, role)
+    status, output, errors = legacy.run(make_conninfo(database, user=role), "prove")
+    assert (status, output) == (1, "")
+    said, _, grant = errors.strip().partition(": GRANT ")
+    assert said.startswith("prove: permission denied for database ")
+    sql(database, f"GRANT {grant}")
+    with psycopg.connect(make_conninfo(database, user=role)) as connection:
+        connection.execute("CREATE SCHEMA onerow_prove")
 
 
 @pytest.mark.long
