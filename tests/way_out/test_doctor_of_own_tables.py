@@ -6,6 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.support import legacy
 from tests.support.adopting import commands
 from tests.support.service import sql
 
@@ -25,9 +26,10 @@ def make(run: Run, statements: str) -> None:
         connection.execute(statements.encode())
 
 
-def lines(run: Run, subject: str, *, ends: int = 0) -> list[str]:
-    """Return what doctor says about a subject."""
-    said = run("doctor", ends=ends)
+def lines(run: Run, folder: Path, subject: str) -> list[str]:
+    """Return what doctor says about a subject. Its exit status also tells of the server."""
+    _, said, errors = legacy.run(run(), "doctor", RESOURCES=str(folder))
+    assert errors == ""
     return [line for line in said.splitlines() if line[7:].startswith(f"{subject}: ")]
 
 
@@ -36,7 +38,7 @@ def lines(run: Run, subject: str, *, ends: int = 0) -> list[str]:
 
 @pytest.mark.parametrize("partitioned", [False, True], ids=["", "partitioned"])
 def test_the_rows_that_an_order_counts_are_no_scan_of_the_lookup(
-    partitioned: bool, run: Run
+    partitioned: bool, run: Run, tmp_path: Path
 ) -> None:
     make(run, "CREATE TABLE people (id bigserial PRIMARY KEY, name text NOT NULL)")
     columns = "id bigserial PRIMARY KEY, person bigint REFERENCES people"
@@ -51,7 +53,7 @@ def test_the_rows_that_an_order_counts_are_no_scan_of_the_lookup(
     run("adopt", "people", "--key", "name", "--keep", "referring DESC")
     run("init")
     for _ in range(2):
-        assert lines(run, "people lookup") in (
+        assert lines(run, tmp_path, "people lookup") in (
             ["ok     people lookup: Bitmap Index Scan of people_lookup"],
             ["ok     people lookup: Index Scan of people_lookup"],
         )
@@ -61,13 +63,15 @@ def test_the_rows_that_an_order_counts_are_no_scan_of_the_lookup(
 
 
 @pytest.mark.parametrize("covering", ["(name, id)", "(name) INCLUDE (id)"])
-def test_an_index_of_all_columns_is_not_read_as_a_whole(covering: str, run: Run) -> None:
+def test_an_index_of_all_columns_is_not_read_as_a_whole(
+    covering: str, run: Run, tmp_path: Path
+) -> None:
     make(run, "CREATE TABLE tags (id bigserial PRIMARY KEY, name text NOT NULL)")
     make(run, f"CREATE INDEX covering ON tags {covering}")
     run("adopt", "tags", "--key", "name")
     run("init")
     for _ in range(2):
-        (line,) = lines(run, "tags lookup")
+        (line,) = lines(run, tmp_path, "tags lookup")
         assert line.startswith("ok ")
         assert line.endswith("Index Scan of tags_lookup")
         sql(run(), "INSERT INTO tags (name) VALUES ('new')")
@@ -77,7 +81,7 @@ def test_an_index_of_all_columns_is_not_read_as_a_whole(covering: str, run: Run)
 # Trials
 
 
-def test_a_key_that_has_a_row_cannot_be_tried(run: Run) -> None:
+def test_a_key_that_has_a_row_cannot_be_tried(run: Run, tmp_path: Path) -> None:
     make(
         run,
         "CREATE TYPE state AS ENUM ('open', 'done');"
@@ -90,7 +94,7 @@ def test_a_key_that_has_a_row_cannot_be_tried(run: Run) -> None:
     run("adopt", "notes", "--key", "note")
     run("init")
     why = "not tried, for the key that was drawn has a row"
-    assert lines(run, "states trial") == [f"advice states trial: a label: {why}"]
-    null, others = lines(run, "notes trial")
+    assert lines(run, tmp_path, "states trial") == [f"advice states trial: a label: {why}"]
+    null, others = lines(run, tmp_path, "notes trial")
     assert null == f"advice notes trial: no value: {why}"
     assert others.startswith("ok     notes trial: 5 of 6 keys, ")
