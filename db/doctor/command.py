@@ -16,7 +16,7 @@ from db.doctor.definition import indexes, made_by
 from db.doctor.lookup import lookup
 from db.doctor.trial import trial
 from db.header import quoted
-from db.loaders import load_as_text
+from db.loaders import LOADERS
 from db.ours import why_not_ours
 from db.pipeline import Row
 from db.queries import QUERIES
@@ -116,7 +116,9 @@ def _connect(url: str) -> Session:
         if conninfo_to_dict(url)["target_session_attrs"] == "any":
             raise
         return _connect(make_conninfo(url, target_session_attrs="any"))
-    load_as_text(connection.adapters)
+    for type_ in ("date", "timestamp", "timestamptz"):
+        # They load what Python cannot hold, such as 'infinity', as None.
+        connection.adapters.register_loader(type_, LOADERS[type_])
     return connection
 
 

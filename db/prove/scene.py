@@ -139,7 +139,8 @@ class Scene:
 
 
 async def _connect(database: str) -> AsyncConnection[Any]:
-    return await AsyncConnection.connect(database, autocommit=True)
+    # A pooler may give each transaction another session, which has nothing prepared.
+    return await AsyncConnection.connect(database, autocommit=True, prepare_threshold=None)
 
 
 def ask(port: int, kind: Kind) -> Answer:
