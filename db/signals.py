@@ -51,5 +51,5 @@ def output_may_end() -> Iterator[None]:
             raise
         # Python flushes stdout once more at its end, and that must not raise the error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        full = f"the output cannot be written: {error.strerror}"
+        full = f"{error.filename or 'the output'} cannot be written: {error.strerror}"
         sys.exit(1 if error.errno == errno.EPIPE else full)

@@ -31,12 +31,16 @@ COMMON_TABLES = {
     *("same_key", "first_row", "missing", "inserted", "ranked", "surplus", "removed"),
     *("moved", "taken", "restored", "moving", "staying", "together", "whole", "was", "merged"),
     *("copies", "filled", "gave", "recorded", "given", "unchanged", "had", "takes", "contents"),
-    *("going", "have", "there", "beside", "groups", "later", "is_now"),
+    *("going", "have", "there", "beside", "groups", "later", "is_now", "these", "back"),
+    *("back_in_merged", "took", "went", "names"),
 }
 
 # Names that stand beside the table in one statement. A table that is called so could not be told
 # from them, not even by its schema.
-BESIDE_TABLES = {"these_keys", "these_pairs", "these_rows", "referring_rows", "new", "old"}
+BESIDE_TABLES = {
+    *("these_keys", "these_pairs", "these_rows", "referring_rows", "new", "old"),
+    *("whole", "had", "was", "these"),
+}
 
 # In --keep this is how many rows refer to a row, unless the table has a column of this name.
 REFERRING = "referring"

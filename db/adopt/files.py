@@ -5,7 +5,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from db.adopt.reference import Reference
 from db.adopt.table import Column, Part, Table, literal
 from db.header import quoted
 from db.resources import ROOT
@@ -24,7 +23,7 @@ OPTIONAL = {
     "unfill.sql": "takes",
     "beside.sql": "takes",
     "before.sql": "before",
-    "settle.sql": "before",
+    "settle.sql": "records_own",
 }
 
 # The parameters of list.sql that are no filters.
@@ -96,11 +95,17 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
             if path.name == "keep.sql" and not reference.absorbed:
                 continue
             template = ENVIRONMENT.get_template(f"reference/{path.name}")
+            # A row that refers to another row of its table may go together with that one.
+            own = [
+                each.name
+                for each in table.columns
+                if reference.oid == table.oid and each.sql == reference.column
+            ]
             files[f"{reference.folder}/{path.name}"] = template.render(
                 given,
                 reference=reference,
                 child=child,
-                own_column=next(iter(_own_columns(table, [reference])), None),
+                own_column=next((literal(name) for name in own), None),
             )
         if reference.absorbed:
             # Its rows are moved as those of a resource are, under the name of the folder.
@@ -110,9 +115,8 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
                 "kind": reference.kind,
                 "row_type": reference.row_type,
                 "stored_columns": reference.stored_columns,
-                "content": "content",
                 "takes": [],
-                "before": False,
+                "records_own": False,
                 "removal": {
                     **dict.fromkeys(("type", "bare"), "text"),
                     "condition": reference.row_is("these_pairs.id"),
@@ -134,6 +138,8 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
     arrays = table.version < NULLS_NOT_DISTINCT and not all(part.never_null for part in key)
     expressions = not all(part.is_column for part in key)
     filters = _filters(table)
+    generated = [literal(each.name) for each in table.columns if each.generated]
+    not_own = list(dict.fromkeys([*_referring(table, tables), *generated]))
     given_columns = [*(part.column for part in key), *table.attributes]
     created_at = next((each for each in answered if each.name == "created_at"), None)
     if created_at and created_at.bare not in ("timestamptz", "timestamp", "date"):
@@ -197,9 +203,10 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
             part.stored("NEW.") if part.expression else f"NEW.{part.column.sql}" for part in key
         ],
         "tag": _tag(table),
-        "before": bool(table.references),
-        "own_columns": _own_columns(table, table.references),
-        "content": _content(table),
+        "before": _before(table, not_own),
+        "not_own": not_own,
+        # A row of a table that refers to itself may come back before one that changed it.
+        "records_own": bool(table.references) and not _referring(table, [table]),
         "set_again": [each.sql for each in table.columns if each.settable and each is not id_],
         "removal": {
             "type": id_.bare_type,
@@ -223,26 +230,25 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
     return {**given, **_parents(table, tables)}
 
 
-def _own_columns(table: Table, references: list[Reference]) -> list[str]:
-    """Return, as literals, the columns by which rows of the table refer to others of them.
+def _before(table: Table, not_own: list[str]) -> str:
+    """Return the SQL of what before.sql tells of a row, or "" if nothing refers to the table.
 
-    A row may so go together with one that it refers to.
-    """
-    own = [each.column for each in references if each.oid == table.oid]
-    return [literal(each.name) for each in table.columns if each.sql in own]
-
-
-def _content(table: Table) -> str:
-    """Return the SQL of what remove.sql keeps of a row: all that it had before merge began.
-
-    A column that refers to the table itself is kept as merge has pointed it, because the row to
-    which it referred may go as well.
+    It leaves out `not_own`. Merge itself changes what refers to another row, which may be gone when
+    the row comes back, and PostgreSQL what is generated.
     """
     if not table.references:
-        return "content"
-    own = [f"{name}, content -> {name}" for name in _own_columns(table, table.references)]
-    pointed = f" || jsonb_build_object({', '.join(own)})" if own else ""
-    return f"coalesce($4::jsonb -> id::text, content){pointed}"
+        return ""
+    whole = f"pg_catalog.to_jsonb({table.table}.*)"
+    without = f" OPERATOR(pg_catalog.-) ARRAY[{', '.join(not_own)}]" if not_own else ""
+    return f"({whole}{without})"
+
+
+def _referring(table: Table, others: list[Table]) -> list[str]:
+    """Return, as literals, the columns by which rows of a table refer to rows of others."""
+    columns = {
+        each.column for other in others for each in other.references if each.oid == table.oid
+    }
+    return [literal(each.name) for each in table.columns if each.sql in columns]
 
 
 def _free(name: str, table: Table) -> str:

@@ -12,8 +12,6 @@ from db.way_out.change import sql_of
 from db.way_out.references import children, is_absorbed
 from db.way_out.tally import Differ, Id, Tally, Unmergeable, as_text
 
-NOT_WHOLE = "JSON does not hold all of a column's value"
-
 Pairs = list[tuple[Id, Id]]  # the id of a row that goes, and the id of the row that stays
 
 
@@ -45,7 +43,9 @@ async def merge_rows(
     # The rows that stay are locked, because serializable transactions alone do not keep every
     # writer from deleting one. Rows that were merged into a deleted row would be lost.
     await _lock(connection, f"{name}/keep", kept)
-    before = await _before(connection, resource, ids, kept)
+    before = await _before(connection, resource, [*ids, *kept])
+    had, kept_had = [[before.get(each) for each in some] for some in (ids, kept)]
+    others = tally.rows.total()
     pointed: dict[str, dict[str, list[str]]] = {}
     sharing = children(resource)
     # The children that will share a key are merged before they are pointed at one row, because the
@@ -59,32 +59,35 @@ async def merge_rows(
             raise Differ(f"{child.name} {id_} and what would be merged into it differ in {names}")
         await merge_rows(connection, child, colliding, tally, under_way | going, but)
         await _point(connection, resource, reference, pairs, pointed, tally)
-    others = sorted({*resource.references} - {*sharing})
+    rest = sorted({*resource.references} - {*sharing})
     # Undo takes the rows one by one, and finds what referred to each by the id that it got then.
-    for some in [[pair] for pair in pairs] if _change_twice(resource, others) else [pairs]:
-        for reference in others:
+    for some in [[pair] for pair in pairs] if _change_twice(resource, rest) else [pairs]:
+        for reference in rest:
             await _point(connection, resource, reference, some, pointed, tally)
-    removed = await _run(connection, resource, "remove", ids, kept, Jsonb(pointed), before)
+    if tally.rows.total() > others:
+        # Triggers will see those others come back after the rows themselves, and undo their work.
+        own: list[str | None] = [None] * len(ids)
+    else:
+        own = had
+    removed = await _run(connection, resource, "remove", ids, kept, Jsonb(pointed), own)
     _check_removed(removed, len(ids))
     if "fill" in resource.files:
-        filled = await _run(connection, resource, "fill", ids, kept, before)
+        filled = await _run(connection, resource, "fill", ids, kept, had, kept_had)
         if not all(row["filled"] for row in filled):
             raise Unmergeable("a trigger, a rule or a policy kept the row that stays as it was")
         if not all(row["whole"] for row in filled):
-            raise Unmergeable(NOT_WHOLE)
+            raise Unmergeable("JSON does not hold all of a column's value")
         if not all(row["in_key"] for row in filled):
             raise Unmergeable("a trigger gave the row that stays another key as it took over")
     tally.rows[name] += len(removed)
 
 
-async def _before(connection: Connection, resource: Resource, ids: list[Id], kept: list[Id]) -> str:
-    """Return the rows as they are before triggers can change them, as JSON, or "" if none can."""
+async def _before(connection: Connection, resource: Resource, ids: list[Id]) -> dict[Id, str]:
+    """Return rows as they are before triggers can change them, as JSON, by their ids."""
     if "before" not in resource.files:
-        return ""
-    (row,) = await _run(connection, resource, "before", ids, kept)
-    if row["whole"] is False:  # not NULL, which it is where a trigger has deleted the rows
-        raise Unmergeable(NOT_WHOLE)
-    return row["before"] or "{}"
+        return {}
+    rows = await rows_of(connection, f"{resource.name}/before", ids)
+    return {row["id"]: row["before"] for row in rows}
 
 
 async def _run(
@@ -139,7 +142,7 @@ def _check_removed(removed: list[Row], wanted: int) -> None:
     if len(removed) < wanted:
         raise Unmergeable("a trigger, a rule or a policy kept a row from being deleted")
     if not all(row["whole"] for row in removed):
-        raise Unmergeable(NOT_WHOLE)
+        raise Unmergeable("JSON does not hold all of a column's value")
 
 
 async def _make_way(

@@ -100,19 +100,21 @@ async def restore(connection: Connection, items: list[Item], _: bool) -> Tally:
                     f"{', '.join(row['changed'])} would not be as before: if a trigger is why,"
                     " disable it, and undo again"
                 )
-            if row.get("filled") and not can_unfill:
+            if "before" in (row.get("filled") or {}) and not can_unfill:
                 raise Unmergeable(f"there is no {resource}/unfill.sql")
             tally.rows[resource] += 1
-            await _point_back(connection, resource, id_, row, tally)
+            all_back = await _point_back(connection, resource, id_, row, tally)
             # Triggers have seen what was pointed back, and may have undone what they did in merge.
+            if "beside" in row:  # an unfill.sql of an earlier version tells it, too, and too early
+                taken = [each for each in taken if each["outcome"] != "beside"]
             if row.get("beside"):
                 beside = [as_text(row["kept"]), row["beside"]]
                 for name in await rows_of(connection, f"{resource}/beside", *beside):
                     taken.append({**name, "outcome": "beside"})
             left = [*_not_back(f"{resource} {row['kept']}", taken)]
-            if row["pointed"] and row.get("content"):
-                had = [as_text(id_), row["content"]]
-                settled = await rows_of(connection, f"{resource}/settle", *had)
+            if row.get("own") and all_back:
+                own = [as_text(id_), row["own"]]
+                settled = await rows_of(connection, f"{resource}/settle", *own)
                 changed = [" and ".join(each["changed"]) for each in settled]
                 left += [f"a trigger has changed its {names}" for names in changed if names]
             tally.notes += [f"{resource} {id_} is back, but {each}" for each in left]
@@ -140,24 +142,28 @@ def _not_back(survivor: str, taken: list[Row]) -> list[str]:
 
 async def _point_back(
     connection: Connection, resource: str, id_: Id, row: Row, tally: Tally
-) -> None:
-    """Point at a row what referred to it; `row` is what restore.sql has returned."""
+) -> bool:
+    """Point at a row what referred to it; `row` is what restore.sql has returned.
+
+    Returns whether nothing of that has changed since. Raises Unmergeable or psycopg.Error.
+    """
+    all_back = True
     # What merge_rows() pointed last is first, for a row may have got another id each time.
     for reference, ids in sorted(row["pointed"].items(), reverse=True):
         query = f"{resource}/{reference}/repoint_back"
         if query not in QUERIES:
-            gone = await rows_of(connection, "way_out/unknown_columns", *_column_of(reference))
-            if not gone:
-                raise Unmergeable(f"there is no {query}.sql: `python -m db adopt` writes it")
-            tally.notes.append(
-                f"{resource} {id_} is back, but {reference}, where {len(ids)} rows pointed at it,"
-                " is gone or has another name"
-            )
-            continue
+            if await rows_of(connection, "way_out/unknown_columns", *_column_of(reference)):
+                raise Unmergeable(
+                    f"{reference}, which pointed at it, is gone or has another name: change that"
+                    " in merged.pointed"
+                )
+            raise Unmergeable(f"there is no {query}.sql: `python -m db adopt` writes it")
         texts = [as_text(each) for each in ids]
         back = await rows_of(connection, query, as_text(id_), as_text(row["kept"]), texts)
         if len(back) < len(ids):
+            all_back = False
             tally.notes.append(
                 f"{resource} {id_} is back, but {len(ids) - len(back)} of the {len(ids)}"
                 f" rows of {reference} that pointed at it have changed since"
             )
+    return all_back

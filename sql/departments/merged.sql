@@ -23,7 +23,7 @@ WITH RECURSIVE moved AS (
 SELECT whole.id, whole.name, whole.created_at, merged.step AS step, merged.kept::bigint AS kept, merged.merged_at AS merged_at
 FROM moved
 CROSS JOIN LATERAL (
-    SELECT merged.step, merged.kept, merged.merged_at, merged.content
+    SELECT merged.step, merged.kept, merged.merged_at, merged.content OPERATOR(pg_catalog.||) coalesce(merged.filled OPERATOR(pg_catalog.->) 'own'::text, '{}'::jsonb) AS content
     FROM merged
     WHERE merged.resource = 'departments'
       AND merged.id = moved.id

@@ -1,4 +1,4 @@
--- Puts a row of departments back, with all of its columns, and takes it out of the table merged: kept, pointed, filled (what the row that was kept took over from it), content, changed (the columns that are not as they were).
+-- Puts a row of departments back, with all of its columns, and takes it out of the table merged: kept, pointed, filled (what the row that was kept took over from it), own (what a trigger changed in this row, as it was), changed (the columns that are not as they were).
 -- $1 id text
 WITH taken AS (
     DELETE FROM merged
@@ -17,7 +17,7 @@ SELECT
     kept,
     pointed,
     filled,
-    content::text AS content,
+    (filled OPERATOR(pg_catalog.->) 'own'::text)::text AS own,
     ARRAY(
         SELECT was.key
         FROM jsonb_each(content) AS was

@@ -25,6 +25,8 @@ CROSS JOIN LATERAL (
         FROM merged
         WHERE merged.resource = $1::text
           AND merged.kept = this.kept
+          AND merged.step > this.step
+          AND this.gave IS NOT NULL
           AND EXISTS (
               SELECT
               FROM jsonb_object_keys(merged.filled OPERATOR(pg_catalog.->) 'before'::text) AS names (name)

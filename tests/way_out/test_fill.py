@@ -184,7 +184,7 @@ def test_a_table_merged_of_an_earlier_version_gets_what_it_lacks(
     said = customers("merge", "--apply", ends=1)
     assert said == (
         "customers: 0 rows merged.\n"
-        f'merge: customers: {told}(column "filled" of relation "merged" does not exist)\n'
+        f"merge: customers: {told}(column merged.filled does not exist)\n"
     )
     sql(database, "DELETE FROM customers WHERE id = 22")
     customers("init")

@@ -484,18 +484,21 @@ def test_rows_that_go_together_refer_to_each_other_again(persons: Run, reference
         database,
         "ALTER TABLE persons ADD boss " + ("bigint REFERENCES persons" if to_id else "text"),
     )
+    sql(
+        database, "ALTER TABLE persons ADD told text GENERATED ALWAYS AS ('x' || boss::text) STORED"
+    )
     bosses = {2: 3, 3: 2, 5: 5} if to_id else {2: "'ADA'", 3: "'Ada'", 5: "'Al'"}
     for person, boss in bosses.items():
         sql(database, f"UPDATE persons SET boss = {boss} WHERE id = {person}")
     words = {"id": [], "email": ["--refers", "persons.boss=email"], "filled": ["--fill", "boss"]}
-    before = sql(database, "SELECT id, boss FROM persons ORDER BY id")
+    before = sql(database, "SELECT id, boss, told FROM persons ORDER BY id")
     persons("adopt", *words[reference])
     persons("init")
     persons("merge", "--apply")
     assert sql(database, "SELECT count(*) FROM persons") == [(2,)]
     said = persons("merge", "--undo")
     assert said == "persons: 3 rows put back.\n"
-    assert sql(database, "SELECT id, boss FROM persons ORDER BY id") == before
+    assert sql(database, "SELECT id, boss, told FROM persons ORDER BY id") == before
 
 
 def test_undo_where_what_referred_is_gone(persons: Run) -> None:
@@ -516,14 +519,22 @@ def test_undo_where_what_referred_is_gone(persons: Run) -> None:
     )
     persons("adopt")
     said = persons("merge", "--undo", ends=1)
-    gone = "is back, but orders.person, where 1 rows pointed at it, is gone or has another name"
+    gone = "orders.person, which pointed at it, is gone or has another name: change that in"
     assert sorted(said.splitlines()) == [
-        f"persons 2 {gone}",
-        f"persons 5 {gone}",
+        f"persons 2 stays as it is: {gone} merged.pointed",
+        f"persons 5 stays as it is: {gone} merged.pointed",
         "persons/badges.person: 1 rows stay in merged, for adopt knows no such reference any more",
-        "persons: 3 rows put back.",
+        "persons: 1 rows put back.",
     ]
+    sql(
+        database,
+        "UPDATE merged SET pointed = pointed - 'orders.person'"
+        " || jsonb_build_object('purchases.person', pointed -> 'orders.person')"
+        " WHERE pointed ? 'orders.person'",
+    )
+    persons("merge", "--undo", ends=1)
     assert len(rows(database, "persons")) == 5
+    assert sql(database, "SELECT person FROM purchases ORDER BY id") == [(2,), (5,)]
 
 
 TOUCHING = """
@@ -550,9 +561,8 @@ def test_rows_are_kept_as_they_were_before_triggers_touched_them(persons: Run) -
     persons("merge", "--apply")
     kept = sql(database, "SELECT phone, orders FROM persons WHERE id = 1")
     assert kept == [("3", 4)]
-    content = sql(database, "SELECT content FROM merged WHERE id = '3'")[0][0]
-    assert content["orders"] == 2
-    assert content["updated_at"].startswith("2024-01-01")
+    filled = sql(database, "SELECT filled FROM merged WHERE id = '3'")[0][0]
+    assert filled["own"] == {"orders": 2, "updated_at": "2024-01-01T00:00:00+00:00"}
     said = persons("merge", "--undo", ends=1)
     # The same triggers count the orders again, and touch the row that stayed again.
     assert "persons 1 keeps updated_at, which a trigger changed" in said
@@ -577,3 +587,96 @@ def test_undo_names_what_a_trigger_keeps_from_being_as_before(persons: Run) -> N
         "persons 3 is back, but a trigger has changed its updated_at",
         "persons 2 is back, but a trigger has changed its updated_at",
     ]
+
+
+COUNTING = """
+ALTER TABLE persons ADD orders int NOT NULL DEFAULT 0;
+UPDATE persons SET orders = (SELECT count(*) FROM orders WHERE person = persons.id);
+CREATE FUNCTION count_orders() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    UPDATE persons SET orders = orders - 1 WHERE id = OLD.person;
+    UPDATE persons SET orders = orders + 1 WHERE id = NEW.person;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER count_orders AFTER INSERT OR UPDATE OR DELETE ON orders
+FOR EACH ROW EXECUTE FUNCTION count_orders();
+"""
+
+
+@pytest.mark.parametrize("way", ["child", "absorbed"])
+def test_what_triggers_count_is_right_when_others_went_as_well(persons: Run, way: str) -> None:
+    database = persons()
+    sql(
+        database,
+        "CREATE TABLE orders (id bigint PRIMARY KEY, person bigint NOT NULL REFERENCES persons,"
+        " what text NOT NULL, UNIQUE (person, what));"
+        "INSERT INTO orders VALUES (1, 1, 'a'), (2, 2, 'a'), (3, 2, 'b'), (4, 5, 'a');" + COUNTING,
+    )
+    if way == "child":
+        sql(database, "ALTER TABLE orders DROP CONSTRAINT orders_person_what_key")
+        persons("adopt", "orders", "--key", "person,what")
+        persons("adopt")
+        persons("init")
+        persons("guard", "on")
+    else:
+        persons("adopt", "--absorb", "orders.person")
+    before = rows(database, "persons"), rows(database, "orders")
+    persons("merge", "persons", "--apply")
+    assert sql(database, "SELECT orders FROM persons ORDER BY id") == [(2,), (1,)]
+    if way == "child":
+        persons("guard", "off")
+    persons("merge", "--undo")
+    assert (rows(database, "persons"), rows(database, "orders")) == before
+
+
+def test_a_count_is_not_put_back_where_what_was_counted_has_changed(persons: Run) -> None:
+    database = persons()
+    sql(
+        database,
+        "CREATE TABLE orders (id bigint PRIMARY KEY, person bigint REFERENCES persons);"
+        "INSERT INTO orders VALUES (1, 1), (2, 2), (3, 2), (4, 5);" + COUNTING,
+    )
+    persons("adopt")
+    persons("merge", "--apply")
+    sql(database, "DELETE FROM orders WHERE id = 3")
+    said = persons("merge", "--undo", ends=1)
+    assert "1 of the 2 rows of orders.person that pointed at it have changed since" in said
+    counted = sql(database, "SELECT id, orders FROM persons ORDER BY id")
+    assert counted == [(1, 1), (2, 1), (3, 0), (4, 0), (5, 1)]
+
+
+def test_rows_that_an_earlier_version_merged_have_no_values_of_their_own(persons: Run) -> None:
+    database = persons()
+    sql(
+        database,
+        "CREATE TABLE orders (id bigint PRIMARY KEY, person bigint REFERENCES persons);"
+        "INSERT INTO orders VALUES (1, 1), (2, 2), (3, 2), (4, 5);" + COUNTING,
+    )
+    before = rows(database, "persons")
+    persons("adopt")
+    persons("merge", "--apply")
+    sql(database, "UPDATE merged SET filled = NULL")
+    persons("merge", "--undo")
+    assert rows(database, "persons") == before
+
+
+@pytest.mark.parametrize("words", [[], ["--fill", "phone"], ["--newest", "head", "--by", "id"]])
+def test_resources_that_refer_to_each_other_come_back(persons: Run, words: list[str]) -> None:
+    database = persons()
+    sql(
+        database,
+        "CREATE TABLE teams (id bigint PRIMARY KEY, lead bigint NOT NULL REFERENCES persons,"
+        " name text NOT NULL);"
+        "ALTER TABLE persons ADD head bigint REFERENCES teams;"
+        "INSERT INTO teams VALUES (10, 1, 'a'), (11, 2, 'a'), (12, 2, 'b');"
+        "UPDATE persons SET head = 11 WHERE id = 2; UPDATE persons SET head = 10 WHERE id = 1",
+    )
+    persons("adopt", "teams", "--key", "lead,name")
+    persons("adopt", *words)
+    persons("init")
+    persons("guard", "on")
+    before = rows(database, "persons"), rows(database, "teams")
+    persons("merge", "persons", "--apply")
+    assert sql(database, "SELECT id FROM teams ORDER BY id") == [(10,), (12,)]
+    persons("guard", "off")
+    persons("merge", "--undo")
+    assert (rows(database, "persons"), rows(database, "teams")) == before

@@ -1,4 +1,4 @@
--- The columns of the row of {{ name }} that was kept that a trigger changed when others were taken over, and that are not as before: name.
+-- The columns that a trigger changed in merge, in the row of {{ name }} that was kept, and that are not as before: name.
 -- $1 kept text
 -- $2 before jsonb
 SELECT had.key AS name

@@ -5,22 +5,33 @@
 -- $1 ids {{ id.bare_type }}[], the rows that went, those of one key in the order in which they would have stayed
 -- $2 kept {{ id.bare_type }}[], for each of them the row that stays
 {% if before %}
--- $3 before jsonb, what before.sql returned, by which the rows that stay are as they were before triggers changed them
+-- $3 before text[], for each row that went what before.sql returned, or NULL
+-- $4 kept_before text[], the same for each row that stays. Triggers may have changed the rows since.
 {% endif %}
 -- They are read from the table merged, for a unique value must be gone before another row can have it. There
 -- "filled" then tells what was taken over from each: what the row that stays had before, and has after. Of
 -- what a trigger changed beside that, the first of the rows that went, which comes back last, tells the values before.
 -- OFFSET 0 keeps it one lookup for each row: a plan from when merged was small would read, and lock, all of it.
 WITH these_pairs AS (
+{% if before %}
+    SELECT id, kept, before, kept_before, place
+    FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[], $3::text[], $4::text[]) WITH ORDINALITY AS these_pairs (id, kept, before, kept_before, place)
+{% else %}
     SELECT id, kept, place
     FROM unnest($1::{{ id.bare }}[], $2::{{ id.bare }}[]) WITH ORDINALITY AS these_pairs (id, kept, place)
+{% endif %}
 ),
 copies AS (
 {% if before %}
-    SELECT {{ table }}.{{ id.sql }} AS kept, NULL::text AS gone, 0::bigint AS place, (whole.*)::{{ row_type }} AS content
-    FROM {{ table }}
-    CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, $3::jsonb OPERATOR(pg_catalog.->) {{ table }}.{{ id.sql }}::text) AS whole
-    WHERE {{ table }}.{{ id.sql }} {{ id.operator("=") }} ANY ($2::{{ id.bare }}[])
+    SELECT these_rows.kept, NULL::text AS gone, 0::bigint AS place, (whole.*)::{{ row_type }} AS content
+    FROM (SELECT DISTINCT kept, kept_before FROM these_pairs) AS these_rows
+    INNER JOIN {{ table }} ON {{ table }}.{{ id.sql }} {{ id.operator("=") }} these_rows.kept
+    CROSS JOIN LATERAL (
+        SELECT coalesce(pg_catalog.jsonb_object_agg(was.key, was.value), '{}'::jsonb) AS columns
+        FROM pg_catalog.jsonb_each(these_rows.kept_before::jsonb) AS was
+        WHERE was.value::text IS DISTINCT FROM (pg_catalog.to_jsonb({{ table }}.*) OPERATOR(pg_catalog.->) was.key)::text
+    ) AS had
+    CROSS JOIN pg_catalog.jsonb_populate_record(({{ table }}.*)::{{ row_type }}, had.columns) AS whole
 {% else %}
     SELECT {{ table }}.{{ id.sql }} AS kept, NULL::text AS gone, 0::bigint AS place, ({{ table }}.*)::{{ row_type }} AS content
     FROM {{ table }}
@@ -36,7 +47,7 @@ copies AS (
           AND merged.id = these_pairs.id::text
         OFFSET 0
     ) AS went
-    CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, went.content) AS whole
+    CROSS JOIN pg_catalog.jsonb_populate_record(NULL::{{ row_type }}, went.content{{ " OPERATOR(pg_catalog.||) coalesce(these_pairs.before::jsonb, '{}'::jsonb)" if before }}) AS whole
 ),
 ranked AS (
     SELECT
@@ -106,7 +117,7 @@ beside AS (
 ),
 recorded AS (
     UPDATE merged
-    SET filled = given.filled
+    SET filled = coalesce(merged.filled, '{}'::jsonb) OPERATOR(pg_catalog.||) given.filled
     FROM (
         SELECT
             coalesce(took.gone, beside.gone) AS gone,

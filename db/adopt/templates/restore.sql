@@ -1,4 +1,4 @@
--- Puts a row of {{ name }} back, with all of its columns, and takes it out of the table merged: kept, pointed, filled (what the row that was kept took over from it){{ ", beside (what a trigger changed in that one then)" if takes }}{{ ", content" if before }}, changed (the columns that are not as they were).
+-- Puts a row of {{ name }} back, with all of its columns, and takes it out of the table merged: kept, pointed, filled (what the row that was kept took over from it){{ ", beside (what a trigger changed in that one, as it was)" if takes }}{{ ", own (what a trigger changed in this row, as it was)" if records_own }}, changed (the columns that are not as they were).
 -- $1 id text
 WITH taken AS (
     DELETE FROM merged
@@ -25,10 +25,10 @@ SELECT
     pointed,
     filled,
 {% if takes %}
-    (filled -> 'beside')::text AS beside,
+    (filled OPERATOR(pg_catalog.->) 'beside'::text)::text AS beside,
 {% endif %}
-{% if before %}
-    content::text AS content,
+{% if records_own %}
+    (filled OPERATOR(pg_catalog.->) 'own'::text)::text AS own,
 {% endif %}
     ARRAY(
         SELECT was.key

@@ -1,17 +1,13 @@
-{% set content = "($2::jsonb OPERATOR(pg_catalog.-) ARRAY[" ~ own_columns | join(", ") ~ "])" if own_columns else "$2::jsonb" %}
--- Gives a row of {{ name }} that came back its own values again, where a trigger changed it as rows were pointed at it: changed (the columns that are not as they were even so). No row if nothing has changed it.
+-- Gives a row of {{ name }} that came back the values again that a trigger changed in merge, if one does not as rows are pointed at it: changed (the columns that are not as before even so). No row if there is nothing to change.
 -- $1 id text
--- $2 content jsonb, what it had
-{% if own_columns %}
--- What refers to the table itself was pointed back, and is left as it is.
-{% endif %}
+-- $2 own jsonb, the columns as they were before
 WITH had AS (
     SELECT (whole.*)::{{ row_type }} AS content
     FROM {{ table }}
-    CROSS JOIN LATERAL pg_catalog.jsonb_populate_record(({{ table }}.*)::{{ row_type }}, {{ content }}) AS whole
+    CROSS JOIN LATERAL pg_catalog.jsonb_populate_record(({{ table }}.*)::{{ row_type }}, $2::jsonb) AS whole
     WHERE {{ table }}.{{ id.sql }} {{ id.operator("=") }} $1::text::{{ id.bare }}
 ),
-settled AS (
+restored AS (
     UPDATE {{ table }}
     SET
 {% for column in set_again %}
@@ -24,8 +20,8 @@ settled AS (
 )
 SELECT ARRAY(
     SELECT was.key
-    FROM pg_catalog.jsonb_each({{ content }}) AS was
-    WHERE was.value::text IS DISTINCT FROM (settled.has OPERATOR(pg_catalog.->) was.key)::text
+    FROM pg_catalog.jsonb_each($2::jsonb) AS was
+    WHERE was.value::text IS DISTINCT FROM (restored.has OPERATOR(pg_catalog.->) was.key)::text
     ORDER BY was.key
 ) AS changed
-FROM settled;
+FROM restored;

@@ -26,7 +26,7 @@ there AS (
         ) AS changed
     FROM taken
     INNER JOIN {{ table }} ON {{ table }}.{{ id.sql }} {{ id.operator("=") }} taken.kept
-    CROSS JOIN LATERAL pg_catalog.jsonb_populate_record(({{ table }}.*)::{{ row_type }}, taken.filled OPERATOR(pg_catalog.->) 'before'::text) AS whole
+    CROSS JOIN pg_catalog.jsonb_populate_record(({{ table }}.*)::{{ row_type }}, taken.filled OPERATOR(pg_catalog.->) 'before'::text) AS whole
 ),
 restored AS (
     UPDATE {{ table }}

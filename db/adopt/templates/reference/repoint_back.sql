@@ -3,7 +3,7 @@
 -- $2 kept text, the row that was kept in its place
 -- $3 ids text[], the rows to point back
 {% if own_column %}
--- One that went itself is pointed back where it is, in the table merged.
+-- One that went itself is pointed back where it is, in the table merged{{ ", without what is generated anew" if generated }}.
 {% endif %}
 {% if reference.to_id and not own_column %}
 UPDATE {{ reference.table }}
@@ -34,7 +34,7 @@ back AS (
 {% if own_column %}
 back_in_merged AS (
     UPDATE merged
-    SET content = pg_catalog.jsonb_set(merged.content, ARRAY[{{ own_column }}], pg_catalog.to_jsonb(these.restored))
+    SET content = pg_catalog.jsonb_set(merged.content{{ " OPERATOR(pg_catalog.-) ARRAY[" ~ generated | map("literal") | join(", ") ~ "]" if generated }}, ARRAY[{{ own_column }}], pg_catalog.to_jsonb(these.restored))
     FROM these
     WHERE merged.resource = '{{ name }}'
       AND merged.id = ANY ($3::text[])
