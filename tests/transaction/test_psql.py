@@ -19,6 +19,7 @@ FILES = [path.relative_to(ROOT) for path in sorted((ROOT / "sql").rglob("*.sql")
 # Any file can be run with these values, which go by the parameter's name or else its type.
 VALUES = {
     "resource": "employees",
+    "before": "{NULL}",  # JSON as text
     "oid": "1259",  # that of pg_class
     "bigint": "1",
     "boolean": "true",
