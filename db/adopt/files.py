@@ -21,9 +21,8 @@ OPTIONAL = {
     "agree.sql": "agree",
     "fill.sql": "takes",
     "unfill.sql": "takes",
-    "beside.sql": "takes",
+    "beside.sql": "has_beside",
     "before.sql": "before",
-    "settle.sql": "records_own",
 }
 
 # The parameters of list.sql that are no filters.
@@ -116,7 +115,7 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
                 "row_type": reference.row_type,
                 "stored_columns": reference.stored_columns,
                 "takes": [],
-                "records_own": False,
+                "before": "",
                 "removal": {
                     **dict.fromkeys(("type", "bare"), "text"),
                     "condition": reference.row_is("these_pairs.id"),
@@ -138,8 +137,10 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
     arrays = table.version < NULLS_NOT_DISTINCT and not all(part.never_null for part in key)
     expressions = not all(part.is_column for part in key)
     filters = _filters(table)
-    generated = [literal(each.name) for each in table.columns if each.generated]
-    not_own = list(dict.fromkeys([*_referring(table, tables), *generated]))
+    # Merge itself changes what refers to another row, and PostgreSQL computes what is generated. A
+    # value of type json is not the same when it has been jsonb.
+    others = [each for each in table.columns if each.generated or each.bare == "json"]
+    not_own = sorted({*_referring(table, tables), *(literal(each.name) for each in others)})
     given_columns = [*(part.column for part in key), *table.attributes]
     created_at = next((each for each in answered if each.name == "created_at"), None)
     if created_at and created_at.bare not in ("timestamptz", "timestamp", "date"):
@@ -205,9 +206,7 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
         "tag": _tag(table),
         "before": _before(table, not_own),
         "not_own": not_own,
-        # A row of a table that refers to itself may come back before one that changed it.
-        "records_own": bool(table.references) and not _referring(table, [table]),
-        "set_again": [each.sql for each in table.columns if each.settable and each is not id_],
+        "has_beside": bool(table.takes or table.references),
         "removal": {
             "type": id_.bare_type,
             "bare": id_.bare,
@@ -231,11 +230,7 @@ def _given(table: Table, tables: list[Table]) -> dict[str, Any]:
 
 
 def _before(table: Table, not_own: list[str]) -> str:
-    """Return the SQL of what before.sql tells of a row, or "" if nothing refers to the table.
-
-    It leaves out `not_own`. Merge itself changes what refers to another row, which may be gone when
-    the row comes back, and PostgreSQL what is generated.
-    """
+    """Return the SQL of what before.sql tells of a row, or "" if nothing refers to the table."""
     if not table.references:
         return ""
     whole = f"pg_catalog.to_jsonb({table.table}.*)"

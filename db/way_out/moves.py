@@ -43,9 +43,8 @@ async def merge_rows(
     # The rows that stay are locked, because serializable transactions alone do not keep every
     # writer from deleting one. Rows that were merged into a deleted row would be lost.
     await _lock(connection, f"{name}/keep", kept)
-    before = await _before(connection, resource, [*ids, *kept])
-    had, kept_had = [[before.get(each) for each in some] for some in (ids, kept)]
-    others = tally.rows.total()
+    had = await _before(connection, resource, ids)
+    kept_had = await _before(connection, resource, kept) if "fill" in resource.files else []
     pointed: dict[str, dict[str, list[str]]] = {}
     sharing = children(resource)
     # The children that will share a key are merged before they are pointed at one row, because the
@@ -64,12 +63,7 @@ async def merge_rows(
     for some in [[pair] for pair in pairs] if _change_twice(resource, rest) else [pairs]:
         for reference in rest:
             await _point(connection, resource, reference, some, pointed, tally)
-    if tally.rows.total() > others:
-        # Triggers will see those others come back after the rows themselves, and undo their work.
-        own: list[str | None] = [None] * len(ids)
-    else:
-        own = had
-    removed = await _run(connection, resource, "remove", ids, kept, Jsonb(pointed), own)
+    removed = await _run(connection, resource, "remove", ids, kept, Jsonb(pointed), had)
     _check_removed(removed, len(ids))
     if "fill" in resource.files:
         filled = await _run(connection, resource, "fill", ids, kept, had, kept_had)
@@ -82,12 +76,13 @@ async def merge_rows(
     tally.rows[name] += len(removed)
 
 
-async def _before(connection: Connection, resource: Resource, ids: list[Id]) -> dict[Id, str]:
-    """Return rows as they are before triggers can change them, as JSON, by their ids."""
+async def _before(connection: Connection, resource: Resource, ids: list[Id]) -> list[str | None]:
+    """Return each row as it is before triggers can change it, as JSON, or None the next times."""
     if "before" not in resource.files:
-        return {}
+        return []
     rows = await rows_of(connection, f"{resource.name}/before", ids)
-    return {row["id"]: row["before"] for row in rows}
+    before = {row["id"]: row["before"] for row in rows}
+    return [before.pop(id_, None) for id_ in ids]
 
 
 async def _run(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import errors
 
@@ -21,6 +21,15 @@ class Differ(Unmergeable):
     """Rows that must agree, and do not."""
 
 
+class Triggered(NamedTuple):
+    """What a trigger changed in a row in merge, and may have undone when undo is through."""
+
+    resource: str
+    id: str
+    before: str  # the columns as they were, as JSON
+    told: tuple[str, str]  # the note, before and behind the columns that are not as before
+
+
 @dataclass
 class Tally:
     """The outcome of some items."""
@@ -30,6 +39,7 @@ class Tally:
     left: int = 0  # items that stay as they are
     notes: list[str] = field(default_factory=list)  # items not moved, or not wholly, and why
     refused: list[str] = field(default_factory=list)  # resources that were not begun, and why
+    triggered: list[Triggered] = field(default_factory=list)
 
     def add(self, other: "Tally") -> None:
         self.rows += other.rows
@@ -37,6 +47,7 @@ class Tally:
         self.left += other.left
         self.notes += other.notes
         self.refused += other.refused
+        self.triggered += other.triggered
 
 
 def merged_rows(url: str) -> Counter[str]:

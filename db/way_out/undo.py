@@ -1,5 +1,6 @@
 """Undo: puts the rows back that merge has moved into the table merged, the last one first."""
 
+import json
 import math
 from collections.abc import Iterable
 
@@ -15,7 +16,7 @@ from db.way_out.enforce import refuse_enforced
 from db.way_out.guard import refuse_guarded
 from db.way_out.moves import rows_of
 from db.way_out.references import check_tables, family, locks
-from db.way_out.tally import Id, Item, Tally, Unmergeable, as_text, merged_rows
+from db.way_out.tally import Id, Item, Tally, Triggered, Unmergeable, as_text, merged_rows
 
 # How many rows one transaction puts back, each by statements of its own.
 BATCH = 20
@@ -64,6 +65,7 @@ async def undo(
     )
     if able:
         _, tally = await in_batches(run, math.inf if limit is None else limit)
+        tally.notes += _not_as_before(url, tally)
         refused.add(tally)
     refused.rows = before - merged_rows(url)
     return refused
@@ -103,22 +105,47 @@ async def restore(connection: Connection, items: list[Item], _: bool) -> Tally:
             if "before" in (row.get("filled") or {}) and not can_unfill:
                 raise Unmergeable(f"there is no {resource}/unfill.sql")
             tally.rows[resource] += 1
-            all_back = await _point_back(connection, resource, id_, row, tally)
-            # Triggers have seen what was pointed back, and may have undone what they did in merge.
-            if "beside" in row:  # an unfill.sql of an earlier version tells it, too, and too early
-                taken = [each for each in taken if each["outcome"] != "beside"]
-            if row.get("beside"):
-                beside = [as_text(row["kept"]), row["beside"]]
-                for name in await rows_of(connection, f"{resource}/beside", *beside):
-                    taken.append({**name, "outcome": "beside"})
-            left = [*_not_back(f"{resource} {row['kept']}", taken)]
-            if row.get("own") and all_back:
-                own = [as_text(id_), row["own"]]
-                settled = await rows_of(connection, f"{resource}/settle", *own)
-                changed = [" and ".join(each["changed"]) for each in settled]
-                left += [f"a trigger has changed its {names}" for names in changed if names]
+            await _point_back(connection, resource, id_, row, tally)
+            survivor = f"{resource} {row['kept']}"
+            left = _not_back(survivor, taken)
             tally.notes += [f"{resource} {id_} is back, but {each}" for each in left]
+            for name, of, whose, so in (
+                ("beside", row["kept"], f"{survivor} keeps", ", which a trigger changed"),
+                ("own", id_, "a trigger has changed its", ""),
+            ):
+                if had := _recorded(row, name):
+                    if f"{resource}/beside" not in QUERIES:
+                        raise Unmergeable(f"there is no {resource}/beside.sql: adopt again")
+                    told = f"{resource} {id_} is back, but {whose}", so
+                    tally.triggered.append(Triggered(resource, as_text(of), had, told))
     return tally
+
+
+def _recorded(row: Row, name: str) -> str | None:
+    """Return what merge recorded under a name in `filled`, as JSON.
+
+    A file of an earlier version returns it only there, where psycopg has read the JSON.
+    """
+    if name in row:
+        had: str | None = row[name]
+        return had
+    recorded = (row.get("filled") or {}).get(name)
+    return None if recorded is None else json.dumps(recorded)
+
+
+def _not_as_before(url: str, tally: Tally) -> list[str]:
+    """Return notes about columns that triggers changed in merge, and that are not as before.
+
+    This is asked at the end, because triggers see each row come back, and may so undo their work.
+    """
+    notes = []
+    with change.connect(url, "merge") as connection:
+        for resource, id_, had, told in tally.triggered:
+            rows = ask(connection, f"{resource}/beside", id_, had)
+            names = " and ".join(f"{row['name']} (it was {row['value']})" for row in rows)
+            if names:
+                notes.append(f"{told[0]} {names}{told[1]}")
+    return notes
 
 
 def _not_back(survivor: str, taken: list[Row]) -> list[str]:
@@ -128,26 +155,24 @@ def _not_back(survivor: str, taken: list[Row]) -> list[str]:
     """
     names = {
         outcome: " and ".join(row["name"] for row in taken if row["outcome"] == outcome)
-        for outcome in ("not put back", "changed", "gone", "beside")
+        for outcome in ("not put back", "changed", "gone")
     }
     if names["not put back"]:
         raise Unmergeable(f"{survivor} would not get back its own {names['not put back']}")
     told = {
         "changed": f"{survivor} keeps {names['changed']}, which changed since it was taken over",
         "gone": f"{survivor}, which took over {names['gone']}, is gone",
-        "beside": f"{survivor} keeps {names['beside']}, which a trigger changed",
     }
     return [text for outcome, text in told.items() if names[outcome]]
 
 
 async def _point_back(
     connection: Connection, resource: str, id_: Id, row: Row, tally: Tally
-) -> bool:
+) -> None:
     """Point at a row what referred to it; `row` is what restore.sql has returned.
 
-    Returns whether nothing of that has changed since. Raises Unmergeable or psycopg.Error.
+    Raises Unmergeable or psycopg.Error.
     """
-    all_back = True
     # What merge_rows() pointed last is first, for a row may have got another id each time.
     for reference, ids in sorted(row["pointed"].items(), reverse=True):
         query = f"{resource}/{reference}/repoint_back"
@@ -161,9 +186,7 @@ async def _point_back(
         texts = [as_text(each) for each in ids]
         back = await rows_of(connection, query, as_text(id_), as_text(row["kept"]), texts)
         if len(back) < len(ids):
-            all_back = False
             tally.notes.append(
                 f"{resource} {id_} is back, but {len(ids) - len(back)} of the {len(ids)}"
                 f" rows of {reference} that pointed at it have changed since"
             )
-    return all_back

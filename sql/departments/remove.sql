@@ -2,8 +2,8 @@
 -- $1 ids bigint[], the rows that go
 -- $2 kept bigint[], for each of them the row that stays
 -- $3 pointed jsonb, by id, the rows that referred to it: {"7": {"table.column": ["1", "2"]}}
--- $4 before text[], for each of them what before.sql returned, or NULL. What a trigger has changed since is
--- recorded as it was, as the row's own.
+-- $4 before text[], for each of them what before.sql returned. What a trigger has changed since is recorded
+-- as it was, as the row's own.
 -- Their steps are in the order in which they are given, because undo goes back from the last one.
 -- ONLY leaves rows of a child table, whose own columns would not be in the JSON.
 -- departments.* is the whole row, and departments alone might be a column of that name.
@@ -29,7 +29,7 @@ moved AS (
         SELECT pg_catalog.jsonb_build_object('own'::text, pg_catalog.jsonb_object_agg(was.key, was.value))
         FROM pg_catalog.jsonb_each(before::jsonb) AS was
         WHERE was.value::text IS DISTINCT FROM (content OPERATOR(pg_catalog.->) was.key)::text
-        HAVING pg_catalog.count(*) > 0::bigint
+        HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0::bigint
     )
     FROM removed
     ORDER BY place

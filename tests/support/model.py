@@ -109,7 +109,7 @@ class Model:
         for name, way in self.adopted.takes.items():
             self._take(("street", "city") if name == "street" else (name,), way, copies, there)
         if line(copies[0]) != line(self.accounts[kept]):
-            next(iter(there.values())).line = [line(copies[0])]  # it comes back last
+            next(each for each in there.values() if each.taken).line = [line(copies[0])]
         self.merged += there.values()
         return True
 
@@ -167,12 +167,17 @@ class Model:
                     survivor |= dict(zip(names, before, strict=True))
                 else:
                     left |= {(gone.kept, name) for name in names}
-            if "write_line" in self.adopted.triggers and survivor:
-                left |= {(gone.kept, "line") for was in gone.line if was != line(survivor)}
             self.accounts[gone.id] = gone.row
             for reference, ids in gone.pointed.items():
                 its = self.refers[reference]
                 its |= {id_: gone.id for id_ in ids if its.get(id_) == gone.kept}
+        if "write_line" in self.adopted.triggers:
+            survivors = [(gone, self.accounts.get(gone.kept)) for gone in self.merged]
+            left |= {
+                (gone.kept, "line")
+                for gone, survivor in survivors
+                if survivor and any(was != line(survivor) for was in gone.line)
+            }
         self.merged = []
         return left
 

@@ -18,7 +18,7 @@ from tests.support.pools import borrowed
 from tests.support.service import ROOT, sql
 
 # The files that take whatever columns there are.
-WHOLE = ("before", "differences", "equal", "remove", "restore", "settle")
+WHOLE = ("before", "beside", "differences", "equal", "remove", "restore")
 
 FILES = sorted({*(ROOT / "sql").rglob("*.sql")} - {*SCRIPTS})
 
@@ -200,7 +200,7 @@ BY_ID: dict[str, list[object]] = {
     "departments/employees.department_id/repoint_back": ["7", "8", ["7"]],
     "departments/remove": [[7], [8], "{}", "{}"],
     "departments/before": [[7]],
-    "departments/settle": ["7", "{}"],
+    "departments/beside": ["7", "{}"],
 }
 
 

@@ -116,7 +116,7 @@ class Tables:
                 {"line": gone.line[0]} if gone.line and lines else None,
             )
             for gone in model.merged
-            if gone.taken or (gone.line and lines)
+            if gone.taken
         }
 
 
@@ -187,7 +187,8 @@ def _hold_against_the_model(
             tally = asyncio.run(undo(tables, None, names=resources))
             there.check(model)
             told = re.findall(
-                r"but accounts (\d+)(?: keeps|, which took over) (.*?),", "\n".join(tally.notes)
+                r"but accounts (\d+)(?: keeps|, which took over) (.*?),",
+                re.sub(r" \(it was [^)]*\)", "", "\n".join(tally.notes)),
             )
             assert {
                 (int(id_), name) for id_, names in told for name in names.split(" and ")

@@ -70,7 +70,8 @@ def test_what_a_trigger_changes_beside_is_recorded_and_named(customers: Callable
     # The words follow from the columns that are back.
     said = customers("merge", "--undo", ends=1)
     assert said.splitlines()[1:] == [
-        "customers 2 is back, but customers 1 keeps seen and updated_at, which a trigger changed"
+        "customers 2 is back, but customers 1 keeps seen (it was false) and updated_at"
+        ' (it was "2024-01-01T00:00:00+00:00"), which a trigger changed'
     ]
     assert [row[:6] + row[7:8] for row in rows(database)] == [row[:6] + row[7:8] for row in before]
 

@@ -1,7 +1,7 @@
--- The columns that a trigger changed in merge, in the row of {{ name }} that was kept, and that are not as before: name.
--- $1 kept text
--- $2 before jsonb
-SELECT had.key AS name
+-- The columns of a row of {{ name }} that are not as they were before a trigger changed them in merge: name, value (as it was, as JSON).
+-- $1 id text
+-- $2 columns jsonb, as they were
+SELECT had.key AS name, had.value::text AS value
 FROM {{ table }}
 CROSS JOIN pg_catalog.jsonb_each($2::jsonb) AS had
 WHERE {{ table }}.{{ id.sql }} {{ id.operator("=") }} $1::text::{{ id.bare }}

@@ -5,12 +5,12 @@
 -- $1 ids {{ id.bare_type }}[], the rows that went, those of one key in the order in which they would have stayed
 -- $2 kept {{ id.bare_type }}[], for each of them the row that stays
 {% if before %}
--- $3 before text[], for each row that went what before.sql returned, or NULL
--- $4 kept_before text[], the same for each row that stays. Triggers may have changed the rows since.
+-- $3 before text[], for each row that went what before.sql returned. Triggers may have changed it since.
+-- $4 kept_before text[], the same for each row that stays, where it is first in $2, and else NULL
 {% endif %}
 -- They are read from the table merged, for a unique value must be gone before another row can have it. There
 -- "filled" then tells what was taken over from each: what the row that stays had before, and has after. Of
--- what a trigger changed beside that, the first of the rows that went, which comes back last, tells the values before.
+-- what a trigger changed beside that, the first of the rows that gave something tells the values before.
 -- OFFSET 0 keeps it one lookup for each row: a plan from when merged was small would read, and lock, all of it.
 WITH these_pairs AS (
 {% if before %}
@@ -24,7 +24,7 @@ WITH these_pairs AS (
 copies AS (
 {% if before %}
     SELECT these_rows.kept, NULL::text AS gone, 0::bigint AS place, (whole.*)::{{ row_type }} AS content
-    FROM (SELECT DISTINCT kept, kept_before FROM these_pairs) AS these_rows
+    FROM (SELECT DISTINCT ON (kept) kept, kept_before FROM these_pairs ORDER BY kept, place) AS these_rows
     INNER JOIN {{ table }} ON {{ table }}.{{ id.sql }} {{ id.operator("=") }} these_rows.kept
     CROSS JOIN LATERAL (
         SELECT coalesce(pg_catalog.jsonb_object_agg(was.key, was.value), '{}'::jsonb) AS columns
@@ -93,10 +93,10 @@ beside AS (
     SELECT
         filled.id,
         (
-            SELECT these_pairs.id::text
-            FROM these_pairs
-            WHERE these_pairs.kept {{ id.operator("=") }} filled.id
-            ORDER BY these_pairs.place
+            SELECT gave.gone
+            FROM gave
+            WHERE gave.kept {{ id.operator("=") }} filled.id
+            ORDER BY gave.place
             LIMIT 1
         ) AS gone,
         pg_catalog.jsonb_object_agg(had.key, had.value) AS before
@@ -120,25 +120,23 @@ recorded AS (
     SET filled = coalesce(merged.filled, '{}'::jsonb) OPERATOR(pg_catalog.||) given.filled
     FROM (
         SELECT
-            coalesce(took.gone, beside.gone) AS gone,
-            coalesce(took.filled, '{}'::jsonb) OPERATOR(pg_catalog.||) CASE
-                WHEN beside.gone IS NULL THEN '{}'::jsonb
-                ELSE pg_catalog.jsonb_build_object('beside', beside.before)
-            END AS filled
-        FROM (
-            SELECT
-                gave.gone,
-                pg_catalog.jsonb_build_object(
-                    'before', pg_catalog.jsonb_object_agg(column_name, pg_catalog.to_jsonb(taken.content) OPERATOR(pg_catalog.->) column_name),
-                    'after', pg_catalog.jsonb_object_agg(column_name, pg_catalog.to_jsonb(filled.content) OPERATOR(pg_catalog.->) column_name)
-                ) AS filled
-            FROM gave
-            CROSS JOIN pg_catalog.unnest(gave.names) AS column_name
-            INNER JOIN taken ON taken.kept {{ id.operator("=") }} gave.kept
-            INNER JOIN filled ON filled.id {{ id.operator("=") }} gave.kept
-            GROUP BY gave.gone
-        ) AS took
-        FULL JOIN beside ON beside.gone OPERATOR(pg_catalog.=) took.gone
+            gave.gone,
+            pg_catalog.jsonb_build_object(
+                'before', pg_catalog.jsonb_object_agg(column_name, pg_catalog.to_jsonb(taken.content) OPERATOR(pg_catalog.->) column_name),
+                'after', pg_catalog.jsonb_object_agg(column_name, pg_catalog.to_jsonb(filled.content) OPERATOR(pg_catalog.->) column_name)
+            ) OPERATOR(pg_catalog.||) coalesce(
+                (
+                    SELECT pg_catalog.jsonb_build_object('beside', beside.before)
+                    FROM beside
+                    WHERE beside.gone OPERATOR(pg_catalog.=) gave.gone
+                ),
+                '{}'::jsonb
+            ) AS filled
+        FROM gave
+        CROSS JOIN pg_catalog.unnest(gave.names) AS column_name
+        INNER JOIN taken ON taken.kept {{ id.operator("=") }} gave.kept
+        INNER JOIN filled ON filled.id {{ id.operator("=") }} gave.kept
+        GROUP BY gave.gone
     ) AS given
     WHERE merged.resource = '{{ name }}'
       AND merged.id = given.gone

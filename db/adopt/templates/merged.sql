@@ -24,7 +24,7 @@ WITH RECURSIVE moved AS (
 SELECT {{ listed_of("whole.") }}, merged.step AS {{ step }}, merged.kept::{{ id.bare }} AS {{ kept }}, merged.merged_at AS {{ merged_at }}
 FROM moved
 CROSS JOIN LATERAL (
-    SELECT merged.step, merged.kept, merged.merged_at, merged.content{{ " OPERATOR(pg_catalog.||) coalesce(merged.filled OPERATOR(pg_catalog.->) 'own'::text, '{}'::jsonb) AS content" if records_own }}
+    SELECT merged.step, merged.kept, merged.merged_at, merged.content{{ " OPERATOR(pg_catalog.||) coalesce(merged.filled OPERATOR(pg_catalog.->) 'own'::text, '{}'::jsonb) AS content" if before }}
     FROM merged
     WHERE merged.resource = '{{ name }}'
       AND merged.id = moved.id

@@ -2,9 +2,9 @@
 -- $1 ids {{ removal.type }}[], the rows that go
 -- $2 kept {{ removal.type }}[], for each of them the row that stays
 -- $3 pointed jsonb, by id, the rows that referred to it: {"7": {"table.column": ["1", "2"]}}
-{% if records_own %}
--- $4 before text[], for each of them what before.sql returned, or NULL. What a trigger has changed since is
--- recorded as it was, as the row's own.
+{% if before %}
+-- $4 before text[], for each of them what before.sql returned. What a trigger has changed since is recorded
+-- as it was, as the row's own.
 {% endif %}
 -- Their steps are in the order in which they are given, because undo goes back from the last one.
 {% if kind != "p" %}
@@ -12,7 +12,7 @@
 {% endif %}
 -- {{ table }}.* is the whole row, and {{ table }} alone might be a column of that name.
 WITH these_pairs AS (
-{% if records_own %}
+{% if before %}
     SELECT id, kept, before, place
     FROM unnest($1::{{ removal.bare }}[], $2::{{ removal.bare }}[], $4::text[]) WITH ORDINALITY AS these_pairs (id, kept, before, place)
 {% else %}
@@ -28,20 +28,20 @@ removed AS (
         {{ removal.id }},
         these_pairs.kept,
         these_pairs.place,
-{% if records_own %}
+{% if before %}
         these_pairs.before,
 {% endif %}
         pg_catalog.to_jsonb({{ table }}.*) AS content,
         ({{ table }}.*)::text AS row_text
 ),
 moved AS (
-{% if records_own %}
+{% if before %}
     INSERT INTO merged (resource, id, kept, content, pointed, filled)
     SELECT {{ literal(name) }}, id::text, kept::text, content, coalesce($3::jsonb -> id::text, '{}'), (
         SELECT pg_catalog.jsonb_build_object('own'::text, pg_catalog.jsonb_object_agg(was.key, was.value))
         FROM pg_catalog.jsonb_each(before::jsonb) AS was
         WHERE was.value::text IS DISTINCT FROM (content OPERATOR(pg_catalog.->) was.key)::text
-        HAVING pg_catalog.count(*) > 0::bigint
+        HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0::bigint
     )
 {% else %}
     INSERT INTO merged (resource, id, kept, content, pointed)

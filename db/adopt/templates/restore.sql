@@ -1,4 +1,4 @@
--- Puts a row of {{ name }} back, with all of its columns, and takes it out of the table merged: kept, pointed, filled (what the row that was kept took over from it){{ ", beside (what a trigger changed in that one, as it was)" if takes }}{{ ", own (what a trigger changed in this row, as it was)" if records_own }}, changed (the columns that are not as they were).
+-- Puts a row of {{ name }} back, with all of its columns, and takes it out of the table merged: kept, pointed, filled (what the row that was kept took over from it){{ ", beside (what a trigger changed in that one, as it was)" if takes }}{{ ", own (what a trigger changed in this row, as it was)" if before }}, changed (the columns that are not as they were).
 -- $1 id text
 WITH taken AS (
     DELETE FROM merged
@@ -27,7 +27,7 @@ SELECT
 {% if takes %}
     (filled OPERATOR(pg_catalog.->) 'beside'::text)::text AS beside,
 {% endif %}
-{% if records_own %}
+{% if before %}
     (filled OPERATOR(pg_catalog.->) 'own'::text)::text AS own,
 {% endif %}
     ARRAY(
