@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from db.adopt.catalog import columns_of, find, is_plain
+from db.adopt.catalog import BESIDE_TABLES, columns_of, find, is_plain
 from db.adopt.reference import Reference, Unique
 from db.adopt.table import Column, Table
 from db.header import names_of, quoted
@@ -92,6 +92,8 @@ def _reference(connection: Session, row: Row, table: Table, known: list[Table]) 
         return "merge refuses a foreign key of several columns"
     if row["refers_to"] != [table.id.name] and not named:
         return f"merge refuses one that does not refer to {table.id.name}, unless --refers names it"
+    if row["bare"] in BESIDE_TABLES:
+        return f"merge refuses {row['bare']}, whose name means something else in the files"
     key = [each["name"] for each in ask(connection, "adopt/row_key", row["oid"])]
     if not key:
         return (

@@ -668,3 +668,8 @@ def test_resources_that_refer_to_each_other_come_back(persons: Run, words: list[
     persons("guard", "off")
     persons("merge", "--undo")
     assert (rows(database, "persons"), rows(database, "teams")) == before
+
+
+def test_a_referring_table_with_a_name_of_the_files(persons: Run) -> None:
+    sql(persons(), "CREATE TABLE these_pairs (id bigint PRIMARY KEY, p bigint REFERENCES persons)")
+    assert "whose name means something else in the files" in persons("adopt")
