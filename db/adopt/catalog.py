@@ -32,7 +32,7 @@ COMMON_TABLES = {
     *("moved", "taken", "restored", "moving", "staying", "together", "whole", "was", "merged"),
     *("copies", "filled", "gave", "recorded", "given", "unchanged", "had", "takes", "contents"),
     *("going", "have", "there", "beside", "groups", "later", "is_now", "these", "back"),
-    *("back_in_merged", "took", "went", "names"),
+    *("back_in_merged", "went"),
 }
 
 # Names that stand beside the table in one statement. A table that is called so could not be told

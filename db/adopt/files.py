@@ -95,16 +95,16 @@ def render(table: Table, tables: list[Table], *, distributed: bool = False) -> d
                 continue
             template = ENVIRONMENT.get_template(f"reference/{path.name}")
             # A row that refers to another row of its table may go together with that one.
-            own = [
-                each.name
+            own = (
+                literal(each.name)
                 for each in table.columns
                 if reference.oid == table.oid and each.sql == reference.column
-            ]
+            )
             files[f"{reference.folder}/{path.name}"] = template.render(
                 given,
                 reference=reference,
                 child=child,
-                own_column=next((literal(name) for name in own), None),
+                own_column=next(own, None),
             )
         if reference.absorbed:
             # Its rows are moved as those of a resource are, under the name of the folder.

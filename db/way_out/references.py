@@ -145,12 +145,9 @@ def _check_refers_once(connection: Session, name: str, reference: str) -> None:
 
     What was moved into the table merged would come back without what those were pointed at.
     """
-    found = [
-        each
-        for one in family(name)
-        for each in one.references
-        if _oid(connection, each) == _oid(connection, reference)
-    ]
+    oid = _oid(connection, reference)
+    every = [each for one in family(name) for each in one.references]
+    found = [each for each in every if _oid(connection, each) == oid]
     if len(found) > 1:
         raise Refused(
             f"rows of {table_of(reference)} that are in the way cannot be moved, for"

@@ -65,7 +65,8 @@ async def undo(
     )
     if able:
         _, tally = await in_batches(run, math.inf if limit is None else limit)
-        tally.notes += _not_as_before(url, tally)
+        if tally.triggered:
+            tally.notes += _not_as_before(url, tally)
         refused.add(tally)
     refused.rows = before - merged_rows(url)
     return refused

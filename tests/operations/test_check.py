@@ -44,7 +44,7 @@ def failures(lines: list[str]) -> list[str]:
     return [line.removeprefix("FAIL   ") for line in lines if line.startswith("FAIL")]
 
 
-# Who reads it
+# The reader of the output
 
 
 @pytest.mark.parametrize("words", [("app.py", "--check"), ("-m", "db", "roles")])

@@ -577,6 +577,11 @@ def test_rows_are_kept_as_they_were_before_triggers_touched_them(persons: Run) -
     assert [(*row[:3], *row[4:]) for row in after] == [(*row[:3], *row[4:]) for row in before]
 
 
+ORDERS = """
+CREATE TABLE orders (id bigint PRIMARY KEY, person bigint REFERENCES persons);
+INSERT INTO orders VALUES (1, 1), (2, 2), (3, 2), (4, 5);
+"""
+
 COUNTING = """
 ALTER TABLE persons ADD orders int NOT NULL DEFAULT 0;
 UPDATE persons SET orders = (SELECT count(*) FROM orders WHERE person = persons.id);
@@ -618,11 +623,7 @@ def test_what_triggers_count_is_right_when_others_went_as_well(persons: Run, way
 
 def test_a_count_is_not_put_back_where_what_was_counted_has_changed(persons: Run) -> None:
     database = persons()
-    sql(
-        database,
-        "CREATE TABLE orders (id bigint PRIMARY KEY, person bigint REFERENCES persons);"
-        "INSERT INTO orders VALUES (1, 1), (2, 2), (3, 2), (4, 5);" + COUNTING,
-    )
+    sql(database, ORDERS + COUNTING)
     persons("adopt")
     persons("merge", "--apply")
     sql(database, "DELETE FROM orders WHERE id = 3")
@@ -634,11 +635,7 @@ def test_a_count_is_not_put_back_where_what_was_counted_has_changed(persons: Run
 
 def test_rows_that_an_earlier_version_merged_have_no_values_of_their_own(persons: Run) -> None:
     database = persons()
-    sql(
-        database,
-        "CREATE TABLE orders (id bigint PRIMARY KEY, person bigint REFERENCES persons);"
-        "INSERT INTO orders VALUES (1, 1), (2, 2), (3, 2), (4, 5);" + COUNTING,
-    )
+    sql(database, ORDERS + COUNTING)
     before = rows(database, "persons")
     persons("adopt")
     persons("merge", "--apply")
