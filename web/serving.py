@@ -1,26 +1,21 @@
-"""Runs the worker processes, and ends them at a signal."""
+"""Listens, runs the workers, and ends each of them in order at a signal."""
 
 import asyncio
 import errno
 import logging
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable
-from multiprocessing.connection import wait
-from socket import AF_INET, AF_INET6, SO_REUSEADDR, SO_SNDBUF, SOL_SOCKET, socket
+from socket import AF_INET, AF_INET6, SO_REUSEADDR, SO_REUSEPORT, SO_SNDBUF, SOL_SOCKET, socket
 from time import monotonic
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
-from uvicorn.supervisors.multiprocess import Process
 
 from db.settings import SettingsError
 from db.signals import SIGNALS
 from web.http_connection import HttpConnection
-
-# Seconds within which a repeated signal counts as the same one, passed on by make or a supervisor.
-# A later one means: stop now.
-SAME_SIGNAL = 1.0
+from web.supervisor import SAME_SIGNAL, Supervisor
 
 # Seconds without a request after which a connection is closed. Load balancers close theirs after up
 # to 60. The service must not close first, because a request might be on its way just then.
@@ -80,23 +75,19 @@ def serve(
         headers=HEADERS,
         proxy_headers=False,
     )
-    sock = bound(host, port)
-    # Accepted connections inherit the size. This process keeps what the kernel does not, and
-    # web.http_connection limits that.
-    sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
-    sock.listen(config.backlog)
-    sockets = [sock, *(sock.dup() for _ in range(ACCEPTED - 1))]
+    sockets = listening_sockets(bound(host, port), workers, config.backlog)
     alone = workers == 1 and changed is None
     if alone:
         # A signal waits for end_in_order(), because nobody would hear it until then.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    listening(f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}")
+    port = sockets[0].getsockname()[1]  # the kernel has chosen one if it was 0
+    listening(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    accepting = [[each, *(each.dup() for _ in range(ACCEPTED - 1))] for each in sockets]
     if alone:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
-        uvicorn.Server(config).run(sockets)
+        uvicorn.Server(config).run(accepting[0])
     else:
-        supervisor = Supervisor(config, sockets, drain + grace + CLOSING, changed)
-        supervisor.run()
+        Supervisor(config, accepting, drain + grace + CLOSING, changed).run()
 
 
 def bound(host: str, port: int) -> socket:
@@ -121,65 +112,30 @@ def bound(host: str, port: int) -> socket:
     return sock
 
 
-class Supervisor(Multiprocess):
-    """uvicorn's supervisor, changed to end workers that do not end, and to hear a second signal."""
+def listening_sockets(first: socket, workers: int, backlog: int) -> list[socket]:
+    """Listen with a socket for each worker, all on the address to which `first` is bound.
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        sockets: list[socket],
-        limit: float,
-        changed: Callable[[], bool] | None,
-    ) -> None:
-        super().__init__(config, sockets)
-        self._limit = limit
-        self._changed = changed
-        self._outdated: list[Process] = []
-        self._signalled: list[float] = []  # when signals came, by monotonic()
-        # For uvicorn SIGHUP means to restart the workers. Here it means that the terminal was
-        # closed, and the service must not run on without one.
-        for number in SIGNALS:
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, *_: object) -> None:
-        self._signalled.append(monotonic())
-        self.signal_queue.append(signal.SIGTERM)
-
-    def keep_subprocess_alive(self) -> None:
-        """Replace workers that have ended, with a line of the log for each.
-
-        When `changed` says so, replace all workers.
-        """
-        if self._changed is not None and self._changed():
-            log.info("a file has changed: the workers are replaced")
-            self._outdated = list(self.processes)
-        if self._outdated:
-            self.restart_all()
-            # restart_all() leaves a worker whose successor is not ready in time, as on a busy
-            # machine. Try that worker again.
-            self._outdated = [each for each in self._outdated if each in self.processes]
-        for each in self.processes:
-            if not each.process.is_alive():
-                code = each.process.exitcode
-                log.warning("worker %s ended, with exit code %s", each.pid, code)
-        super().keep_subprocess_alive()
-
-    def terminate_all(self) -> None:
-        """Tell the workers to end, and close the listening socket, which they have, too."""
-        super().terminate_all()
-        for sock in self.sockets:
-            sock.close()  # an open one would take connections after the last worker has ended
-
-    def join_all(self) -> None:
-        """Wait for the workers to end. Kill them after the limit, or when a second signal comes."""
-        begun = monotonic()
-        while alive := [each for each in self.processes if each.process.is_alive()]:
-            again = self._signalled and self._signalled[-1] - self._signalled[0] > SAME_SIGNAL
-            if again or monotonic() - begun > self._limit:
-                for each in alive:
-                    each.kill()
-            wait([each.process.sentinel for each in alive], 0.1)
-        super().join_all()
+    The kernel shares out the connections among them. If all workers had the same socket, the one
+    that wakes up first would take nearly all connections that come at once. The caller keeps the
+    sockets open, so that a connection that waits for a worker that has ended is for its successor.
+    """
+    # Accepted connections inherit the size. This process keeps what the kernel does not, and
+    # web.http_connection limits that.
+    first.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
+    first.listen(backlog)
+    if sys.platform != "linux":  # other systems do not share out
+        return [first] * workers
+    # Only now may sockets share the port, because until now another service could have joined in.
+    first.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
+    sockets = [first]
+    while len(sockets) < workers:
+        sock = socket(first.family)
+        sock.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
+        sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)
+        sock.bind(first.getsockname())
+        sock.listen(backlog)
+        sockets.append(sock)
+    return sockets
 
 
 def end_in_order(drain: float) -> None:

@@ -30,7 +30,7 @@ from tests.support.service import (
     until,
     workers,
 )
-from web.serving import SAME_SIGNAL
+from web.supervisor import SAME_SIGNAL
 
 pytestmark = pytest.mark.alone
 
@@ -61,7 +61,8 @@ def get(service: Service, path: str) -> httpx.Response:
 
 def app_with(same_signal: float) -> tuple[str, ...]:
     """Return the command of a service for which signals within so many seconds are the same."""
-    code = f"import web.serving; web.serving.SAME_SIGNAL = {same_signal}; import app; app.main()"
+    set_both = f"web.serving.SAME_SIGNAL = web.supervisor.SAME_SIGNAL = {same_signal}"
+    code = f"import web.serving, web.supervisor; {set_both}; import app; app.main()"
     return sys.executable, "-c", code
 
 
