@@ -13,8 +13,8 @@ from starlette.routing import Route
 from db.doctor.readiness import shortcomings
 from db.pool import Pool
 from db.transaction import NoConnection, QueueFull, Unavailable, transact
+from web.http_connection import HttpConnection
 from web.problem import unavailable
-from web.serving import is_draining
 
 log = logging.getLogger("onerow")
 
@@ -29,7 +29,7 @@ def routes(resources: Sequence[str]) -> list[Route]:
 
     async def ready(request: Request) -> Response:
         nonlocal told
-        if is_draining():
+        if HttpConnection.draining:
             return unavailable("The service is about to end.")
         try:
             warnings = await check_ready(request.state.pool, resources)

@@ -1,11 +1,9 @@
-"""Keeps a worker process alive for each listening socket, and ends them all at a signal."""
+"""Keeps a number of worker processes alive, and ends them all at a signal."""
 
 import logging
 import signal
 import sys
 from collections.abc import Callable
-from itertools import chain
-from math import inf
 from multiprocessing.connection import wait
 from socket import socket
 from time import monotonic
@@ -15,6 +13,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Process
 
 from db.signals import SIGNALS
+from web.sockets import descriptors, share_port, sharing
 
 # Seconds within which a repeated signal counts as the same one, passed on by make or a supervisor.
 # A later one means: stop now.
@@ -23,51 +22,61 @@ SAME_SIGNAL = 1.0
 # Seconds from one look at the workers and the signals to the next.
 PERIOD = 0.5
 
-# Seconds without an answer after which a worker that has once answered counts as one that hangs.
-# Less would replace workers of a machine that is only busy.
+# Seconds without an answer after which a worker counts as one that hangs, and the same for one that
+# still starts. Less would replace workers of a machine that is only busy.
 HANGS = 10.0
+STARTS = 60.0
 
 log = logging.getLogger("onerow")
 
 
 class Worker(Process):
-    """A worker process. A thread of its own answers whether it serves."""
+    """A worker process, in which a thread answers whether the worker serves."""
 
     def __init__(self, config: Config, sockets: list[socket]) -> None:
         super().__init__(config, sockets)
         self.serves = False
-        self._heard = inf  # it still starts, for which a busy machine may need long
-        self.start()
-
-    def hangs(self) -> bool:
-        """Take what the worker has answered, ask again, and tell whether it has been too long."""
-        while self.parent_conn.poll():
-            self.serves = self.parent_conn.recv()
-            self._heard = monotonic()
+        self._limit = monotonic() + STARTS
         self.parent_conn.send(b"ping")
-        return monotonic() - self._heard > HANGS
+
+    def ask(self) -> None:
+        """Take the worker's answer, if there is one, and only then ask again."""
+        if self.parent_conn.poll():
+            self.serves = self.parent_conn.recv()
+            self._limit = monotonic() + HANGS
+            self.parent_conn.send(b"ping")
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the worker has not answered for too long."""
+        return monotonic() > self._limit
 
 
 class Supervisor:
-    """Replaces workers that have ended, that do not answer, and that serve files from before.
+    """Replaces workers that have ended, workers that hang, and those that serve an older folder.
 
-    uvicorn's own supervisor gives all workers the same sockets, ends no worker that does not end
-    by itself, and hears no second signal.
+    uvicorn's own supervisor gives all workers the same socket, waits for ever for a worker that
+    does not end, and hears no second signal. Of workers with the same socket, the one that wakes up
+    first takes nearly all connections that come at once. So each has a socket of its own here, and
+    the kernel shares the connections out.
     """
 
     def __init__(
-        self,
-        config: Config,
-        sockets: list[list[socket]],
-        limit: float,
-        changed: Callable[[], bool] | None,
+        self, config: Config, first: socket, limit: float, changed: Callable[[], bool] | None
     ) -> None:
-        """Take the sockets of each worker, and the seconds that the workers have at the end."""
+        """Take a socket that listens, and the seconds from a signal to the kill."""
         self._config = config
-        self._sockets = sockets
+        self._sockets = [first]
+        if config.workers > 1 and sys.platform == "linux":
+            share_port(first)
+            for _ in range(config.workers - 1):
+                self._sockets.append(sharing(first))
+                self._sockets[-1].listen(config.backlog)
+        else:  # other systems share a port, but do not share out the connections
+            self._sockets *= config.workers
         self._limit = limit
         self._changed = changed
-        self._workers: list[Worker] = []  # each at the index of its sockets
+        self._workers: list[Worker] = []  # each at the index of its socket
         self._outdated: list[Worker] = []
         self._retired: list[Worker] = []  # replaced, and at their last requests
         self._signalled: list[float] = []  # when signals came, by monotonic()
@@ -79,37 +88,63 @@ class Supervisor:
 
         Exits with uvicorn's status if a worker cannot start.
         """
-        self._workers = [self._start(index) for index in range(len(self._sockets))]
-        while not self._signalled and not self._cannot_start():
-            self._replace_ended()
-            self._replace_outdated()
-            wait([each.process.sentinel for each in self._workers], PERIOD)
-        for each in self._workers:
-            each.terminate()
-        for sock in chain(*self._sockets):
-            sock.close()  # an open one would take connections after the last worker has ended
-        self._join()
+        try:
+            for index in range(len(self._sockets)):
+                self._workers.append(self._start(index))
+            while not self._signalled and not self._cannot_start():
+                self._replace_ended()
+                self._replace_outdated()
+                # A worker that has ended before it served is not replaced at once, but at the next
+                # look, because its successor may end as soon.
+                wait([each.process.sentinel for each in self._workers if each.serves], PERIOD)
+        finally:
+            for each in self._workers:
+                each.terminate()
+            for sock in self._sockets:
+                sock.close()  # an open one would take connections after the last worker has ended
+            self._join()
         if self._cannot_start():
             sys.exit(STARTUP_FAILURE)
 
     def _start(self, index: int) -> Worker:
-        return Worker(self._config, self._sockets[index])
+        copies = descriptors(self._sockets[index])
+        worker = Worker(self._config, copies)
+        worker.start()
+        for copy in copies[1:]:
+            copy.close()
+        return worker
 
     def _cannot_start(self) -> bool:
         """Tell whether a worker has ended before it served, as each of its successors would."""
         return any(each.exitcode == STARTUP_FAILURE for each in self._workers)
 
     def _replace_ended(self) -> None:
+        self._retired = [each for each in self._retired if each.process.is_alive()]
         for index, each in enumerate(self._workers):
             if each.process.is_alive():
-                if not each.hangs():
+                each.ask()
+                if not each.hangs:
                     continue
                 log.warning("worker %s does not answer: it is killed", each.pid)
             else:
                 log.warning("worker %s ended, with exit code %s", each.pid, each.exitcode)
             each.kill()
             each.join()
+            if self._cannot_start():
+                return
+            self._renew_socket(index)
             self._workers[index] = self._start(index)
+
+    def _renew_socket(self, index: int) -> None:
+        """Give new connections to the other workers, until the successor of this one listens.
+
+        The kernel would have them wait for the successor, which may never come to serve.
+        """
+        sock = self._sockets[index]
+        others = (each for each in self._workers if each is not self._workers[index])
+        if self._sockets.count(sock) == 1 and any(each.serves for each in others):
+            self._sockets[index] = sharing(sock)
+            sock.close()
 
     def _replace_outdated(self) -> None:
         """Replace all workers, one after the other, when `changed` has said so."""
@@ -117,24 +152,26 @@ class Supervisor:
             log.info("a file has changed: the workers are replaced")
             self._outdated = list(self._workers)
         for each in self._outdated:
-            if each in self._workers:  # else it has ended meanwhile
+            if each in self._workers:  # else it was replaced already
                 index = self._workers.index(each)
+                # It shares the old one's socket, so that no connection that waits there is lost.
                 successor = self._start(index)
-                if not self._has_begun(successor):
+                if not self._comes_to_serve(successor):
                     successor.kill()
                     successor.join()
-                    return  # a busy machine may need another try
+                    return  # the next look is another try
                 each.terminate()
                 self._retired.append(each)
                 self._workers[index] = successor
         self._outdated = []
 
-    def _has_begun(self, worker: Worker) -> bool:
+    def _comes_to_serve(self, worker: Worker) -> bool:
         """Wait until the worker serves. Return False if it cannot, or a signal comes."""
         while not worker.serves:
-            if self._signalled or not worker.process.is_alive() or worker.hangs():
+            if self._signalled or not worker.process.is_alive() or worker.hangs:
                 return False
             wait([worker.process.sentinel], 0.1)
+            worker.ask()
         return True
 
     def _join(self) -> None:

@@ -191,7 +191,7 @@ def overload(
         serving(DATABASE_URL=database, WORKERS="2") as service,
         serving(DATABASE_URL=another, WORKERS="2") as spared,
     ):
-        # A worker that is up before the other would take all connections that come at once.
+        # Connections that are shared out to a worker wait until it is up.
         until(lambda: both_serve(service))
         traffic, usual = Traffic(service.port), Traffic(spared.port)
         served(traffic, connections, seconds)

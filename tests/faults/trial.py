@@ -48,7 +48,7 @@ def trial(
         result = judge(fault, strikes, scene.traffic, rows, bounds=extent.bounds)
         log = scene.service.log.read_text()
         # On a busy machine the supervisor may also replace a worker that does not answer it for
-        # five seconds.
+        # ten seconds.
         ended = "ended, with exit code" in log or (replaced and extent.bounds)
         if ended and not fault.kills_workers:
             result.broken.append("a worker was replaced")

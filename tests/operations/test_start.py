@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import web.serving
+import web.sockets
 from db.settings import SettingsError
 from tests.support.service import LIMIT, ROOT, environment
-from web.serving import bound
+from web.sockets import listening_socket
 
 OLDEST = re.fullmatch(
     r">=(3\.\d+)",
@@ -134,6 +134,6 @@ def test_a_port_that_is_for_others_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         def bind(self, _address: object) -> None:
             raise PermissionError(errno.EACCES, "Permission denied")  # root is never told so
 
-    monkeypatch.setattr(web.serving, "socket", Socket)
+    monkeypatch.setattr(web.sockets, "socket", Socket)
     with pytest.raises(SettingsError, match=r"^PORT: 80 is not for this user: set PORT to"):
-        bound("127.0.0.1", 80)
+        listening_socket("127.0.0.1", 80, 1)
