@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from db.adopt.table import Column
+from db.adopt.column import Column
 from db.header import quoted
 
 

@@ -3,8 +3,9 @@
 from typing import Any
 
 from db.adopt.catalog import BESIDE_TABLES, columns_of, find, is_plain
+from db.adopt.column import Column
 from db.adopt.reference import Reference, Unique
-from db.adopt.table import Column, Table
+from db.adopt.table import Table
 from db.header import names_of, quoted
 from db.pipeline import Row
 from db.way_out.change import Refused, Session, ask

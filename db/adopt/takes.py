@@ -8,7 +8,8 @@ import argparse
 from dataclasses import dataclass
 
 from db.adopt.arguments import NEWEST, WAYS
-from db.adopt.table import Column, Table, literal
+from db.adopt.column import Column, literal
+from db.adopt.table import Table
 from db.way_out.change import Refused
 
 
