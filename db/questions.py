@@ -8,7 +8,7 @@ The comment lines of a file in sql/inspect say how it is listed and what it is g
     -- $1 name text
 
 Only the first, the title, is needed. The headline is what the list says of the answer, and each
-`{column}` in it is filled in by db.answers.headlines().
+`{column}` in it is filled in by db.headlines.
 """
 
 import re

@@ -20,16 +20,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db.answers import (
-    SIZE_LIMIT,
-    TOO_WIDE,
-    Answer,
-    CannotAnswer,
-    JsonText,
-    ValueRefused,
-    answer_to,
-    headlines,
-)
+from db.answers import SIZE_LIMIT, TOO_WIDE, Answer, CannotAnswer, JsonText, ValueRefused, answer_to
+from db.headlines import headlines
 from db.questions import Question, questions, read_question
 from db.texts import inert
 from db.transaction import Unavailable
