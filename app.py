@@ -35,7 +35,7 @@ from db.engine import discover
 from db.pool import open_pool
 from db.refusal import is_refusal
 from db.resources import FOLDER, RESOURCES, check_resources
-from db.rows import Retired, look_up, select
+from db.rows import Retired, look_up, read
 from db.rows import delete as delete_row
 from db.schema import apply_schema
 from db.session import engine_of
@@ -47,7 +47,7 @@ from db.watch import Watch
 from web import health, metrics, openapi, pages, provenance, root
 from web.browsers import OwnPages
 from web.check import arguments, check
-from web.creation import FAILURES, PAGES, count, found_or_created, told
+from web.creation import LOCK_AFTER, PAGE_LOCKS, answer_of, count_rows, found_or_created
 from web.endpoint import ByName, Endpoint, endpoints, exact, route
 from web.errors import ERROR_HANDLERS
 from web.health import check_ready
@@ -90,7 +90,7 @@ def routes(endpoint: Endpoint) -> list[Route]:
     return [
         route(f"/{endpoint.name}", endpoint, GET=list_, POST=create),
         *provenance.routes(endpoint, settings.retry_deadline),
-        route(f"/{endpoint.name}/{endpoint.id}", endpoint, GET=get, DELETE=delete),
+        route(f"/{endpoint.name}/{endpoint.id_in_path}", endpoint, GET=get, DELETE=delete),
     ]
 
 
@@ -134,11 +134,11 @@ async def create_many(
         items,
         seconds=settings.retry_deadline,
         attempts=attempts,
-        lock_after=FAILURES if len(items) <= PAGES else 1,
+        lock_after=LOCK_AFTER if len(items) <= PAGE_LOCKS else 1,
     )
-    answers = [told(request, each) for each in outcomes]
+    answers = [answer_of(request, each) for each in outcomes]
     response = answer(answers)
-    count(endpoint, request, answers)
+    count_rows(endpoint, request, answers)
     return response
 
 
@@ -173,7 +173,7 @@ async def list_(endpoint: Endpoint, request: Request, _attempts: Attempts) -> Re
     # the whole table.
     rows = await transact(
         request.state.pool,
-        partial(select, query=f"{endpoint.name}/list", values=parameters, prepared=False),
+        partial(read, query=f"{endpoint.name}/list", values=parameters, prepared=False),
         seconds=deadline - monotonic(),
     )
     if not rows:
@@ -186,9 +186,8 @@ async def list_(endpoint: Endpoint, request: Request, _attempts: Attempts) -> Re
                     query = {**dict(request.query_params), name: where.kept}
                     return moved(f"/{endpoint.name}?{urlencode(query)}")
     limit = int(given["limit"])
-    items, more = rows[:limit], rows[limit:]
-    following = None
-    if more:
+    items, following = rows[:limit], None
+    if rows[limit:]:
         query = {**dict(request.query_params), "after": as_sent(items[-1]["id"])}
         following = f"/{endpoint.name}?{urlencode(query)}"
     return answer({"items": items, "next": following})
@@ -223,13 +222,13 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
             for warning in await check_ready(pool, list(RESOURCES)):
                 log.warning("%s", warning)
         except (Unavailable, psycopg.Error) as error:
-            # Serve all the same, because the database may come later. The text of psycopg's errors
-            # may quote a row, so only their type is logged.
+            # Serve all the same: the database may come later. psycopg's text might quote a row.
             told = error if isinstance(error, Unavailable) else type(error).__name__
             log.warning("not ready: %s", told)
         with shared_folder() as folder:
             traffic = Traffic(folder)
             counts = Metrics(folder, traffic)
+            limits = Limits(settings.max_body, settings.max_array_body, settings.retry_deadline)
             async with counts.watching(pool):
                 log.info("worker %d begins", os.getpid())
                 yield {
@@ -237,9 +236,7 @@ async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, Any]]:
                     "inspection_pool": inspection_pool,
                     "traffic": traffic,
                     "metrics": counts,
-                    "limits": Limits(
-                        settings.max_body, settings.max_array_body, settings.retry_deadline
-                    ),
+                    "limits": limits,
                 }
                 log.info("worker %d ends", os.getpid())
 
@@ -293,7 +290,7 @@ def main() -> None:
 
 def first_line(address: str, url: str) -> str:
     """Return a line with the address and the database, without a password or another secret."""
-    line = f"onerow serves {address}, database {without_secrets(url) or 'as PG* variables say'}"
+    line = f"onerow serves {address}, database {without_secrets(url)}"
     if settings.database_url is None:
         line += f", data in {Path(settings.data_dir).absolute()}"
     return line

@@ -16,11 +16,12 @@ from db.settings import Settings
 SESSION = (ROOT / "sql" / "session.sql").read_bytes()
 
 BEGIN = Statement(b"BEGIN ISOLATION LEVEL SERIALIZABLE", name=b"begin")
+READ = Statement(b"BEGIN ISOLATION LEVEL READ COMMITTED")
 COMMIT = Statement(b"COMMIT", name=b"commit")
 
 
 class Connection(PipelineConnection):
-    """A connection to the database, whose requests' transactions are SERIALIZABLE."""
+    """A connection to the database. serializable() runs what writes, and run() what reads."""
 
     # The search_path that was found with these settings. It is kept because finding it takes longer
     # than all else of a new session. When a table is missing, transact() forgets all of them.
@@ -37,7 +38,7 @@ class Connection(PipelineConnection):
 
     @property
     def prepares(self) -> bool:
-        """Whether statements are prepared. A pooler may give each transaction another session."""
+        """Whether statements are prepared: not where each transaction may have another session."""
         return not self.set_config
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
@@ -46,12 +47,14 @@ class Connection(PipelineConnection):
         if notice.source_function == "SyncRepWaitForLSN":
             self.replicated = False
 
-    async def serializable(self, *statements: Statement, until: bool = False) -> list[list[Row]]:
+    async def serializable(
+        self, *statements: Statement, stop_at_first_row: bool = False
+    ) -> list[list[Row]]:
         """Run statements in a SERIALIZABLE transaction of their own, and return the rows of each.
 
-        The rows are committed. With `until`, statements that are sent one by one end at the first
-        that returns a row, and the others count as returning none. Raises the error of the step
-        that failed, after ROLLBACK.
+        The rows are committed. Where statements are sent one by one, `stop_at_first_row` leaves out
+        those behind the first that returns a row. Raises the error of the step that failed; the
+        transaction has ended by then, or the connection.
         """
         first = self._first()
         if self.pipeline_mode:
@@ -63,7 +66,7 @@ class Connection(PipelineConnection):
             results = []
             for statement in statements:
                 results += await self._exchange(statement)
-                if until and results[-1].ntuples:
+                if stop_at_first_row and results[-1].ntuples:
                     break
             (committed,) = await self._exchange(COMMIT)
         if committed.command_status != b"COMMIT":
@@ -72,13 +75,20 @@ class Connection(PipelineConnection):
         return rows + [[] for _ in statements[len(rows) :]]
 
     async def run(self, *statements: Statement) -> list[list[Row]]:
-        """Run statements as they are, in one message, and return the rows of each.
+        """Run statements that read, at READ COMMITTED, and return the rows of each.
 
-        They are one transaction at READ COMMITTED, unless one has begun before.
+        In one message they are one transaction. Raises the error of the first that failed.
         """
         first = self._first()
-        results = await self._exchange(*first, *statements)
-        return [self._rows(*each) for each in zip(statements, results[len(first) :], strict=True)]
+        if self.pipeline_mode:
+            results = await self._exchange(*first, *statements)
+        else:
+            # What is set for a transaction needs one.
+            begin, commit = ([READ], [COMMIT]) if first else ([], [])
+            first = [*begin, *first]
+            steps = [*first, *statements, *commit]
+            results = [(await self._exchange(step))[0] for step in steps]
+        return [self._rows(*each) for each in zip(statements, results[len(first) :], strict=False)]
 
     def _first(self) -> list[Statement]:
         """Return the statement, if any, that sets for a transaction what its session lacks."""

@@ -1,8 +1,8 @@
 """Sends statements together, in one message, and waits once for their results.
 
-The statements go to libpq in its pipeline mode. The socket is watched once for good, and what
-arrives settles one future. psycopg's cursors take three times the processor time; they run what is
-rare, on the same connection.
+The statements go to libpq in its pipeline mode. The socket is watched once for good, and one
+future is settled when all is answered. psycopg's cursors take three times the processor time, so
+only what is rare uses them, on the same connection.
 """
 
 import asyncio
@@ -43,11 +43,10 @@ class Statement(NamedTuple):
 
 
 class Prepare(NamedTuple):
-    """A step that prepares a statement, and has no parameters."""
+    """A step that prepares a statement."""
 
     name: bytes
     sql: bytes
-    parameters: Sequence[str | None] = ()
 
 
 ROLLBACK = Statement(b"ROLLBACK")
@@ -79,10 +78,12 @@ class PipelineConnection(AsyncConnection[Row]):
     async def _exchange(self, *steps: Statement | Prepare) -> list[PGresult]:
         """Send steps in one message, and return the result of each.
 
-        Raises the error of the first step that failed, after ROLLBACK. At the deadline, or
-        cancelled, the connection closes.
+        Raises the error of the first step that failed; the transaction has ended by then, or the
+        connection. At the deadline, or cancelled, the connection closes.
         """
-        values = [_encoded(step.parameters) for step in steps]
+        values = [
+            _encoded(step.parameters) if isinstance(step, Statement) else [] for step in steps
+        ]
         if self.prepares:
             await self._prepare(steps)
         loop = asyncio.get_running_loop()
@@ -167,11 +168,11 @@ class PipelineConnection(AsyncConnection[Row]):
         answered = False
         try:
             pgconn.consume_input()
-            ended = False
+            was_none = False
             while not pgconn.is_busy() and self._done is not None and not answered:
                 result = pgconn.get_result()
                 if result is None:
-                    if ended:  # None ends each statement's results, and a second None ends all
+                    if was_none:  # None ends each statement's results, and a second None ends all
                         break
                 elif result.status == ExecStatus.PIPELINE_SYNC:
                     answered = True
@@ -181,7 +182,7 @@ class PipelineConnection(AsyncConnection[Row]):
                     if result.status == ExecStatus.FATAL_ERROR and _is_last(result):
                         self.finish()
                         break
-                ended = result is None
+                was_none = result is None
         except psycopg.OperationalError:
             self.finish()
         if self.closed:
@@ -238,7 +239,7 @@ class PipelineConnection(AsyncConnection[Row]):
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def finish(self) -> None:
-        """Close the connection at once, without telling the server."""
+        """Close the connection at once: no cancel, no ROLLBACK and no wait."""
         self._unwatch()
         self.pgconn.finish()
 
@@ -268,7 +269,7 @@ class PipelineConnection(AsyncConnection[Row]):
             raise
 
     async def cancel_safe(self, *, timeout: float = CANCEL_TIMEOUT) -> None:  # noqa: ASYNC109
-        """Ask the server to cancel. Where psycopg itself calls this, it would take longer."""
+        """Ask the server to cancel. psycopg's own calls would wait longer."""
         await super().cancel_safe(timeout=min(timeout, CANCEL_TIMEOUT))
 
     async def _abandon(self) -> None:
@@ -278,7 +279,7 @@ class PipelineConnection(AsyncConnection[Row]):
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.silent = True
                 with suppress(psycopg.Error):
-                    # Cancel before closing, because a pooler finds the statement by the connection.
+                    # Cancel before closing, because a pooler finds the statement by its client.
                     await self.cancel_safe()
                     answer = generators.fetch(self.pgconn)
                     limit = ANSWER_TIMEOUT
@@ -291,7 +292,7 @@ class PipelineConnection(AsyncConnection[Row]):
 def _encoded(parameters: Sequence[str | None]) -> list[bytes | None]:
     """Return parameters as libpq takes them. Raises psycopg.DataError for a NUL."""
     values = [None if value is None else value.encode() for value in parameters]
-    if b"\0" in b"".join(filter(None, values)):
+    if any(value and b"\0" in value for value in values):
         raise psycopg.DataError("a text with NUL, where libpq would end it")
     return values
 

@@ -5,7 +5,6 @@ import os
 from asyncio import Future
 from collections import deque
 from collections.abc import Coroutine
-from math import inf
 from time import monotonic
 from typing import Any, Self
 
@@ -70,6 +69,7 @@ class Pool:
         self._idle: deque[Connection] = deque()
         self._waiting: dict[Future[Connection], None] = {}
         self._waiting_again: dict[Future[Connection], None] = {}  # those that had one before
+        self._closed = False
         self._drained = 0.0  # by monotonic(): connections that were made earlier are replaced
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -92,7 +92,7 @@ class Pool:
 
     async def __aexit__(self, *_: object) -> None:
         """Close them; one that is still in use closes when it is given back."""
-        self._drained = inf
+        self._closed = True
         while self._idle:
             self._begin(self._replace(self._idle.pop()))
         try:
@@ -148,8 +148,8 @@ class Pool:
     def give_back(self, connection: Connection) -> None:
         """Hand a connection on to the request that has waited longest, or keep it for the next."""
         if connection.pgconn.transaction_status != TransactionStatus.IDLE:
-            connection.finish()  # psycopg's ROLLBACK would have no deadline
-        if self._drained == inf:  # the pool is closed, and waits for no task that begins now
+            connection.finish()  # in psycopg's pool it would get a ROLLBACK, without a deadline
+        if self._closed:  # and waits for no task that begins now
             connection.finish()
             return
         if (
@@ -236,7 +236,7 @@ def open_pool(settings: Settings) -> Pool:
         assert row is not None
         seen, latest = latest, max(latest, row["timeline"])
         if row["timeline"] < seen:
-            # A former primary that is back and was not told takes writes that nobody will ever see.
+            # A former primary that does not know of the new one takes writes that will be lost.
             await connection.close()
             raise FormerPrimary("another server was promoted in the place of this one")
         if 0 < seen < latest:

@@ -12,7 +12,7 @@ from db.ours import check_merged
 from db.pipeline import Row, Statement
 from db.pool import Pool
 from db.queries import QUERIES
-from db.transaction import Attempts, LateInsert, transact
+from db.transaction import Attempts, LateInsert, TableLocked, transact
 
 Values = Sequence[str | None]
 
@@ -48,13 +48,13 @@ async def get_or_create(
 ) -> Outcome:
     """Return the row of `key`, creating it with these attributes if there is none.
 
-    Both files are sent at once: insert.sql makes no row where select.sql has found one. Raises
+    insert.sql makes no row where select.sql has found one, so both are sent at once. Raises
     LateInsert if the transaction was too old to insert, and errors that transact() understands.
     """
     found, inserted = await connection.serializable(
         statement(connection, f"{resource}/select", key),
         statement(connection, f"{resource}/insert", [*key, *attributes]),
-        until=True,
+        stop_at_first_row=True,
     )
     if found:
         return Outcome(found[0], found[0].pop("copies"), created=False)
@@ -75,13 +75,15 @@ async def get_or_create_many(
 
     The first `width` values of an item are its key, and the others its attributes. Where items
     share a key, the first creates the row. After `lock_after` failed attempts, every second attempt
-    keeps all other writers out of the table. The errors are those of get_or_create().
+    keeps all other writers out of the table, but not behind a pooler. The errors are those of
+    get_or_create(), and TableLocked.
     """
     if not items:
         return []
-    more = len(attempts.retried) - lock_after
-    # A transaction that begins with its settings has its snapshot from before the lock.
-    lock = more >= 0 and more % 2 == 0 and not connection.set_config
+    failed = len(attempts.retried)
+    # Behind a pooler a transaction begins with its settings, which take the snapshot before the
+    # lock.
+    lock = failed >= lock_after and (failed - lock_after) % 2 == 0 and not connection.set_config
     columns = [array_of(column) for column in zip(*items, strict=True)]
     first = [SHORT_LOCK_TIMEOUT, statement(connection, f"{resource}/lock", [])] if lock else []
     try:
@@ -92,7 +94,7 @@ async def get_or_create_many(
         )
     except errors.LockNotAvailable as error:
         if lock:
-            raise LateInsert from error
+            raise TableLocked from error
         raise
     new = iter(inserted)
     outcomes = []
@@ -111,7 +113,7 @@ async def delete(connection: Connection, resource: str, id_: str) -> bool:
     return bool(deleted)
 
 
-async def select(
+async def read(
     connection: Connection, query: str, values: Values, *, prepared: bool = True
 ) -> list[Row]:
     """Run an SQL file that only reads, and return its rows."""
@@ -126,7 +128,7 @@ async def look_up(pool: Pool, resource: str, id_: str, seconds: float) -> Row | 
     """
     deadline = monotonic() + seconds
     for _ in range(2):  # the merge may be undone between the two queries
-        get = partial(select, query=f"{resource}/get", values=[id_])
+        get = partial(read, query=f"{resource}/get", values=[id_])
         if rows := await transact(pool, get, seconds=deadline - monotonic()):
             return rows[0]
         kept = partial(_kept, resource=resource, id_=id_)
@@ -136,6 +138,6 @@ async def look_up(pool: Pool, resource: str, id_: str, seconds: float) -> Row | 
 
 
 async def _kept(connection: Connection, resource: str, id_: str) -> list[Row]:
-    # This is prepared, because planning it takes longer than all else of a look-up.
+    # The check's query is prepared, because planning it takes longer than all else of a look-up.
     await check_merged(connection, prepared=True)
-    return await select(connection, "kept", [resource, id_])
+    return await read(connection, "kept", [resource, id_])

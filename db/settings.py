@@ -211,12 +211,13 @@ def as_written(value: Any) -> str:
 def without_secrets(url: str) -> str:
     """Return the host, the database and the user of a DATABASE_URL, as key=value.
 
-    The result is empty if only the PG* variables have them.
+    Where only the PG* variables have them, the result says so.
     """
     given = conninfo_to_dict(url)
     # Only these parameters are shown, because libpq has several secrets, and gets new ones.
     told = ("service", "user", "host", "hostaddr", "port", "dbname")
-    return make_conninfo("", **{key: given[key] for key in told if key in given})
+    shown = make_conninfo("", **{key: given[key] for key in told if key in given})
+    return shown or "as PG* variables say"
 
 
 def is_loopback(host: str) -> bool:

@@ -1,6 +1,6 @@
 """Transactions, each of which ends in one of three ways: a commit, a clear refusal, the deadline.
 
-This module alone decides after which failures a request's transaction runs again.
+This module alone decides after which of PostgreSQL's failures a transaction runs again.
 """
 
 import asyncio
@@ -28,8 +28,6 @@ Work = Callable[[Connection], Awaitable[T]]
 # where every one of them pauses for the longest time.
 PAUSE = 0.002
 PAUSE_CAP = 0.25
-
-TAKEN = errors.UniqueViolation.sqlstate
 
 # Stands for the SQLSTATE where the connection broke before the server could send one.
 CONNECTION_FAILURE = "08006"
@@ -72,7 +70,7 @@ class Unavailable(Exception):
 
 
 class InsertTooLate(Unavailable):
-    """Each insert came over 50 ms after BEGIN: PIPELINE=0 and far away, a slow trigger, or busy."""
+    """Inserts came over 50 ms after BEGIN: PIPELINE=0 and far away, a slow trigger, or busy."""
 
 
 class AttemptsExhausted(Unavailable):
@@ -122,6 +120,12 @@ class LateInsert(Exception):
     sqlstate = "late"  # for the metrics, because the server sends none
 
 
+class TableLocked(Exception):
+    """A transaction would have had to wait too long for the lock on a whole table."""
+
+    sqlstate = errors.LockNotAvailable.sqlstate
+
+
 class KeyNotStored(Exception):
     """The table would store another value than it was sent for this field of the key."""
 
@@ -129,6 +133,9 @@ class KeyNotStored(Exception):
         super().__init__(field, item)
         self.field = field  # "" if it keeps no row at all, or if only the item is known
         self.item = item  # the place in an array, from 0
+
+
+Failure = psycopg.Error | LateInsert | TableLocked
 
 
 async def transact(
@@ -150,7 +157,7 @@ async def transact(
     """
     attempts = attempts or Attempts()
     deadline = monotonic() + seconds
-    failure: psycopg.Error | LateInsert | None = None
+    failure: Failure | None = None
     while True:
         broken = False
         # The try stands around the whole transaction: COMMIT fails with 40001 too.
@@ -178,13 +185,13 @@ async def transact(
             raise _exhausted(failure) from failure
         except TooManyRequests as error:
             raise QueueFull from error
-        except (psycopg.Error, LateInsert) as error:
+        except (psycopg.Error, LateInsert, TableLocked) as error:
             failure = _retryable(error, failure, key_constraint, broken=broken)
 
         retries = len(attempts.retried)
         pause = random.uniform(0, min(PAUSE_CAP, PAUSE * 2**retries))
         sqlstate = failure.sqlstate or CONNECTION_FAILURE
-        in_vain = attempts.retried[1 - IN_VAIN :] == [sqlstate] * (IN_VAIN - 1)
+        in_vain = [*attempts.retried, sqlstate][-IN_VAIN:] == [sqlstate] * IN_VAIN
         if in_vain and isinstance(failure, errors.UniqueViolation):
             raise failure
         # On a busy machine ten inserts may be late, too, so attempts go on for half of the time.
@@ -196,12 +203,12 @@ async def transact(
 
 
 def _retryable(
-    error: psycopg.Error | LateInsert,
-    before: psycopg.Error | LateInsert | None,
+    error: Failure,
+    before: Failure | None,
     key_constraint: str | None,
     *,
     broken: bool,
-) -> psycopg.Error | LateInsert:
+) -> Failure:
     """Return a failure after which the work runs again; raise any other error, by what it means.
 
     Such failures are a serialization failure, a deadlock, a late insert, a broken connection, a
@@ -215,6 +222,7 @@ def _retryable(
             | errors.DeadlockDetected()
             | errors.StatementCompletionUnknown()  # of a COMMIT, from a distributed engine
             | LateInsert()
+            | TableLocked()
         ):
             return error
         case errors.InvalidTextRepresentation():
@@ -227,7 +235,7 @@ def _retryable(
                 raise error
             # The row of another creator may be in the way by any unique constraint, and the next
             # attempt finds it. If it does not, the value belongs to a row of another key.
-            again = before is not None and before.sqlstate == TAKEN
+            again = isinstance(before, errors.UniqueViolation)
             if again and error.diag.constraint_name != key_constraint:
                 raise error
             return error
@@ -248,7 +256,7 @@ def _retryable(
 
 
 def interactive(work: Work[T]) -> Work[T]:
-    """Return `work` in a SERIALIZABLE transaction, statement by statement, for transact().
+    """Wrap `work` in psycopg's own BEGIN and COMMIT, at SERIALIZABLE, for transact().
 
     It is for commands whose next statement depends on what the last one has found.
     """

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
-from typing import Any
 
 import psycopg
 from starlette.requests import Request
@@ -18,11 +17,11 @@ from web.validation import Invalid, prefers_strict, wrong
 # How many keys a transaction can look for and lock page by page, by PostgreSQL's default of
 # max_pred_locks_per_relation. With more keys it locks the whole index of the lookup, and conflicts
 # with every creator.
-PAGES = 30
+PAGE_LOCKS = 30
 
-# After this many failed attempts an array keeps all other writers out. An array with more than
-# PAGES keys does so after one, because its next attempt would most likely fail, too.
-FAILURES = 3
+# After this many failed attempts an array begins to keep other writers out. An array with more than
+# PAGE_LOCKS keys does so after one, because its next attempt would most likely fail, too.
+LOCK_AFTER = 3
 
 Items = Sequence[Values]  # what a request has for each row: the key, and then the attributes
 
@@ -38,19 +37,22 @@ async def found_or_created(
 ) -> list[Outcome]:
     """Get or create the row of each item, all in one transaction.
 
-    After `lock_after` failed attempts other writers are kept out. `lock_after` is None for a
-    request of one item that is no array. Raises Invalid, and what transact() raises.
+    After `lock_after` failed attempts each second one keeps other writers out, but not behind a
+    pooler. `lock_after` is None for a request of one item that is no array. Raises Invalid, and
+    what transact() raises.
     """
     array = lock_after is not None
     deadline = monotonic() + seconds
     name, width = endpoint.name, len(endpoint.resource.key)
     again = True
     while True:
-        options: dict[str, Any] = {
-            "seconds": deadline - monotonic(),
-            "attempts": attempts,
-            "key_constraint": f"{name}_key",
-        }
+        attempt = partial(
+            transact,
+            pool,
+            seconds=deadline - monotonic(),
+            attempts=attempts,
+            key_constraint=f"{name}_key",
+        )
         try:
             if lock_after is not None:
                 many = partial(
@@ -61,10 +63,10 @@ async def found_or_created(
                     attempts=attempts,
                     lock_after=lock_after,
                 )
-                return await transact(pool, many, **options)
+                return await attempt(many)
             key, attributes = items[0][:width], items[0][width:]
             one = partial(get_or_create, resource=name, key=key, attributes=attributes)
-            return [await transact(pool, one, **options)]
+            return [await attempt(one)]
         except psycopg.errors.UniqueViolation as error:
             if is_taken_id(error) and any(field.name == "id" for field in endpoint.resource.fields):
                 taken = (
@@ -113,7 +115,7 @@ async def _kept_parents(
     return kept
 
 
-def told(request: Request, outcome: Outcome) -> dict[str, object]:
+def answer_of(request: Request, outcome: Outcome) -> dict[str, object]:
     """Return the answer for one of many keys."""
     row, copies, created = outcome
     refused = copies > 1 and prefers_strict(request)
@@ -121,8 +123,8 @@ def told(request: Request, outcome: Outcome) -> dict[str, object]:
     return {"status": status, "row": row, "duplicates": copies}
 
 
-def count(endpoint: Endpoint, request: Request, answers: list[dict[str, object]]) -> None:
-    """Count the rows of such answers, after they were encoded, which may fail."""
+def count_rows(endpoint: Endpoint, request: Request, answers: list[dict[str, object]]) -> None:
+    """Count the rows of such answers. Call it after they were encoded, which may fail."""
     for status in (each["status"] for each in answers):
         if status != 412:
             request.state.metrics.row(endpoint.name, created=status == 201)

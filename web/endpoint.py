@@ -1,4 +1,4 @@
-"""A resource with the types that its requests must fit, and the calls of its handlers."""
+"""A resource with the types that its requests must fit, and the code that calls its handlers."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -30,7 +30,7 @@ class Endpoint(NamedTuple):
         return self.resource.name
 
     @property
-    def id(self) -> str:
+    def id_in_path(self) -> str:
         """The id in a route's path. An id that is a text may have slashes in it."""
         return "{id:path}" if self.resource.id.kind in ("text", "enum") else "{id}"
 
@@ -46,7 +46,7 @@ def endpoints(resources: dict[str, Resource], engine: Engine) -> list[Endpoint]:
 
 Handler = Callable[[Endpoint, Request, Attempts], Awaitable[Response]]
 
-# The methods whose answers say how long their transaction took.
+# The methods whose answers say how long the handler took, with its waits and attempts.
 TIMED = ("POST", "DELETE")
 
 
@@ -57,7 +57,7 @@ def route(path: str, endpoint: Endpoint, **handlers: Handler) -> Route:
 
 
 class Handlers:
-    """The ASGI application of a path. Starlette's own for a function has two more layers."""
+    """The ASGI application of a path. Starlette's own for a function adds two calls."""
 
     def __init__(self, endpoint: Endpoint, handlers: dict[str, Handler]) -> None:
         self._endpoint = endpoint

@@ -17,9 +17,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from db.rows import Outcome, Values, select
+from db.rows import Outcome, Values, read
 from db.transaction import Attempts, QueueFull, Unavailable, transact
-from web.creation import FAILURES, count, found_or_created, told
+from web.creation import LOCK_AFTER, answer_of, count_rows, found_or_created
 from web.endpoint import Endpoint
 from web.errors import HANDLED, on_error
 from web.http_connection import HttpConnection
@@ -185,9 +185,9 @@ class Lines(StreamingResponse):
             return first + second, is_last
         finally:
             self._request.state.metrics.transaction("POST", self._endpoint.name, attempts)
-        answers = [told(self._request, each) for each in outcomes]
+        answers = [answer_of(self._request, each) for each in outcomes]
         lines = [msgspec.json.encode(each) for each in answers]
-        count(self._endpoint, self._request, answers)
+        count_rows(self._endpoint, self._request, answers)
         return lines, False
 
     async def _transacted(
@@ -203,7 +203,7 @@ class Lines(StreamingResponse):
                     # Leave time for the halves.
                     seconds=left if len(items) == 1 else left / 2,
                     attempts=attempts,
-                    lock_after=FAILURES if len(items) > 1 else None,
+                    lock_after=LOCK_AFTER if len(items) > 1 else None,
                 )
             except QueueFull:
                 if monotonic() + QUEUE_PAUSE > deadline:
@@ -220,7 +220,7 @@ async def create_lines(
 ) -> Response:
     """Return the answer to lines of at most `most` bytes; each transaction has `seconds`."""
     if not _pages:
-        pages = partial(select, query="pages", values=[])
+        pages = partial(read, query="pages", values=[])
         (row,) = await transact(request.state.pool, pages, seconds=seconds)
         _pages.append(row["pages"])
     if Lines.begun >= REQUESTS:

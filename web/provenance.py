@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from db.pipeline import Row
-from db.rows import Retired, look_up, select
+from db.rows import Retired, look_up, read
 from db.transaction import Attempts, transact
 from web.endpoint import Endpoint, route
 from web.fields import DEFAULT_LIMIT, LIMIT
@@ -39,7 +39,7 @@ def routes(endpoint: Endpoint, seconds: float) -> list[Route]:
     if "merged" not in endpoint.resource.files:
         return []
     handler = partial(merged, seconds=seconds)
-    return [route(f"/{endpoint.name}/{endpoint.id}/merged", endpoint, GET=handler)]
+    return [route(f"/{endpoint.name}/{endpoint.id_in_path}/merged", endpoint, GET=handler)]
 
 
 async def merged(
@@ -57,7 +57,7 @@ async def merged(
     there = await look_up(pool, name, id_, deadline - monotonic())
     if isinstance(there, Retired):
         return moved(f"{path_of(name, there.kept)}/merged")
-    query = partial(select, query=f"{name}/merged", values=[id_, *as_text(page)], prepared=False)
+    query = partial(read, query=f"{name}/merged", values=[id_, *as_text(page)], prepared=False)
     rows = await transact(pool, query, seconds=deadline - monotonic())
     if there is None and not rows:
         return no_row()

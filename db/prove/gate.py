@@ -199,7 +199,7 @@ class Gate:
 
 async def _monitor(database: str) -> AsyncConnection[Any]:
     return await AsyncConnection.connect(
-        database, autocommit=True, cursor_factory=psycopg.AsyncRawCursor
+        database, autocommit=True, prepare_threshold=None, cursor_factory=psycopg.AsyncRawCursor
     )
 
 

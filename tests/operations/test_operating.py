@@ -17,6 +17,7 @@ from tests.support.documents import blocks, section, turns
 from tests.support.haproxy import HAPROXY
 from tests.support.roles import OWNER, SERVICE, make_roles
 from tests.support.service import LIMIT, ROOT, environment, serving, sql
+from web.serving import CLOSING
 
 PSQL = [str(BIN / "psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]
 
@@ -62,7 +63,8 @@ def test_the_unit_starts_the_service(database: str) -> None:
     settings = settings_of_the_unit()
     # The settings are the document's, but for the test's database, folder and address.
     settings |= {"DATABASE_URL": database, "RESOURCES": str(ROOT / "sql"), "HOST": "127.0.0.1"}
-    most = float(settings["DRAIN_SECONDS"]) + 2 * 5 + 1  # 5 is RETRY_DEADLINE's default
+    # 5 is RETRY_DEADLINE's default.
+    most = float(settings["DRAIN_SECONDS"]) + 2 * 5 + 1 + CLOSING
     assert float(unit["Service"]["TimeoutStopSec"]) > most
     with serving(sys.executable, *words, **settings, PORT="0") as service:
         service.http.headers["Authorization"] = f"Bearer {settings['API_TOKEN']}"

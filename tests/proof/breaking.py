@@ -13,7 +13,7 @@ from db.connection import COMMIT, Connection
 from db.pipeline import Row, Statement
 from db.pool import Pool
 from db.queries import QUERIES
-from db.rows import Outcome, get_or_create_many, select, statement
+from db.rows import Outcome, get_or_create_many, read, statement
 from db.transaction import LateInsert, meaning_of, transact
 from tests.proof.schedules import ageless
 
@@ -85,7 +85,7 @@ def instead(broken: Callable[..., Any]) -> None:
     """Let all that is not a read go this way."""
 
     async def way(pool: Pool, work: Any, **options: Any) -> Any:
-        return await (transact if work.func is select else broken)(pool, work, **options)
+        return await (transact if work.func is read else broken)(pool, work, **options)
 
     service.transact = web.creation.transact = way  # type: ignore[attr-defined]
 

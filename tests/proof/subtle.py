@@ -11,7 +11,7 @@ import db.connection
 from db.connection import COMMIT, Connection
 from db.pipeline import Row, Statement
 from db.pool import Pool
-from db.rows import Outcome, Retired, get_or_create, select, statement
+from db.rows import Outcome, Retired, get_or_create, read, statement
 from db.transaction import Attempts, transact
 from tests.proof.breaking import instead, look_then_insert, rows, service
 
@@ -25,8 +25,10 @@ def creating(steps: Steps) -> None:
     """Let a creation send its two statements so; `steps` returns the rows of each."""
     serializable = Connection.serializable
 
-    async def broken(self: Connection, *statements: Statement, until: bool = False) -> Any:
-        if not until:  # it is no creation of one key
+    async def broken(
+        self: Connection, *statements: Statement, stop_at_first_row: bool = False
+    ) -> Any:
+        if not stop_at_first_row:  # it is no creation of one key
             return await serializable(self, *statements)
         return await steps(self, *statements)
 
@@ -159,7 +161,7 @@ def retired_before_there() -> None:
     async def broken(pool: Pool, resource: str, id_: str, seconds: float) -> Any:
         async def ask(query: str, values: list[str]) -> list[Row]:
             async def work(connection: Connection) -> list[Row]:
-                return await select(connection, query, values)
+                return await read(connection, query, values)
 
             return await transact(pool, work, seconds=seconds)
 

@@ -24,7 +24,7 @@ from db.connection import COMMIT, Connection
 from db.pipeline import PipelineConnection, Statement
 from db.pool import Pool
 from db.queries import QUERIES
-from db.rows import Outcome, get_or_create, select, statement
+from db.rows import Outcome, get_or_create, read, statement
 from db.signals import unwind_on_signals
 from db.transaction import Attempts, LateInsert, transact
 from tests.proof.breaking import (
@@ -106,7 +106,7 @@ def select_outside_the_transaction() -> None:
         if work.func is not get_or_create:
             return await transact(pool, work, **options)
         query = f"{work.keywords['resource']}/select"
-        look = partial(select, query=query, values=work.keywords["key"])
+        look = partial(read, query=query, values=work.keywords["key"])
         if found := await on_one(pool, look):
             return Outcome(found[0], found[0].pop("copies"), created=False)
         return await transact(pool, partial(look_then_insert, work=work, look=False), **options)

@@ -15,7 +15,7 @@ from db.connection import Connection
 from db.doctor.readiness import shortcomings
 from db.pool import Pool, open_pool
 from db.queries import QUERIES
-from db.rows import Outcome, get_or_create
+from db.rows import Outcome, get_or_create, look_up
 from db.settings import Settings
 from db.transaction import (
     Attempts,
@@ -135,8 +135,9 @@ async def test_answers_that_do_not_match_do_not_hang_the_worker(
         await run(pool, "Ada", seconds=0.3)
 
 
+@pytest.mark.parametrize("pooler", [False, True])
 async def test_without_the_pipeline_each_message_has_one_step(
-    database: str, monkeypatch: pytest.MonkeyPatch
+    pooler: bool, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send, steps_sent = Connection._send, []
 
@@ -145,9 +146,14 @@ async def test_without_the_pipeline_each_message_has_one_step(
         send(self, loop, steps, values)
 
     monkeypatch.setattr(Connection, "_send", count)
-    async with open_pool(Settings(database_url=database, pool_size=1, pipeline=False)) as pool:
+    settings = Settings(database_url=database, pool_size=1, pipeline=False, pooler=pooler)
+    async with open_pool(settings) as pool:
         for created in (True, False):
-            assert (await run(pool, "Ada")).created is created
+            outcome = await run(pool, "Ada")
+            assert outcome.created is created
+        found = await look_up(pool, "departments", str(outcome.row["id"]), SECONDS)
+        assert found == outcome.row
+        await transact(pool, partial(shortcomings, names=["departments"]), seconds=SECONDS)
     assert set(steps_sent) == {1}
 
 

@@ -13,7 +13,7 @@ from db.connection import Connection
 from db.header import File
 from db.pool import Pool
 from db.resources import RESOURCES, Resource
-from db.rows import Retired, get_or_create, get_or_create_many, look_up, select
+from db.rows import Retired, get_or_create, get_or_create_many, look_up, read
 from db.transaction import Attempts, transact
 from db.way_out import change
 from db.way_out.merge import merge
@@ -116,7 +116,7 @@ async def test_the_row_with_the_lowest_id_is_the_first_wherever_it_lies(
         fields = RESOURCES[resource].files["list"].parameters
         given = {"limit": "9"} | ({"department_id": "1"} if resource == "employees" else {})
         values = [given.get(each.name) for each in fields]
-        rows = await select(connection, f"{resource}/list", values)
+        rows = await read(connection, f"{resource}/list", values)
         return [row["id"] for row in rows if row["name"] == "Ada"]
 
     assert await transact(pool, one, seconds=SECONDS) == 8
