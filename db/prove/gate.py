@@ -49,6 +49,7 @@ class Gate:
         self.changed = asyncio.Event()  # is set after each message, and each end of a connection
         self.lines: list[Line] = []
         self.ending: list[Line] = []  # connections that were cut, whose backends may be there still
+        self.killed = 0  # clients
         self.patience = PATIENCE
         self.questions = list(QUESTIONS)  # of which the first that the server knows is asked
         self._database = database
@@ -136,6 +137,7 @@ class Gate:
         assert process is not None
         lost = [each for each in self.lines if owners.get(each.client_port) == process]
         os.kill(process, signal.SIGKILL)
+        self.killed += 1
         while any(each.open for each in lost):
             self.changed.clear()
             await self.changed.wait()

@@ -105,6 +105,7 @@ async def explore(
     while True:
         run = await start()
         for choice in path:
+            await run.reach(choice.chosen.request)
             await run.take(choice.chosen._replace(label=""))
             choice.chosen = run.turns[-1]
         new = True

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any, LiteralString, NamedTuple
 from psycopg import AsyncConnection
 
 from db import own_service
-from db.prove.gate import Gate
+from db.prove.gate import ASK, Gate
 from db.prove.schedule import LIMIT, Others, Request, Run
 from db.resources import ROOT
 
@@ -72,6 +73,10 @@ class Answer(NamedTuple):
         )
 
 
+# The log's line when a worker begins to serve.
+BEGINS = re.compile(r"worker \d+ begins")
+
+
 class Kind(NamedTuple):
     """A request over HTTP."""
 
@@ -101,6 +106,8 @@ class Scene:
     database: str  # its URL, past the gate
     tables: AsyncConnection[Any]
     connections: int  # how many the service keeps
+    workers: int  # how many it has
+    log: Path  # which has a line when a worker begins to serve
     started: int = 0  # how many schedules were begun
 
     async def start(
@@ -117,11 +124,19 @@ class Scene:
         return Run(self.gate, requests, others)
 
     async def ready(self) -> None:
-        """Wait until the service has all its connections, which a worker that starts makes."""
+        """Wait until each worker serves, with all its connections.
+
+        Before it serves it asks the database whether it is ready. Those steps are no request's.
+        """
         async with asyncio.timeout(2 * LIMIT):
+            while self._begun() < self.workers + self.gate.killed:  # noqa: ASYNC110  # it is a file
+                await asyncio.sleep(ASK)
             while len(self.gate.lines) < self.connections:
                 self.gate.changed.clear()
                 await self.gate.changed.wait()
+
+    def _begun(self) -> int:
+        return len(BEGINS.findall(self.log.read_text()))
 
     async def reconnect(self) -> None:
         """Go on with a server that was killed and started."""
@@ -198,8 +213,10 @@ async def scene(
                 assert process.stdout is not None
                 line = (await process.stdout.readline()).decode()
                 port = own_service.port_in(line, log.read_text)
-                connections = int(settings["WORKERS"]) * int(settings["POOL_SIZE"])
-                there = Scene(gate, port, database, await _connect(database), connections)
+                workers = int(settings["WORKERS"])
+                connections = workers * int(settings["POOL_SIZE"])
+                tables = await _connect(database)
+                there = Scene(gate, port, database, tables, connections, workers, log)
                 try:
                     await there.ready()
                     yield there

@@ -101,6 +101,16 @@ class Run:
                 await self._settle(self.sessions[0])
         return found
 
+    async def reach(self, number: int) -> None:
+        """Wait until a turn of this request is possible, as it was in a run of the same turns.
+
+        A step that takes long may have been taken for a blocked one.
+        """
+        async with asyncio.timeout(LIMIT):
+            while number not in (turn.request for turn in self._held()):
+                await self._gate.changed.wait()
+                await self._settle(self.sessions[number - 1])
+
     async def take(self, turn: Turn) -> None:
         """Let this step through; return when each request is stopped, blocked or answered.
 
