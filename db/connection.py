@@ -16,7 +16,6 @@ from db.settings import Settings
 SESSION = (ROOT / "sql" / "session.sql").read_bytes()
 
 BEGIN = Statement(b"BEGIN ISOLATION LEVEL SERIALIZABLE", name=b"begin")
-READ = Statement(b"BEGIN ISOLATION LEVEL READ COMMITTED")
 COMMIT = Statement(b"COMMIT", name=b"commit")
 
 
@@ -77,18 +76,15 @@ class Connection(PipelineConnection):
     async def run(self, *statements: Statement) -> list[list[Row]]:
         """Run statements that read, at READ COMMITTED, and return the rows of each.
 
-        In one message they are one transaction. Raises the error of the first that failed.
+        In one message they are one transaction, which they must be where they begin with its
+        settings. Raises the error of the first that failed.
         """
         first = self._first()
-        if self.pipeline_mode:
+        if self.pipeline_mode or first:
             results = await self._exchange(*first, *statements)
         else:
-            # What is set for a transaction needs one.
-            begin, commit = ([READ], [COMMIT]) if first else ([], [])
-            first = [*begin, *first]
-            steps = [*first, *statements, *commit]
-            results = [(await self._exchange(step))[0] for step in steps]
-        return [self._rows(*each) for each in zip(statements, results[len(first) :], strict=False)]
+            results = [(await self._exchange(each))[0] for each in statements]
+        return [self._rows(*each) for each in zip(statements, results[len(first) :], strict=True)]
 
     def _first(self) -> list[Statement]:
         """Return the statement, if any, that sets for a transaction what its session lacks."""

@@ -135,9 +135,8 @@ async def test_answers_that_do_not_match_do_not_hang_the_worker(
         await run(pool, "Ada", seconds=0.3)
 
 
-@pytest.mark.parametrize("pooler", [False, True])
 async def test_without_the_pipeline_each_message_has_one_step(
-    pooler: bool, database: str, monkeypatch: pytest.MonkeyPatch
+    database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send, steps_sent = Connection._send, []
 
@@ -146,8 +145,7 @@ async def test_without_the_pipeline_each_message_has_one_step(
         send(self, loop, steps, values)
 
     monkeypatch.setattr(Connection, "_send", count)
-    settings = Settings(database_url=database, pool_size=1, pipeline=False, pooler=pooler)
-    async with open_pool(settings) as pool:
+    async with open_pool(Settings(database_url=database, pool_size=1, pipeline=False)) as pool:
         for created in (True, False):
             outcome = await run(pool, "Ada")
             assert outcome.created is created
