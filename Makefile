@@ -20,10 +20,11 @@ test: JOBS ?= $(if $(TEST_DATABASE_URL),0,3)
 test: .venv/tested
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not long and not alone'
 
-# The tests that take long, and then, alone, those that judge what a busy machine changes.
-proof: JOBS ?= $(if $(TEST_DATABASE_URL),0,3)
+# The tests that take long, and then, alone, those that judge what a busy machine changes. The former
+# wait most of their time, and start in the order in which tests/conftest.py puts them.
+proof: JOBS ?= $(if $(TEST_DATABASE_URL),0,4)
 proof: .venv/tested
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m long
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m long
 	$(BIN)/python -m pytest -m alone
 
 psql: .venv/installed

@@ -31,6 +31,13 @@ OURS = "^onerow_test_"
 # Bytes for the servers of a run, three of which have some two hundred databases of 8 MB each.
 ROOM = 12 * 2**30
 
+# The files that take longest. They come first, so that no process has one of them left at the end.
+LONGEST = (
+    *("test_workloads.py", "test_guard.py", "test_interleavings.py", "test_data_directory.py"),
+    *("test_embedded.py", "test_stateful.py", "test_own_way.py", "test_variants.py"),
+    *("test_merge.py", "test_inspection.py"),
+)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let signals unwind, so that the server stops with the tests; draw Hypothesis' seed.
@@ -42,6 +49,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if core.global_force_seed is None:
         core.global_force_seed = random.getrandbits(32)  # type: ignore[assignment]
         config.option.hypothesis_seed = str(core.global_force_seed)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the LONGEST come first."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 def pytest_report_header() -> str:
