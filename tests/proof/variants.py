@@ -128,8 +128,11 @@ def answer_before_commit() -> None:
             await rows(connection, db.connection.BEGIN)
             found = await rows(connection, statement(connection, f"{resource}/select", key))
             made = await rows(connection, statement(connection, f"{resource}/insert", key))
-            done.set_result(outcome(found, made, created=not found))
+            if found or made:
+                done.set_result(outcome(found, made, created=not found))
             await rows(connection, COMMIT)
+            if not (found or made):
+                raise LateInsert
 
         async def alone() -> None:
             try:
