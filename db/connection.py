@@ -76,8 +76,9 @@ class Connection(PipelineConnection):
     async def run(self, *statements: Statement) -> list[list[Row]]:
         """Run statements that read, at READ COMMITTED, and return the rows of each.
 
-        In one message they are one transaction, which they must be where they begin with its
-        settings. Raises the error of the first that failed.
+        In one message they are one transaction. Behind a pooler they are that even with
+        PIPELINE=0, because the first statement sets for its transaction what the others need.
+        Raises the error of the first that failed.
         """
         first = self._first()
         if self.pipeline_mode or first:

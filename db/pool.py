@@ -149,7 +149,7 @@ class Pool:
         """Hand a connection on to the request that has waited longest, or keep it for the next."""
         if connection.pgconn.transaction_status != TransactionStatus.IDLE:
             connection.finish()  # in psycopg's pool it would get a ROLLBACK, without a deadline
-        if self._closed:  # and waits for no task that begins now
+        if self._closed:  # no task may begin now, because __aexit__() has waited for them
             connection.finish()
             return
         if (
@@ -203,8 +203,11 @@ class Pool:
         """Take a connection from psycopg's pool, as soon as there is one."""
         self.missing += 1
         try:
-            while (connection := await self._source.getconn(FOREVER)).made <= self._drained:
-                # drain() came while it was on its way here, and psycopg's pool may not know yet.
+            while (
+                connection := await self._source.getconn(FOREVER)
+            ).made <= self._drained or self._closed:
+                # drain(), or the end, came while it was on its way here, and psycopg's pool may not
+                # know yet. At the end that pool has no other.
                 connection.finish()
                 await self._source.putconn(connection)
         except PoolClosed:

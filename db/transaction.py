@@ -211,10 +211,10 @@ def _retryable(
 ) -> Failure:
     """Return a failure after which the work runs again; raise any other error, by what it means.
 
-    Such failures are a serialization failure, a deadlock, a late insert, a broken connection, a
-    column that has changed its type, and a violation of a unique constraint: of `key_constraint`
-    always, of another one unless the attempt `before` ended with one, too, and of none if
-    `key_constraint` is None. `broken` tells whether the connection broke.
+    Such failures are a serialization failure, a deadlock, a late insert, a table that is locked, a
+    broken connection, a column that has changed its type, and a violation of a unique constraint:
+    of `key_constraint` always, of another one unless the attempt `before` ended with one, too, and
+    of none if `key_constraint` is None. `broken` tells whether the connection broke.
     """
     match error:
         case (

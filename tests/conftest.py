@@ -28,7 +28,7 @@ from tests.support.service import Service, serving, sql, temporary_data_dir, unt
 
 OURS = "^onerow_test_"
 
-# Bytes for the servers of a run, three of which have some two hundred databases of 8 MB each.
+# Bytes for the servers of a run, which have up to 1,400 databases of 8 MB together.
 ROOM = 12 * 2**30
 
 # The files that take longest. They come first, so that no process has one of them left at the end.

@@ -5,7 +5,8 @@ import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import wait
-from socket import socket
+from socket import SO_ACCEPTCONN, SOL_SOCKET, socket
+from threading import Event
 from time import monotonic
 
 from uvicorn import Config
@@ -22,9 +23,12 @@ SAME_SIGNAL = 1.0
 # Seconds from one look at the workers and the signals to the next.
 PERIOD = 0.5
 
-# Seconds without an answer after which a worker counts as one that hangs, and the same for one that
-# still starts. Less would replace workers of a machine that is only busy.
+# Seconds without an answer after which a worker counts as one that hangs. Less would replace the
+# workers of a machine that is only busy.
 HANGS = 10.0
+
+# Seconds after which a worker that does not serve yet counts as one that hangs. On a busy machine
+# it may need twenty.
 STARTS = 60.0
 
 log = logging.getLogger("onerow")
@@ -36,15 +40,35 @@ class Worker(Process):
     def __init__(self, config: Config, sockets: list[socket]) -> None:
         super().__init__(config, sockets)
         self.serves = False
+        self.is_ending = False  # because it had a signal that the supervisor had not
         self._limit = monotonic() + STARTS
         self.parent_conn.send(b"ping")
 
     def ask(self) -> None:
         """Take the worker's answer, if there is one, and only then ask again."""
-        if self.parent_conn.poll():
-            self.serves = self.parent_conn.recv()
+        if not self.parent_conn.poll():
+            return
+        served, self.serves = self.serves, self.parent_conn.recv()
+        self.is_ending |= served and not self.serves
+        if self.serves or self.is_ending:
             self._limit = monotonic() + HANGS
-            self.parent_conn.send(b"ping")
+        self.parent_conn.send(b"ping")
+
+    def target(self, sockets: list[socket] | None = None) -> None:
+        """Serve. This, like pong(), runs in the process of the worker."""
+        _ = self.server  # is made now, because two threads that make it would make two
+        super().target(sockets)
+
+    def pong(self) -> None:
+        """Answer when the event loop goes round, because one that is stuck serves nobody."""
+        self.child_conn.recv()
+        server = self.server
+        serves = server.started and not server.should_exit
+        if serves:
+            gone_round = Event()
+            server.servers[0].get_loop().call_soon_threadsafe(gone_round.set)
+            gone_round.wait()
+        self.child_conn.send(serves)
 
     @property
     def hangs(self) -> bool:
@@ -69,9 +93,8 @@ class Supervisor:
         self._sockets = [first]
         if config.workers > 1 and sys.platform == "linux":
             share_port(first)
-            for _ in range(config.workers - 1):
-                self._sockets.append(sharing(first))
-                self._sockets[-1].listen(config.backlog)
+            # These listen once their workers serve. Until then all connections go to the first.
+            self._sockets += [sharing(first) for _ in range(config.workers - 1)]
         else:  # other systems share a port, but do not share out the connections
             self._sockets *= config.workers
         self._limit = limit
@@ -115,34 +138,44 @@ class Supervisor:
         return worker
 
     def _cannot_start(self) -> bool:
-        """Tell whether a worker has ended before it served, as each of its successors would."""
+        """Tell whether a worker ended with uvicorn's status for a start that failed."""
         return any(each.exitcode == STARTUP_FAILURE for each in self._workers)
 
     def _replace_ended(self) -> None:
         self._retired = [each for each in self._retired if each.process.is_alive()]
-        for index, each in enumerate(self._workers):
+        for each in self._workers:
             if each.process.is_alive():
                 each.ask()
-                if not each.hangs:
-                    continue
-                log.warning("worker %s does not answer: it is killed", each.pid)
-            else:
-                log.warning("worker %s ended, with exit code %s", each.pid, each.exitcode)
+        for index, each in enumerate(self._workers):
+            alive = each.process.is_alive()
+            if alive and not each.hangs:
+                if each.is_ending:
+                    self._renew_socket(index)
+                continue
             each.kill()
             each.join()
             if self._cannot_start():
                 return
             self._renew_socket(index)
-            self._workers[index] = self._start(index)
+            if alive:
+                log.warning("worker %s does not answer, and was killed", each.pid)
+            else:
+                log.warning("worker %s ended, with exit code %s", each.pid, each.exitcode)
+            try:
+                self._workers[index] = self._start(index)
+            except OSError as error:  # the next look is another try
+                log.warning("no worker can be started: %s", error)
 
     def _renew_socket(self, index: int) -> None:
         """Give new connections to the other workers, until the successor of this one listens.
 
-        The kernel would have them wait for the successor, which may never come to serve.
+        The kernel would have them wait for the successor, which may never come to serve. Those that
+        wait already are reset, as the kernel does with the ones that this worker has accepted.
         """
         sock = self._sockets[index]
         others = (each for each in self._workers if each is not self._workers[index])
-        if self._sockets.count(sock) == 1 and any(each.serves for each in others):
+        listens = sock.getsockopt(SOL_SOCKET, SO_ACCEPTCONN)
+        if listens and self._sockets.count(sock) == 1 and any(each.serves for each in others):
             self._sockets[index] = sharing(sock)
             sock.close()
 
@@ -157,6 +190,9 @@ class Supervisor:
                 # It shares the old one's socket, so that no connection that waits there is lost.
                 successor = self._start(index)
                 if not self._comes_to_serve(successor):
+                    log.warning(
+                        "worker %s does not come to serve: the old one stays", successor.pid
+                    )
                     successor.kill()
                     successor.join()
                     return  # the next look is another try

@@ -49,7 +49,7 @@ class Gate:
         self.changed = asyncio.Event()  # is set after each message, and each end of a connection
         self.lines: list[Line] = []
         self.ending: list[Line] = []  # connections that were cut, whose backends may be there still
-        self.killed = 0  # clients
+        self.killed = 0  # how many clients kill_client() has killed
         self.patience = PATIENCE
         self.questions = list(QUESTIONS)  # of which the first that the server knows is asked
         self._database = database

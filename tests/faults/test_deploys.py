@@ -22,6 +22,7 @@ from tests.support.raw import PAGE, connect, fill
 from tests.support.service import (
     LIMIT,
     Service,
+    all_begun,
     both_serve,
     postmaster,
     serving,
@@ -40,6 +41,7 @@ NEVER = "3600"  # seconds
 @contextmanager
 def in_flight(service: Service) -> Iterator[tuple[Future[httpx.Response], psycopg.Connection]]:
     """Send a POST; yield its answer to be, and the transaction that holds it up."""
+    until(lambda: all_begun(service))  # a worker asks the database whether it is ready, too
     with closing(psycopg.connect(service.database)) as blocker, ThreadPoolExecutor(1) as thread:
         blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
         answer = thread.submit(
@@ -87,6 +89,7 @@ def test_while_it_drains_it_serves_and_is_not_ready(
         *app_with(same_signal=3600), DATABASE_URL=database, WORKERS=number, DRAIN_SECONDS=NEVER
     ) as service:
         service.await_ready()
+        until(lambda: all_begun(service))
         signal_all(service, signal_number)
 
         def is_not_ready() -> bool:

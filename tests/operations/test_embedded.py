@@ -180,7 +180,8 @@ def test_a_worker_killed_with_9_is_replaced(data_dir: Path) -> None:
         before = children.read_text().split()
         # The workers are the last children; the first is the resource tracker of multiprocessing.
         os.kill(int(before[-1]), signal.SIGKILL)
-        until(lambda: before[-1] not in children.read_text().split())
+        until(lambda: "ended, with exit code -9" in service.log.read_text())
+        assert before[-1] not in children.read_text().split()
         assert service.post("/departments", name="Research").status_code == 201
         service.stop()
     assert postmaster(data_dir) is None

@@ -4,9 +4,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import httpx
+import psutil
+import psycopg
 import pytest
 from uvicorn.config import STARTUP_FAILURE
 
@@ -14,7 +18,6 @@ from tests.support.service import (
     LIMIT,
     ROOT,
     Service,
-    both_serve,
     environment,
     serving,
     until,
@@ -44,15 +47,20 @@ def accepted(service: Service) -> list[int]:
     ]
 
 
-def both_listen(service: Service) -> bool:
-    """Return whether both workers take connections."""
+def listening(service: Service) -> list[bool]:
+    """Return for each worker whether it takes connections."""
     having = [worker.net_connections("tcp") for worker in workers(service)]
-    return sum(any(each.status == "LISTEN" for each in has) for has in having) == 2
+    return [any(each.status == "LISTEN" for each in has) for has in having]
+
+
+def both_listen(service: Service) -> bool:
+    """Return whether two workers take connections."""
+    return sum(listening(service)) == 2
 
 
 def test_connections_that_come_at_once_are_shared_by_the_workers(database: str) -> None:
     with serving(DATABASE_URL=database, WORKERS="2") as service:
-        until(lambda: both_serve(service))
+        until(lambda: both_listen(service))
         slow, _ = workers(service)
         slow.suspend()
         with connections(service):
@@ -69,10 +77,10 @@ def test_connections_do_not_wait_for_a_worker_that_cannot_start(
     script = script_of(tmp_path, f"import os\n    assert not os.path.exists({str(flag)!r})")
     settings = {"DATABASE_URL": database, "WORKERS": "2", "PYTHONPATH": str(ROOT)}
     with serving(sys.executable, script, **settings) as service:
-        until(lambda: both_serve(service))
+        until(lambda: both_listen(service))
         flag.touch()
         workers(service)[0].kill()
-        until(lambda: service.log.read_text().count("ended, with exit code 1") > 1)
+        until(lambda: service.log.read_text().count("ended, with exit code 1") > 2)
         with connections(service) as opened:
             for each in opened:
                 each.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -94,14 +102,63 @@ def test_connections_wait_for_a_worker_if_there_is_no_other(database: str) -> No
             assert client.get("/live").status_code == 200
 
 
-def test_a_worker_that_hangs_is_replaced(database: str) -> None:
-    code = "import web.supervisor; web.supervisor.HANGS = 3; import app; app.main()"
-    with serving(sys.executable, "-c", code, DATABASE_URL=database, WORKERS="2") as service:
-        until(lambda: both_serve(service))
-        hanging = workers(service)[0]
-        hanging.suspend()
-        until(lambda: hanging not in workers(service) and both_serve(service))
-        assert f"worker {hanging.pid} does not answer" in service.log.read_text()
+# In the parent: a worker is found to hang soon, and a file tells that the supervisor knows that it
+# serves.
+NOTED = """
+import pathlib, web.supervisor
+web.supervisor.HANGS = 3
+ask = web.supervisor.Worker.ask
+def noted(worker):
+    ask(worker)
+    if worker.serves:
+        pathlib.Path({folder!r}, str(worker.pid)).touch()
+web.supervisor.Worker.ask = noted
+"""
+STUCK = "import time, web.health; web.health.check_ready = lambda *_: time.sleep(3600)"
+
+
+@contextmanager
+def noted(database: str, folder: Path, **settings: str) -> Iterator[Service]:
+    """Start a service of two workers, of which /ready blocks one; wait until both serve."""
+    settings |= {"DATABASE_URL": database, "WORKERS": "2", "PYTHONPATH": str(ROOT)}
+    script = script_of(folder, STUCK, NOTED.format(folder=str(folder)))
+    with serving(sys.executable, script, **settings) as service:
+        until(lambda: sum((folder / str(each.pid)).exists() for each in workers(service)) == 2)
+        yield service
+
+
+@pytest.mark.parametrize("how", ["process stopped", "event loop stuck"])
+def test_a_worker_that_hangs_is_replaced(how: str, database: str, tmp_path: Path) -> None:
+    with noted(database, tmp_path) as service:
+        before = workers(service)
+        if how == "process stopped":
+            before[0].suspend()
+        else:
+            with service.client() as client, suppress(httpx.TransportError):
+                client.get("/ready")
+        until(lambda: "does not answer, and was killed" in service.log.read_text())
+        until(lambda: both_listen(service))
+        assert workers(service) != before
+        with service.client() as client:
+            assert client.get("/live").status_code == 200
+
+
+def test_connections_do_not_wait_for_a_worker_that_ends(database: str, tmp_path: Path) -> None:
+    def kept() -> int:
+        has = psutil.Process(service.process.pid).net_connections("tcp")
+        return sum(each.status == "LISTEN" for each in has)
+
+    with noted(database, tmp_path, RETRY_DEADLINE="60") as service, ThreadPoolExecutor(1) as thread:
+        with psycopg.connect(database) as holder:
+            holder.execute("LOCK TABLE departments IN SHARE ROW EXCLUSIVE MODE")
+            answer = thread.submit(service.post, "/departments", name="Research")
+            until(lambda: service.sessions_in_transaction() == 1)
+            # The worker that has this request goes on until it is answered.
+            workers(service)[accepted(service).index(1)].terminate()
+            until(lambda: kept() == 1)
+            with connections(service):
+                until(lambda: sum(accepted(service)) == CONNECTIONS + 1)
+        assert answer.result().status_code == 201
 
 
 @pytest.mark.parametrize("numbers", [("1", "2"), ("2", "2"), ("2", "1")], ids="-".join)
@@ -133,11 +190,12 @@ def test_a_service_ends_if_a_worker_cannot_start(database: str, tmp_path: Path) 
     assert ended.returncode == STARTUP_FAILURE
 
 
-def script_of(folder: Path, in_workers: str) -> str:
+def script_of(folder: Path, in_workers: str, in_parent: str = "") -> str:
     """Return the path of a script that starts the service, with these lines in its workers."""
     script = folder / "script.py"
     script.write_text(
-        f"import app\nif __name__ == '__main__':\n    app.main()\nelse:\n    {in_workers}\n"
+        f"import app\n{in_parent}\n"
+        f"if __name__ == '__main__':\n    app.main()\nelse:\n    {in_workers}\n"
     )
     return str(script)
 

@@ -198,6 +198,11 @@ def workers(service: Service) -> list[psutil.Process]:
     return found
 
 
+def all_begun(service: Service) -> bool:
+    """Return whether each worker has begun to serve."""
+    return service.log.read_text().count(" begins") >= max(len(workers(service)), 1)
+
+
 def both_serve(service: Service) -> bool:
     """Return whether both workers have all their connections, and so have loaded all code, too."""
     sessions = "SELECT FROM pg_stat_activity WHERE datname = current_database()"

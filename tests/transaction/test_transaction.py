@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import PoolTimeout
+from psycopg_pool import PoolClosed, PoolTimeout
 
 from db.connection import Connection
 from db.pipeline import Row
@@ -477,3 +477,23 @@ async def test_a_deadline_that_is_over_costs_no_connection(pool: Pool) -> None:
     with pytest.raises(NoConnection):
         await run(pool, department("Ada"), seconds=0)
     assert pool.idle == pool.size
+
+
+async def test_a_connection_that_arrives_while_the_pool_closes_is_closed(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Connection] = []
+    async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
+        getconn = pool._source.getconn
+
+        async def late(*arguments: Any) -> Any:
+            if made:
+                raise PoolClosed
+            made.append(await getconn(*arguments))
+            pool._closed = True  # the end comes before the task that has asked for it goes on
+            return made[0]
+
+        monkeypatch.setattr(pool._source, "getconn", late)
+        await asyncio.to_thread(until, lambda: bool(made) and pool.missing == 0)
+        assert pool.idle == 0
+        assert made[0].closed
