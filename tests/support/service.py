@@ -177,11 +177,14 @@ def serving(*command: str, **settings: str) -> Iterator[Service]:
 def collide(service: Service, name: str) -> list[httpx.Response]:
     """Create a department twice at once; return both answers, one of which took a second attempt.
 
-    Neither can insert its row before both have read that there is none.
+    Neither can give its row an id before both have read that there is none. A lock on the table
+    would stop a session before that, while it prepares the statements.
     """
-    waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'departments'::regclass"
     with psycopg.connect(service.database) as holder, ThreadPoolExecutor(2) as threads:
-        holder.execute("LOCK TABLE departments IN SHARE ROW EXCLUSIVE MODE")
+        row = holder.execute("SELECT pg_get_serial_sequence('departments', 'id')").fetchone()
+        assert row is not None
+        holder.execute(f"ALTER SEQUENCE {row[0]} CACHE 1".encode())
+        waiting = f"SELECT FROM pg_locks WHERE NOT granted AND relation = '{row[0]}'::regclass"
         both = [threads.submit(service.post, "/departments", name=name) for _ in range(2)]
         until(lambda: len(service.sql(waiting)) == 2)
         holder.rollback()
