@@ -1,7 +1,6 @@
 """A wrong header stops the start, with one line that names the file and the line."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from db.header import Field, File, HeaderError
 from db.resources import parents, read_resources
 from tests.support.folders import Part, write
-from tests.support.service import LIMIT, ROOT, environment
+from tests.support.service import run
 
 KEY = [Part("account_id", "bigint", notes=", or NULL"), Part("name", "text")]
 PLAN = Part("plan", "mood", notes=", one of 'free', 'pro', or NULL")
@@ -20,17 +19,6 @@ PLAN = Part("plan", "mood", notes=", one of 'free', 'pro', or NULL")
 def folder(tmp_path: Path) -> Path:
     write(tmp_path, "tags", KEY, attributes=[PLAN])
     return tmp_path / "tags"
-
-
-def start(*command: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
 
 
 def message(root: Path) -> str:
@@ -159,7 +147,7 @@ def test_a_folder_without_a_resource(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [["app.py"], ["-m", "db", "doctor"]])
 def test_the_start_ends_in_one_line(folder: Path, command: list[str]) -> None:
     (folder / "get.sql").write_bytes(b"SELECT 1;")
-    done = start(*command, RESOURCES=str(folder.parent), DATABASE_URL="postgresql://")
+    done = run(sys.executable, *command, RESOURCES=str(folder.parent), DATABASE_URL="postgresql://")
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"{folder}/get.sql:1: must be `-- What it returns")
     assert (done.returncode, done.stdout) == (1, "")
@@ -172,7 +160,7 @@ def test_the_start_ends_in_one_line(folder: Path, command: list[str]) -> None:
 def test_resources_is_no_folder(tmp_path: Path, name: str, why: str, command: list[str]) -> None:
     (tmp_path / "file").touch()
     folder = tmp_path / name
-    done = start(*command, RESOURCES=str(folder), DATABASE_URL="postgresql://")
+    done = run(sys.executable, *command, RESOURCES=str(folder), DATABASE_URL="postgresql://")
     assert (done.returncode, done.stderr) == (1, f"RESOURCES={folder}: {why}\n")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import web.sockets
 from db.settings import SettingsError
-from tests.support.service import LIMIT, ROOT, environment
+from tests.support.service import ROOT, run
 from web.sockets import listening_socket
 
 OLDEST = re.fullmatch(
@@ -23,17 +23,6 @@ OLDEST = re.fullmatch(
 )
 assert OLDEST
 NEEDED = f"onerow needs Python {OLDEST[1]} or later, and "
-
-
-def run(*command: object, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(word) for word in command],
-        cwd=ROOT,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], status: int, begins: str) -> None:

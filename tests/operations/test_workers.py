@@ -1,7 +1,6 @@
 """Workers share a port, replace each other, and end together."""
 
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from tests.support.service import (
     LIMIT,
     ROOT,
     Service,
-    environment,
+    run,
     serving,
     until,
     workers,
@@ -179,14 +178,16 @@ def test_the_next_service_gets_the_port_while_connections_are_still_closing(
 def test_two_services_do_not_share_a_port(database: str) -> None:
     with serving(DATABASE_URL=database, WORKERS="2") as service:
         port = str(service.port)
-        another = run("app.py", DATABASE_URL=database, WORKERS="2", PORT=port)
+        another = run(sys.executable, "app.py", DATABASE_URL=database, WORKERS="2", PORT=port)
         assert another.returncode == 1
         assert f"PORT: {port} is taken on 127.0.0.1" in another.stderr
 
 
 def test_a_service_ends_if_a_worker_cannot_start(database: str, tmp_path: Path) -> None:
     script = script_of(tmp_path, "app.open_pool = None")
-    ended = run(script, DATABASE_URL=database, WORKERS="2", PORT="0", PYTHONPATH=str(ROOT))
+    ended = run(
+        sys.executable, script, DATABASE_URL=database, WORKERS="2", PORT="0", PYTHONPATH=str(ROOT)
+    )
     assert ended.returncode == STARTUP_FAILURE
 
 
@@ -198,15 +199,3 @@ def script_of(folder: Path, in_workers: str, in_parent: str = "") -> str:
         f"if __name__ == '__main__':\n    app.main()\nelse:\n    {in_workers}\n"
     )
     return str(script)
-
-
-def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run Python to its end."""
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=ROOT,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )

@@ -70,6 +70,18 @@ def environment(**settings: str) -> dict[str, str]:
     return {**kept, "PYTHONWARNINGS": "error", **settings}
 
 
+def run(*command: object, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with these settings and no others of the service's."""
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=ROOT,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+
+
 @dataclass
 class Service:
     """A running service, and what a test asks of it."""
