@@ -20,12 +20,13 @@ test: JOBS ?= $(if $(TEST_DATABASE_URL),0,3)
 test: .venv/tested
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not long and not alone'
 
-# The tests that take long, and then, alone, those that judge what a busy machine changes. The former
-# wait most of their time, and start in the order in which tests/conftest.py puts them.
+# The tests that take long, and then, alone, those that judge what a busy machine changes, but for the
+# faults. The former wait most of their time, and start in the order in which tests/conftest.py puts
+# them.
 proof: JOBS ?= $(if $(TEST_DATABASE_URL),0,4)
 proof: .venv/tested
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m long
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone --ignore tests/faults
 
 psql: .venv/installed
 	@$(BIN)/python -m db psql
@@ -36,8 +37,9 @@ stress: .venv/tested
 exhaustive: .venv/tested
 	$(BIN)/python -m tests.proof.three
 
+# With QUICK=1 each fault happens once, for a moment, in tests that do not judge seconds.
 faults: .venv/tested
-	$(BIN)/python -m tests.faults
+	$(BIN)/python -m $(if $(QUICK),pytest -m alone tests/faults,tests.faults)
 
 # It makes network namespaces, which only root may do.
 cluster: .venv/tested
