@@ -31,8 +31,8 @@ def test_the_service_is_linearizable_and_makes_no_second_row(runner: Runner, exa
     property_()
 
 
-# This one may pass a thousand workloads, which is for `make stress`. test_variants.py catches it by a
-# schedule.
+# This one may pass a thousand workloads, so only `make stress` draws them. A schedule catches it in
+# test_variants.py.
 RARE = "isolation set once"
 
 
