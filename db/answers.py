@@ -10,7 +10,7 @@ from typing import cast
 from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg import AsyncRawCursor, IsolationLevel, errors, generators
+from psycopg import IsolationLevel, errors, generators
 from psycopg.abc import PQGen
 from psycopg.adapt import Buffer, Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -99,7 +99,6 @@ def open_inspection_pool(settings: Settings) -> Pool:
         max_size=INSPECTION_POOL_SIZE,
         kwargs={
             "autocommit": True,
-            "cursor_factory": AsyncRawCursor,
             "row_factory": tuple_row,
             "prepare_threshold": None,
         },
@@ -114,9 +113,8 @@ async def _configure_reader(connection: Connection) -> None:
     limit = f"{STATEMENT_TIMEOUT}s"
     limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
     pinned = {**MEANING, **dict.fromkeys(limits, limit), "enable_seqscan": "on"}
-    path = await connection.search_path(STATEMENTS)
     # Each transaction sets these, because DISCARD ALL undoes what was set for the session.
-    connection.set_config = parameters(pinned, path, transaction=True)
+    connection.begin_with(pinned, await connection.search_path(STATEMENTS))
     await connection.set_read_only(True)
     # SERIALIZABLE would take predicate locks, and so change what the pages show.
     await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)

@@ -5,7 +5,8 @@ from time import monotonic
 from typing import Any, ClassVar
 
 import psycopg
-from psycopg.rows import tuple_row
+from psycopg import AsyncRawCursor
+from psycopg.rows import dict_row, tuple_row
 
 from db.engine import POSTGRESQL
 from db.pipeline import PipelineConnection, Row, Statement
@@ -28,17 +29,13 @@ class Connection(PipelineConnection):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.cursor_factory = AsyncRawCursor  # $1, as in the files
+        self.row_factory = dict_row
         self.made = self.taken = monotonic()  # `taken` is when it last came from psycopg's pool
         self.engine = POSTGRESQL
         self.replicated = True  # False if a COMMIT did not wait for its synchronous standby
         self.unpinned: Settings | None = None  # what set_up() has still to tell the session
-        self.set_config: list[str] = []  # sql/set_config.sql's parameters for each transaction
         self.add_notice_handler(self._notice)
-
-    @property
-    def prepares(self) -> bool:
-        """Whether statements are prepared: not where each transaction may have another session."""
-        return not self.set_config
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
         # The function tells which warning it is. The text is in the server's language, and all
@@ -55,20 +52,19 @@ class Connection(PipelineConnection):
         those behind the first that returns a row. Raises the error of the step that failed; the
         transaction has ended by then, or the connection.
         """
-        first = self._first()
+        begin = [BEGIN, *self.set_config]
         if self.pipeline_mode:
-            _, *results, committed = await self._exchange(BEGIN, *first, *statements, COMMIT)
-            del results[: len(first)]
+            results = (await self._exchange(*begin, *statements, COMMIT))[len(begin) :]
         else:
-            for step in (BEGIN, *first):
+            for step in begin:
                 await self._exchange(step)
             results = []
             for statement in statements:
                 results += await self._exchange(statement)
                 if stop_at_first_row and results[-1].ntuples:
                     break
-            (committed,) = await self._exchange(COMMIT)
-        if committed.command_status != b"COMMIT":
+            results += await self._exchange(COMMIT)
+        if results.pop().command_status != b"COMMIT":
             raise psycopg.OperationalError("the transaction was rolled back")
         rows = [self._rows(*each) for each in zip(statements, results, strict=False)]
         return rows + [[] for _ in statements[len(rows) :]]
@@ -80,21 +76,21 @@ class Connection(PipelineConnection):
         PIPELINE=0, because the first statement sets for its transaction what the others need.
         Raises the error of the first that failed.
         """
-        first = self._first()
+        first = self.set_config
         if self.pipeline_mode or first:
             results = await self._exchange(*first, *statements)
         else:
             results = [(await self._exchange(each))[0] for each in statements]
         return [self._rows(*each) for each in zip(statements, results[len(first) :], strict=True)]
 
-    def _first(self) -> list[Statement]:
-        """Return the statement, if any, that sets for a transaction what its session lacks."""
-        return [Statement(SET_CONFIG, self.set_config)] if self.set_config else []
+    def begin_with(self, settings: dict[str, str], path: str | None) -> None:
+        """Let each transaction begin with these settings, which its session may lack."""
+        self.set_config = [Statement(SET_CONFIG, parameters(settings, path, transaction=True))]
 
     async def apply_settings(self) -> None:
         """Set for this transaction what was not set for the session."""
-        if self.set_config:
-            await self.execute(SET_CONFIG, self.set_config)
+        for each in self.set_config:
+            await self.execute(each.sql, each.parameters)
 
     async def search_path(self, *extensions: str) -> str | None:
         """Return the schemas of the tables and of these extensions, as a search_path."""
@@ -117,8 +113,7 @@ class Connection(PipelineConnection):
         if settings is None:
             return
         if settings.pooler:
-            path = await self.search_path()
-            self.set_config = parameters(service_settings(settings), path, transaction=True)
+            self.begin_with(service_settings(settings), await self.search_path())
         else:
             if settings not in self.search_paths:
                 ((session,),) = await self.run(Statement(SESSION))

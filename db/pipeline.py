@@ -42,13 +42,6 @@ class Statement(NamedTuple):
     name: bytes = b""  # a connection prepares it at its first use; without a name it never does
 
 
-class Prepare(NamedTuple):
-    """A step that prepares a statement."""
-
-    name: bytes
-    sql: bytes
-
-
 ROLLBACK = Statement(b"ROLLBACK")
 
 
@@ -63,6 +56,9 @@ class PipelineConnection(AsyncConnection[Row]):
         self.pipeline_mode = True  # whether a transaction's statements travel in one message
         self.deadline = inf  # by monotonic(): when the request that has the connection gives up
         self.silent = False  # whether the server has not even answered a cancel in time
+        # What each transaction begins with behind a pooler, where it may have a session that lacks
+        # its settings, and what others have prepared. So nothing is prepared there.
+        self.set_config: list[Statement] = []
         self._names: set[bytes] = set()  # those of prepared statements
         self._columns: dict[bytes, tuple[abc.Transformer, list[str]]] = {}  # by those names
         self._watched = -1  # the socket, while the loop watches it for _on_readable()
@@ -70,22 +66,28 @@ class PipelineConnection(AsyncConnection[Row]):
         self._results: list[PGresult] = []
         self._looking = False  # whether _look() is to be called
 
-    @property
-    def prepares(self) -> bool:
-        """Whether statements are prepared."""
-        return True
-
-    async def _exchange(self, *steps: Statement | Prepare) -> list[PGresult]:
+    async def _exchange(self, *steps: Statement) -> list[PGresult]:
         """Send steps in one message, and return the result of each.
 
-        Raises the error of the first step that failed; the transaction has ended by then, or the
-        connection. At the deadline, or cancelled, the connection closes.
+        Those with a name are prepared before, in messages of their own. In the message with BEGIN,
+        preparing would begin a transaction before BEGIN sets its level. Raises the error of the
+        first step that failed; the transaction has ended by then, or the connection. At the
+        deadline, or cancelled, the connection closes.
         """
-        values = [
-            _encoded(step.parameters) if isinstance(step, Statement) else [] for step in steps
-        ]
-        if self.prepares:
-            await self._prepare(steps)
+        values = [_encoded(step.parameters) for step in steps]
+        if not self.set_config:
+            new = {step.name: step for step in steps if step.name and step.name not in self._names}
+            if new and self.pipeline_mode:
+                await self._message([*new.values()], [[]] * len(new))
+            else:
+                for step in new.values():
+                    await self._message([step], [[]])
+        return await self._message(steps, values)
+
+    async def _message(
+        self, steps: Sequence[Statement], values: Sequence[list[bytes | None]]
+    ) -> list[PGresult]:
+        """Send one message. A step whose name is not prepared yet is prepared, and not run."""
         loop = asyncio.get_running_loop()
         try:
             self._send(loop, steps, values)
@@ -102,7 +104,7 @@ class PipelineConnection(AsyncConnection[Row]):
         for step, result in zip(steps, results, strict=False):
             if result.status == ExecStatus.FATAL_ERROR:
                 raise await self._cleared_up(errors.error_from_result(result))
-            if isinstance(step, Prepare):
+            if step.name and not self.set_config:
                 self._names.add(step.name)  # it stays prepared, even if a later step fails
         if len(results) < len(steps):
             self.finish()
@@ -111,26 +113,10 @@ class PipelineConnection(AsyncConnection[Row]):
         # The results before that are valid.
         return results[: len(steps)]
 
-    async def _prepare(self, steps: Sequence[Statement | Prepare]) -> None:
-        """Prepare what is not prepared yet, in messages before the one that executes it.
-
-        In the message with BEGIN, preparing would begin a transaction before BEGIN sets its level.
-        """
-        new = {
-            step.name: Prepare(step.name, step.sql)
-            for step in steps
-            if isinstance(step, Statement) and step.name and step.name not in self._names
-        }
-        if new and self.pipeline_mode:
-            await self._exchange(*new.values())
-        else:
-            for each in new.values():
-                await self._exchange(each)
-
     def _send(
         self,
         loop: asyncio.AbstractEventLoop,
-        steps: Sequence[Statement | Prepare],
+        steps: Sequence[Statement],
         values: Sequence[list[bytes | None]],
     ) -> None:
         pgconn = self.pgconn
@@ -139,10 +125,10 @@ class PipelineConnection(AsyncConnection[Row]):
             loop.add_reader(self._watched, self._on_readable)
         pgconn.enter_pipeline_mode()
         for step, given in zip(steps, values, strict=True):
-            if isinstance(step, Prepare):
-                pgconn.send_prepare(step.name, step.sql)
-            elif step.name and self.prepares:
+            if step.name in self._names:
                 pgconn.send_query_prepared(step.name, given)
+            elif step.name and not self.set_config:
+                pgconn.send_prepare(step.name, step.sql)
             else:
                 pgconn.send_query_params(step.sql, given)
         # After a failure the server skips what follows up to this Sync, COMMIT included.
@@ -292,8 +278,9 @@ class PipelineConnection(AsyncConnection[Row]):
 def _encoded(parameters: Sequence[str | None]) -> list[bytes | None]:
     """Return parameters as libpq takes them. Raises psycopg.DataError for a NUL."""
     values = [None if value is None else value.encode() for value in parameters]
-    if any(value and b"\0" in value for value in values):
-        raise psycopg.DataError("a text with NUL, where libpq would end it")
+    for value in values:
+        if value and b"\0" in value:
+            raise psycopg.DataError("a text with NUL, where libpq would end it")
     return values
 
 

@@ -9,10 +9,9 @@ from time import monotonic
 from typing import Any, Self
 
 import psycopg
-from psycopg import AsyncRawCursor, IsolationLevel
+from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
-from psycopg.rows import dict_row
 from psycopg.types.numeric import Int8Dumper
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
@@ -20,7 +19,7 @@ from db.connection import Connection
 from db.engine import POSTGRESQL, named
 from db.loaders import LOADERS
 from db.resources import ROOT
-from db.session import conninfo, engine_of, parameters, timeouts
+from db.session import conninfo, engine_of, timeouts
 from db.settings import Settings
 
 TIMELINE = (ROOT / "sql" / "timeline.sql").read_bytes()
@@ -133,7 +132,7 @@ class Pool:
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            if not waiter.cancelled() and waiter.exception() is None:
                 self.give_back(waiter.result())  # it came too late
             raise
         finally:
@@ -249,12 +248,9 @@ def open_pool(settings: Settings) -> Pool:
         url,
         queue=settings.pool_queue,
         min_size=settings.pool_size,
-        max_size=settings.pool_size,
         kwargs={
             # Outside conn.transaction() a statement is its own READ COMMITTED transaction.
             "autocommit": True,
-            "cursor_factory": AsyncRawCursor,  # $1, as in the files
-            "row_factory": dict_row,
             # Once psycopg has prepared anything, it runs DEALLOCATE ALL after a ROLLBACK, which
             # would drop what requests have prepared.
             "prepare_threshold": None,
@@ -276,7 +272,7 @@ async def _configure(settings: Settings, connection: Connection) -> None:
     if connection.engine is POSTGRESQL:
         connection.unpinned = settings
     elif settings.pooler:
-        connection.set_config = parameters(timeouts(settings), None, transaction=True)
+        connection.begin_with(timeouts(settings), None)
     # psycopg writes the level into every BEGIN. A SET TRANSACTION would end with its transaction,
     # and the next attempt would run at READ COMMITTED.
     await connection.set_isolation_level(IsolationLevel.SERIALIZABLE)

@@ -159,34 +159,32 @@ async def transact(
     deadline = monotonic() + seconds
     failure: Failure | None = None
     while True:
-        broken = False
-        # The try stands around the whole transaction: COMMIT fails with 40001 too.
         try:
             connection = await pool.take(deadline - monotonic(), again=failure is not None)
-            connection.deadline = deadline
-            connection.replicated = True
-            try:
-                attempts.begun += 1
-                if connection.unpinned is not None:
-                    await connection.set_up()
-                result = await work(connection)
-                if not connection.replicated:
-                    # COMMIT reports success. Only a warning tells that the standby lacks it.
-                    raise NotReplicated
-                pool.served += 1
-                return result
-            finally:
-                broken = connection.closed
-                connection.deadline = inf
-                pool.give_back(connection)
         except PoolTimeout as error:
             if failure is None:
                 raise NoConnection from error
             raise _exhausted(failure) from failure
         except TooManyRequests as error:
             raise QueueFull from error
+        connection.deadline = deadline
+        connection.replicated = True
+        # The try stands around the whole transaction: COMMIT fails with 40001 too.
+        try:
+            attempts.begun += 1
+            if connection.unpinned is not None:
+                await connection.set_up()
+            result = await work(connection)
+            if not connection.replicated:
+                # COMMIT reports success. Only a warning tells that the standby lacks it.
+                raise NotReplicated
+            pool.served += 1
+            return result
         except (psycopg.Error, LateInsert, TableLocked) as error:
-            failure = _retryable(error, failure, key_constraint, broken=broken)
+            failure = _retryable(error, failure, key_constraint, broken=connection.closed)
+        finally:
+            connection.deadline = inf
+            pool.give_back(connection)
 
         retries = len(attempts.retried)
         pause = random.uniform(0, min(PAUSE_CAP, PAUSE * 2**retries))

@@ -61,10 +61,10 @@ class Answer:
         self._server = server
         self._on_complete = on_complete
         self._head: tuple[int, Headers] | None = None  # written with the first part of the body
-        self._received = False
         self.feeding = request.headers.streamed  # whether more of the body is to come
-        self._parts: deque[bytes] = deque()
-        self.unread = 0  # bytes of `_parts`
+        # The parts of the body that have arrived and wait to be read. b"" is its end.
+        self._parts = deque[bytes](() if self.feeding else (request.body, b""))
+        self.unread = len(request.body)  # bytes of `_parts`
         self.written = 0.0  # when the last part was written, by the loop's clock
         self._woken = Event()  # set when more of the body has come or the answer is complete
         self._chunked = False  # whether the answer is sent in chunks
@@ -118,7 +118,8 @@ class Answer:
         self.unread += len(part)
         self._woken.set()
 
-    async def _receive_part(self) -> Message:
+    async def receive(self) -> Message:
+        """Return the next part of the body, and behind its end http.disconnect when all is over."""
         while not self._parts and not self._complete:
             self._woken.clear()
             await self._woken.wait()
@@ -130,23 +131,6 @@ class Answer:
         if was_full and not self.is_full:
             self._on_read()
         return {"type": "http.request", "body": part, "more_body": bool(part)}
-
-    async def receive(self) -> Message:
-        """Return the body, and from the next call http.disconnect, once the answer is complete.
-
-        Each call returns one part of a streamed body.
-        """
-        if self._request.headers.streamed and not self._received:
-            message = await self._receive_part()
-            self._received = not message.get("more_body", False)
-            return message
-        if not self._received:
-            self._received = True
-            return {"type": "http.request", "body": self._request.body, "more_body": False}
-        while not self._complete:
-            self._woken.clear()
-            await self._woken.wait()
-        return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
         """Write a part of the answer, once the client has read enough of the parts before it."""
@@ -177,7 +161,7 @@ class Answer:
 
     def _begin(self, status: int, headers: Headers) -> bytes:
         self.started = True
-        if status != 204 and not any(name == b"content-length" for name, _ in headers):
+        if status != 204 and b"content-length" not in dict(headers):
             self._chunked = self._request.version == "1.1"
             if self._chunked:
                 headers.append((b"transfer-encoding", b"chunked"))

@@ -64,35 +64,21 @@ class Handlers:
         self._handlers = handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer by the handler of the method.
-
-        Errors of a GET are left to Starlette, because only the others' answers have a timing.
-        """
-        request = Request(scope, receive, send)
-        method, attempts = scope["method"], Attempts()
-        handler = self._handlers[method]
-        if method in TIMED:
-            response = await self._timed(handler, method, request, attempts)
-        else:
-            response = await handler(self._endpoint, request, attempts)
-        await response(scope, receive, send)
-
-    async def _timed(
-        self, handler: Handler, method: str, request: Request, attempts: Attempts
-    ) -> Response:
-        started = perf_counter()
+        """Answer by the handler of the method, and say how long a POST or a DELETE took."""
+        request, attempts = Request(scope, receive, send), Attempts()
+        method, started = scope["method"], perf_counter()
         try:
-            response = await handler(self._endpoint, request, attempts)
+            response = await self._handlers[method](self._endpoint, request, attempts)
         except HANDLED as error:
             response = await on_error(request, error)
         finally:
-            request.state.metrics.transaction(method, self._endpoint.name, attempts)
-        if isinstance(response, StreamingResponse):
-            return response  # its transactions are still to come
-        milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
-        timing = b'db;dur=%.1f;desc="attempts=%d"' % (milliseconds, attempts.begun)
-        response.raw_headers.append((b"server-timing", timing))
-        return response
+            scope["state"]["metrics"].transaction(method, self._endpoint.name, attempts)
+        # The transactions of a streamed answer are still to come.
+        if method in TIMED and not isinstance(response, StreamingResponse):
+            milliseconds = (perf_counter() - started) * 1000 if attempts.begun else 0
+            timing = b'db;dur=%.1f;desc="attempts=%d"' % (milliseconds, attempts.begun)
+            response.raw_headers.append((b"server-timing", timing))
+        await response(scope, receive, send)
 
 
 class ByName(BaseRoute):
@@ -111,7 +97,7 @@ class ByName(BaseRoute):
         child: Scope = {}
         for route in self.routes.get(name, ()):
             match, found = route.matches(scope)
-            if match.value > best.value:
+            if match is Match.FULL or best is Match.NONE:
                 best, child = match, {**found, "route": route}
             if match is Match.FULL:
                 break

@@ -52,8 +52,8 @@ class Observe:
             return
         started = perf_counter()
         state = scope["state"]
-        id_ = dict(scope["headers"]).get(b"x-request-id", b"")
-        if not REQUEST_ID.fullmatch(id_):
+        id_ = dict(scope["headers"]).get(b"x-request-id")
+        if id_ is None or not REQUEST_ID.fullmatch(id_):
             id_ = new_id()
         state["request_id"] = id_.decode()
         status = 0  # no answer: the task was cancelled at the end of the process

@@ -20,9 +20,7 @@ def problem(
         "detail": detail,
         **members,
     }
-    return Response(
-        msgspec.json.encode(content), status, dict(headers or {}), "application/problem+json"
-    )
+    return Response(msgspec.json.encode(content), status, headers, "application/problem+json")
 
 
 # Seconds after which a client may send its request again. A conflict is over by then, and a

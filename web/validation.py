@@ -88,12 +88,14 @@ def from_body(body: bytes, struct: type[S]) -> S:
 
     Raises Invalid, or HTTPException 400 if the body is not JSON in UTF-8.
     """
-    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    try:
         decoded = msgspec.json.decode(body, type=struct, dec_hook=read_custom)
         if _has_each_field_once(body, decoded):
             return decoded
-    # This is outside of the block, because an error raised there would have msgspec's error, which
-    # quotes the input, as its context.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Errors are raised behind this clause. In it they would have msgspec's, which quotes the
+        # input, as their context.
+        pass
     value = _parse(body)
     if errors := _errors(value, struct):
         raise Invalid(errors)
@@ -134,7 +136,7 @@ def _has_each_field_once(body: bytes, *decoded: msgspec.Struct) -> bool:
     # msgspec takes the last value of a field that is there twice. If the body has as many colons as
     # fields, no field is there twice. Where strings have colons, too, the body has more, and then
     # only those behind names are counted.
-    there = sum(len(astuple(each)) - astuple(each).count(UNSET) for each in decoded)
+    there = sum(len(values) - values.count(UNSET) for values in map(astuple, decoded))
     return body.count(b":") == there or sum(map(bool, STRING.findall(body))) == there
 
 

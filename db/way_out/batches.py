@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import psycopg
-from psycopg import AsyncRawCursor, AsyncRawServerCursor, errors
-from psycopg.rows import dict_row
+from psycopg import AsyncRawServerCursor, errors
 from tqdm import tqdm
 
 from db.connection import Connection
@@ -117,12 +116,7 @@ async def in_batches(run: Run, limit: float) -> tuple[int, Tally]:
 @asynccontextmanager
 async def _listed(run: Run) -> AsyncIterator[AsyncRawServerCursor[Row]]:
     """Open a cursor on the list of what is to be done."""
-    connection = await Connection.connect(
-        change.patient(run.url, "merge"),
-        autocommit=True,
-        cursor_factory=AsyncRawCursor,
-        row_factory=dict_row,
-    )
+    connection = await Connection.connect(change.patient(run.url, "merge"), autocommit=True)
     await connection.pin(MEANING, await connection.search_path())
     load_as_text(connection.adapters, "jsonb")  # nobody reads the keys
     # WITH HOLD lets the server keep the list without a transaction that stays open during the work.
