@@ -37,6 +37,8 @@ CREATE TABLE tags ({NUMBER}, account_id bigint REFERENCES accounts, name text NO
 CREATE TABLE pairs ({NUMBER}, one bigint NOT NULL REFERENCES accounts,
     other bigint NOT NULL REFERENCES accounts);
 CREATE TABLE nodes ({NUMBER}, parent bigint REFERENCES nodes, name text NOT NULL);
+CREATE TABLE stays ({NUMBER}, account_id bigint NOT NULL REFERENCES accounts,
+    node_id bigint NOT NULL REFERENCES nodes);
 CREATE TABLE customers (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), "E-Mail" text NOT NULL,
     full_name text, deleted_at timestamptz);
 CREATE TABLE users ({NUMBER}, email text NOT NULL, username text UNIQUE);
@@ -47,7 +49,7 @@ CREATE TABLE words ({NUMBER}, word short NOT NULL);
 
 
 def write_all(root: Path) -> None:
-    accounts = ["tags.account_id", "pairs.one", "pairs.other"]
+    accounts = ["tags.account_id", "pairs.one", "pairs.other", "stays.account_id"]
     write(root, "accounts", [NAME], referred=accounts)
     account = Part("account_id", "bigint", notes=", or NULL")
     country = Part("country", "text", notes=", or NULL")
@@ -55,7 +57,8 @@ def write_all(root: Path) -> None:
     write(root, "tags", [account, NAME], attributes=[country, colour])
     write(root, "pairs", [Part("one", "bigint"), Part("other", "bigint")])
     parent = Part("parent", "bigint", notes=", or NULL")
-    write(root, "nodes", [parent, NAME], referred=["nodes.parent"])
+    write(root, "nodes", [parent, NAME], referred=["nodes.parent", "stays.node_id"])
+    write(root, "stays", [Part("account_id", "bigint"), Part("node_id", "bigint")])
     email = Part("E-Mail", "text", expression="lower({}::text)")
     full_name = Part("full_name", "text", notes=", or NULL")
     write(
@@ -267,6 +270,13 @@ def test_parents_that_are_resources(service: Service) -> None:
     assert (listed.status_code, listed.headers["Location"]) == (308, f"/pairs?other={kept}")
     # The parent `one` was merged into another row, and the parent `other` is missing.
     assert pointers(service.post("/pairs", one=other, other=0)) == ["#/other"]
+
+
+def test_parents_of_two_resources_with_the_same_id(service: Service) -> None:
+    merged, kept = (service.post("/accounts", name=new()).json()["id"] for _ in range(2))
+    merge(service, "accounts", merged, kept)
+    service.sql("DELETE FROM nodes WHERE id = %s", merged)
+    assert pointers(service.post("/stays", account_id=merged, node_id=merged)) == ["#/node_id"]
 
 
 def test_a_parent_that_is_optional(service: Service) -> None:

@@ -63,6 +63,7 @@ def test_a_commit_that_no_standby_has_is_not_acknowledged(primary: Server, pipel
         until(lambda: sql(primary.url, "SHOW synchronous_standby_names") == [("nobody",)])
         assert cancelled(lambda: service.post("/departments", name="cancelled")) == 503
         assert cancelled(lambda: service.http.delete("/departments/1")) == 503
+        assert service.http.get("/departments/2").status_code == 200
         assert service.post("/departments", name="cancelled").status_code == 200
 
 

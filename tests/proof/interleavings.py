@@ -75,6 +75,32 @@ PAIRS = [
 ]
 
 
+# Meetings that begin as no pair does: with a request whose first three attempts are cut short, and
+# with one whose answer is held back while its row is deleted, and asked for again.
+LATER = [
+    Meeting(("create", "create"), "none", "1:BEGIN!lost 1:BEGIN!lost 1:BEGIN!lost"),
+    Meeting(
+        ("create", "delete", "create"),
+        "none",
+        "1:BEGIN 1:snapshot 1:select 1:insert 1:COMMIT!held 2:BEGIN 2:snapshot 2:delete 2:COMMIT",
+    ),
+    Meeting(
+        ("array", "delete", "array"),
+        "none",
+        "1:BEGIN 1:snapshot 1:select_many 1:insert_many 1:COMMIT!held"
+        " 2:BEGIN 2:snapshot 2:delete 2:COMMIT",
+    ),
+    *(
+        Meeting(
+            (kind, "delete", kind),
+            "one",
+            f"1:{file}!held 2:BEGIN 2:snapshot 2:delete 2:COMMIT",
+        )
+        for kind, file in (("read", "get"), ("list", "list"))
+    ),
+]
+
+
 class Verdict(NamedTuple):
     """A schedule that has run, what came out, and what is wrong with that, "" if nothing is."""
 

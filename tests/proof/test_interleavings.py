@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.proof.interleavings import FOREIGN, MERGE, PAIRS, Meeting, Stage
+from tests.proof.interleavings import FOREIGN, LATER, MERGE, PAIRS, Meeting, Stage
 from tests.proof.interleavings import stage as start
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +34,7 @@ CASES = [
         marks=[] if meeting in FEW[: 1 if settings else None] else pytest.mark.long,
     )
     for way, settings in WAYS.items()
-    for meeting in PAIRS
+    for meeting in [*PAIRS, *LATER]
 ]
 
 Stages = Callable[[str, bool], Awaitable[Stage]]

@@ -14,7 +14,7 @@ from db.pool import Pool
 from db.prove.schedule import Mismatch
 from db.transaction import transact
 from db.way_out import moves
-from tests.proof.interleavings import MERGE, PAIRS, SECOND, Meeting, Stage, Verdict
+from tests.proof.interleavings import LATER, MERGE, PAIRS, SECOND, Meeting, Stage, Verdict
 from tests.proof.interleavings import stage as start
 from tests.proof.search import CONTROLS
 from tests.proof.subtle import SUBTLE
@@ -30,16 +30,13 @@ SCHEDULES = 1000
 # whose answer is held back, one whose first three attempts are cut short, and a row that a merge
 # retires. The second of these comes early, for each order of "single flight" takes a second.
 CREATES, *OTHERS = [each for each in PAIRS if not each.guarded and MERGE not in each.kinds]
+LOST, HELD, *_ = LATER
 SEARCH = [
     CREATES,
-    Meeting(
-        ("create", "delete", "create"),
-        "none",
-        "1:BEGIN 1:snapshot 1:select 1:insert 1:COMMIT!held 2:BEGIN 2:snapshot 2:delete 2:COMMIT",
-    ),
+    HELD,
     *OTHERS,
     Meeting(("create", "read"), "elsewhere"),
-    Meeting(("create", "create"), "none", "1:BEGIN!lost 1:BEGIN!lost 1:BEGIN!lost"),
+    LOST,
     Meeting((SECOND, MERGE), "two"),
 ]
 

@@ -43,13 +43,17 @@ class Stage:
     _thread: ThreadPoolExecutor
     _start: Callable[[Coroutine[Any, Any, None]], Future[None]]
 
-    def race(self, name: str, others: int) -> tuple[list[httpx.Response], int]:
+    def race(
+        self, name: str, others: int, *, array: bool = False
+    ) -> tuple[list[httpx.Response], int]:
         """Let the slow one stall on a new department, the fast one make it, and others pass.
 
-        Returns the answers of both, and how many rows the department has.
+        The slow one is asked with an array if `array`. Returns the answers of both, and how many
+        rows the department has.
         """
         stalled = self._proxy.stall(name)
-        slow = self._thread.submit(self.slow.post, "/departments", name=name)
+        body: object = [{"name": name}] if array else {"name": name}
+        slow = self._thread.submit(self.slow.http.post, "/departments", json=body)
         assert stalled.wait(LIMIT)
         until(lambda: has_looked(self.database))
         fast = self.fast.post("/departments", name=name)

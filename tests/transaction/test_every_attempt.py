@@ -1,5 +1,8 @@
 """Every attempt of a request, on every connection and for every resource, is like the first one."""
 
+import asyncio
+import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,9 +14,9 @@ from db.engine import POSTGRESQL
 from db.pipeline import Statement
 from db.pool import Pool, open_pool
 from db.resources import RESOURCES
-from db.rows import Outcome, delete
+from db.rows import Outcome, delete, look_up
 from db.settings import Settings
-from db.transaction import Attempts, SchemaMissing, transact
+from db.transaction import PAUSE, PAUSE_CAP, Attempts, NotReplicated, SchemaMissing, transact
 from tests.support.pools import SECONDS, one
 from tests.support.service import LIMIT, sql
 from tests.support.triggers import make_trigger
@@ -28,6 +31,10 @@ ENDPOINTS = {each.name: each for each in endpoints(RESOURCES, POSTGRESQL)}
 KEYS = {"departments": ["Ada"], "employees": ["1", "Ada"]}
 
 each_resource = pytest.mark.parametrize("resource", KEYS)
+
+# The ways on which statements are sent, as settings.
+WAYS: list[dict[str, Any]] = [{"pipeline": True}, {"pipeline": False}, {"pooler": True}]
+each_way = pytest.mark.parametrize("way", WAYS, ids=str)
 
 
 @pytest.fixture
@@ -63,28 +70,32 @@ async def create(
 
 
 @each_resource
-@pytest.mark.parametrize("pipeline", [False, True])
-async def test_every_write_is_serializable(resource: str, pipeline: bool, department: str) -> None:
+@each_way
+async def test_every_write_is_serializable(
+    resource: str, way: dict[str, Any], department: str
+) -> None:
+    failures = 5
     trigger(
         department,
         resource,
         "IF current_setting('transaction_isolation') <> 'serializable' THEN"
         " RAISE 'not serializable'; END IF;"
-        " IF mod(nextval('attempt'), 2) = 1 THEN RAISE serialization_failure; END IF;",
+        f" IF mod(nextval('attempt'), {failures + 1}) > 0"
+        " THEN RAISE serialization_failure; END IF;",
     )
-    settings = Settings(database_url=department, pool_size=2, pipeline=pipeline)
+    settings = Settings(database_url=department, pool_size=2, **way)
     async with open_pool(settings) as pool:
         for lock_after in (None, 0, 9):
             attempts = Attempts()
             created = await create(pool, resource, attempts, lock_after)
-            assert (created.created, "40001" in attempts.retried) == (True, True)
+            assert (created.created, attempts.retried.count("40001")) == (True, failures)
 
             async def work(connection: Connection, id_: str = str(created.row["id"])) -> bool:
                 return await delete(connection, resource, id_)
 
             attempts = Attempts()
             assert await transact(pool, work, seconds=SECONDS, attempts=attempts)
-            assert attempts.retried == ["40001"]
+            assert attempts.retried == ["40001"] * failures
 
 
 @each_resource
@@ -140,7 +151,67 @@ async def test_all_attempts_have_one_deadline(pool: Pool, monkeypatch: pytest.Mo
     assert waits == sorted({*waits}, reverse=True)
 
 
+async def test_what_a_request_asks_one_after_the_other_has_one_deadline(
+    pool: Pool, department: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It lets one attempt fail, as if the parent had gone, so that the parent is looked for.
+    trigger(
+        department,
+        "employees",
+        "IF nextval('attempt') = 1 THEN RAISE foreign_key_violation; END IF;",
+    )
+    waits: list[float] = []
+    take = pool.take
+
+    async def taking(seconds: float, *, again: bool = False) -> Connection:
+        waits.append(seconds)
+        await asyncio.sleep(0.02)  # of one deadline, so much less is left for what comes next
+        return await take(seconds, again=again)
+
+    monkeypatch.setattr(pool, "take", taking)
+    assert await look_up(pool, "departments", "404", SECONDS) is None
+    assert len(waits) == 4
+    assert all(before - after > 0.019 for before, after in pairwise(waits))
+    waits.clear()
+    assert (await create(pool, "employees")).created
+    assert len(waits) >= 3
+    assert all(before - after > 0.019 for before, after in pairwise(waits))
+
+
+async def test_pauses_are_drawn_from_ranges_that_double_up_to_the_cap(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    failures = 12
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def work(_connection: Connection) -> None:
+        if len(pauses) < failures:
+            raise errors.SerializationFailure
+
+    monkeypatch.setattr(random, "uniform", lambda low, high: (low, high)[1])
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    await transact(pool, work, seconds=SECONDS)
+    assert pauses == [min(PAUSE_CAP, PAUSE * 2**n) for n in range(failures)]
+    assert pauses[-1] == PAUSE_CAP
+
+
 # The connections that they have
+
+
+async def test_who_comes_after_a_commit_that_no_standby_has_is_served(database: str) -> None:
+    async def committed(connection: Connection) -> None:
+        connection.replicated = False  # as the server's warning has it
+
+    async def reads(connection: Connection) -> list[Any]:
+        return await connection.run(Statement(b"SELECT 1 AS one"))
+
+    async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
+        with pytest.raises(NotReplicated):
+            await transact(pool, committed, seconds=SECONDS)
+        assert await transact(pool, reads, seconds=SECONDS) == [[{"one": 1}]]
 
 
 async def test_a_failure_costs_no_connection(department: str) -> None:
@@ -183,11 +254,14 @@ async def test_a_statement_that_could_not_be_prepared_is_prepared_the_next_time(
         assert await backend(pool) == process
 
 
-async def test_a_replacement_is_set_up_as_the_first_connections_are(database: str) -> None:
+@each_way
+async def test_a_replacement_is_set_up_as_the_first_connections_are(
+    way: dict[str, Any], database: str
+) -> None:
     # A new session is only told what is not so already.
     name = conninfo_to_dict(database)["dbname"]
     sql(database, f"ALTER DATABASE {name} SET random_page_cost = 7")
-    async with open_pool(Settings(database_url=database, pool_size=2)) as pool:
+    async with open_pool(Settings(database_url=database, pool_size=2, **way)) as pool:
         before = await sessions(pool)
         for _ in range(2):
             await pool.drain()
@@ -215,12 +289,16 @@ async def sessions(pool: Pool) -> dict[int, list[Any]]:
             connection.set_config,
             connection.isolation_level,
         ]
-        # It can read what the service reads, as numbers and not as texts.
-        assert (await one(connection, b"SELECT 7::bigint AS number"))["number"] == 7
+        # It reads what psycopg's own connections read otherwise, or not at all.
+        assert [*(await one(connection, ODD_VALUES)).values()] == [7, None, "0.00000000"]
     for connection in taken:
         pool.give_back(connection)
     return found
 
+
+ODD_VALUES = b"""
+SELECT 7::bigint AS number, 'infinity'::timestamptz AS time, 0.00000000::numeric AS zero
+"""
 
 # What the session is told, at its start or later.
 SESSION_SETTINGS = b"""

@@ -119,6 +119,14 @@ def test_a_creator_that_stalls_makes_no_second_row(stalling: Stage, share: float
     assert rows == 1
 
 
+def test_an_array_that_stalls_makes_no_second_row(stalling: Stage) -> None:
+    others = 2 * remembered(stalling.database)
+    answers, rows = stalling.race("an array, stalled", others, array=True)
+    (item,) = answers[0].json()
+    assert (item["status"], item["row"]) == (200, answers[1].json())
+    assert rows == 1
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("variant", ["insert at any age", "pipeline, insert at any age"])
 def test_a_service_that_inserts_at_any_age_is_caught(variant: str, database: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Any
 
 import psycopg
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import db.way_out.guard
+import db.way_out.merge
 from db.connection import Connection
 from db.header import File
 from db.pool import Pool
@@ -17,6 +19,7 @@ from db.rows import Retired, get_or_create, get_or_create_many, look_up, read
 from db.transaction import Attempts, transact
 from db.way_out import change
 from db.way_out.merge import merge
+from db.way_out.tally import Tally
 from db.way_out.undo import undo
 from tests.support import legacy
 from tests.support.pools import SECONDS
@@ -56,6 +59,11 @@ def key(resource: str, name: str) -> list[str]:
 # The guard
 
 
+def turn_on_the_guard(database: str, resource: str) -> None:
+    with change.connect(database, "guard") as connection:
+        db.way_out.guard.guard(connection, "on", [resource])
+
+
 @each_resource
 @pytest.mark.parametrize("by", ["the statement", "a trigger"])
 def test_the_guard_refuses_a_key_that_a_row_gets_later(
@@ -64,8 +72,7 @@ def test_the_guard_refuses_a_key_that_a_row_gets_later(
     department(database)
     insert(database, resource, 8, "Ada")
     insert(database, resource, 9, "Grace")
-    with change.connect(database, "guard") as connection:
-        db.way_out.guard.guard(connection, "on", [resource])
+    turn_on_the_guard(database, resource)
     assignment = "name = 'Ada'"
     if by == "a trigger":
         assignment = "created_at = now()"
@@ -90,6 +97,7 @@ async def test_the_way_to_a_kept_row_does_not_lead_through_another_resource(
     assert (await merge(database, None)).notes == []
     assert await look_up(pool, resource, "13", SECONDS) == Retired("12")
     assert await look_up(pool, other, "12", SECONDS) == Retired("11")
+    assert await look_up(pool, other, "13", SECONDS) is None
     insert(database, resource, 10, "Ada")
     assert (await merge(database, None, names=[resource])).rows == {resource: 1}
     assert await look_up(pool, resource, "13", SECONDS) == Retired("10")
@@ -122,11 +130,70 @@ async def test_the_row_with_the_lowest_id_is_the_first_wherever_it_lies(
     assert await transact(pool, one, seconds=SECONDS) == 8
     assert await transact(pool, many, seconds=SECONDS) == 8
     assert await transact(pool, listed, seconds=SECONDS) == [8, 9, 10]
+    with change.connect(database, "duplicates") as session:
+        (first,) = change.ask(session, f"distributed/{resource}/select", *ada)
+        (least,) = change.ask(session, f"{resource}/duplicates")
+        (differing, *_) = change.ask(session, f"{resource}/differences")
+        assert (first["id"], least["id"], differing["ids"]) == (8, 8, ["8", "9", "10"])
+    turn_on_the_guard(database, resource)
+    with pytest.raises(psycopg.errors.UniqueViolation, match="the row with id 8"):
+        insert(database, resource, 11, "Ada")
     assert (await merge(database, None, names=[resource])).rows == {resource: 2}
     assert sql(database, f"SELECT id FROM {resource} WHERE name = 'Ada'") == [(8,)]
 
 
+@each_resource
+def test_merge_and_undo_are_serializable(resource: str, database: str) -> None:
+    department(database)
+    for id_ in (8, 9):
+        insert(database, resource, id_, "Ada")
+    make_trigger(
+        database,
+        resource,
+        "IF current_setting('transaction_isolation') <> 'serializable' THEN"
+        " RAISE 'not serializable'; END IF; RETURN coalesce(NEW, OLD);",
+        "BEFORE INSERT OR DELETE",
+    )
+    for work in (merge, undo):
+        tally = asyncio.run(work(database, None, names=[resource]))
+        assert (tally.rows, tally.notes) == ({resource: 1}, [])
+
+
+@each_resource
+async def test_what_differs_is_looked_at_in_the_transaction_that_merges(
+    resource: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    department(database)
+    for id_ in (8, 9):
+        insert(database, resource, id_, "Ada")
+    for each in RESOURCES:
+        turn_on_the_guard(database, each)  # without it merge locks writers out
+    sql(database, f"UPDATE {resource} SET created_at = '2026-01-01'")
+    merge_keys = db.way_out.merge.merge_keys
+
+    async def later(*arguments: Any) -> Tally:
+        sql(database, f"UPDATE {resource} SET created_at = '2026-01-02' WHERE id = 9")
+        return await merge_keys(*arguments)
+
+    monkeypatch.setattr(db.way_out.merge, "merge_keys", later)
+    tally = await merge(database, None, names=[resource], but=[])
+    assert (tally.rows, tally.differ) == ({}, {resource: 1})
+
+
 # Undo, which points back what has not moved since
+
+
+@each_resource
+def test_undo_does_not_wait_for_a_row_of_another_resource(resource: str, pairs: str) -> None:
+    other = "employees" if resource == "departments" else "departments"
+    fill(pairs, resource, [(12, 13)])
+    assert asyncio.run(merge(pairs, None, names=[resource])).rows == {resource: 2}
+    # Of the other resource a row goes later that has the id of the row that was kept.
+    for id_ in (10, 11):
+        insert(pairs, other, id_, "Alan")
+    assert asyncio.run(merge(pairs, None, names=[other])).rows == {other: 1}
+    tally = asyncio.run(undo(pairs, None, names=[resource]))
+    assert (tally.rows, tally.notes) == ({resource: 2}, [])
 
 
 def twice_referred(monkeypatch: pytest.MonkeyPatch, database: str) -> None:

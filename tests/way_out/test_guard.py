@@ -1,6 +1,7 @@
 """With the guard on, no writer makes a second row for a key, at any isolation level."""
 
 import asyncio
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -400,6 +401,27 @@ def test_on_waits_for_writers_in_short_tries_and_tells_who_they_are(
         with pytest.raises(change.Refused, match=r"slow writer, idle in transaction"):
             guard(database, "on")
     guard(database, "on")
+
+
+def test_on_lets_the_writers_go_on_between_its_tries(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(change, "CHANGE_DEADLINE", 9)
+    monkeypatch.setattr(change, "LOCK_TIMEOUT", 20)
+    monkeypatch.setattr(change, "LOCK_TIMEOUT_MAX", 80)
+    monkeypatch.setattr(random, "uniform", lambda low, high: (low, high)[1])
+    with psycopg.connect(database) as connection:
+        connection.execute("INSERT INTO departments (name) VALUES ('Research')")
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                connection.commit()
+
+        monkeypatch.setattr(change, "sleep", pause)
+        guard(database, "on")
+    assert pauses == [0.04, 0.08, 0.08]
 
 
 # Ways in which a row might get past the guard

@@ -497,6 +497,14 @@ def test_a_locked_row_holds_up_its_own_key_only(
 ) -> None:
     monkeypatch.setattr(db.way_out.batches, "STAGES", ("batch", "alone", "writers locked out"))
     insert(database, [f"{n // 2}" for n in range(20)], [])
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
     with (
         serving(DATABASE_URL=database) as service,
         psycopg.connect(database) as connection,
@@ -515,6 +523,8 @@ def test_a_locked_row_holds_up_its_own_key_only(
             "departments 19 stays as it is"
         ]
         assert duplicated(database, "departments") == 1
+    # After each try that kept the writers out they had time to go on.
+    assert max(pauses) >= db.way_out.batches.SECONDS / 2
     merge(database, "--apply")
     assert duplicated(database, "departments") == 0
 

@@ -29,10 +29,13 @@ def merged(new_database: Callable[[], str], tmp_path: Path) -> tuple[str, str]:
     for rows in (
         "(12, 'a', 'x', 3, 1.50), (9, 'A', NULL, NULL, NULL)",
         "(8, 'a', NULL, NULL, NULL), (7, 'a', NULL, NULL, NULL), (20, 'b', NULL, NULL, NULL)",
+        "(90, 'c', NULL, NULL, NULL), (91, 'c', NULL, NULL, NULL)",
     ):
         sql(database, f"INSERT INTO customers (id, email, secret, kept, credit) VALUES {rows}")
         assert legacy.run(database, "merge", "--apply", RESOURCES=folder)[0] == 0
     sql(database, "INSERT INTO tags VALUES ('a', 'x'), ('b/c', 'x'), ('a/merged', 'y')")
+    # These have the ids of customers, of which others went into others.
+    sql(database, "INSERT INTO tags VALUES ('20', 'w'), ('8', 'w'), ('9', 'v'), ('91', 'v')")
     assert legacy.run(database, "merge", "--apply", RESOURCES=folder)[0] == 0
     return database, folder
 

@@ -206,6 +206,31 @@ def test_a_row_waits_for_the_row_that_it_went_into(customers: Callable[..., str]
     assert sql(database, "SELECT customer_id FROM orders") == [(3,)]
 
 
+def test_another_resources_rows_with_the_same_ids_are_left_alone(
+    customers: Callable[..., str],
+) -> None:
+    database = customers()
+    sql(
+        database,
+        "CREATE TABLE firms (LIKE customers INCLUDING ALL);"
+        "INSERT INTO firms (id, email, phone, city) VALUES"
+        " (1, 'Byron', NULL, NULL), (2, 'Byron', '777', NULL), (3, 'Byron', NULL, 'Rome')",
+    )
+    firms = "SELECT * FROM firms ORDER BY id"
+    before = rows(database), sql(database, firms)
+    for table in ("customers", "firms"):
+        customers("adopt", table, "--key", "email", "--fill", "phone,city")
+    customers("merge", "--apply")
+    gave = "SELECT id, filled -> 'after' FROM merged WHERE resource = %s ORDER BY id"
+    assert sql(database, gave, "customers") == [("2", {"phone": "555"}), ("3", {"city": "Bath"})]
+    assert sql(database, gave, "firms") == [("2", {"phone": "777"}), ("3", {"city": "Rome"})]
+    customers("merge", "--undo", "customers")
+    assert rows(database) == before[0]
+    assert sql(database, "SELECT id, phone, city FROM firms") == [(1, "777", "Rome")]
+    customers("merge", "--undo", "firms")
+    assert sql(database, firms) == before[1]
+
+
 def test_a_domain_that_is_never_null_does_not_keep_a_row_away(
     customers: Callable[..., str],
 ) -> None:
