@@ -66,28 +66,22 @@ class PipelineConnection(AsyncConnection[Row]):
         self._results: list[PGresult] = []
         self._looking = False  # whether _look() is to be called
 
-    async def _exchange(self, *steps: Statement) -> list[PGresult]:
+    async def _exchange(self, *steps: Statement, preparing: bool = False) -> list[PGresult]:
         """Send steps in one message, and return the result of each.
 
-        Those with a name are prepared before, in messages of their own. In the message with BEGIN,
-        preparing would begin a transaction before BEGIN sets its level. Raises the error of the
-        first step that failed; the transaction has ended by then, or the connection. At the
-        deadline, or cancelled, the connection closes.
+        Those with a name are prepared before, in messages of their own, whose steps are not run. In
+        the message with BEGIN, preparing would begin a transaction before BEGIN sets its level.
+        Raises the error of the first step that failed; the transaction has ended by then, or the
+        connection. At the deadline, or cancelled, the connection closes.
         """
         values = [_encoded(step.parameters) for step in steps]
-        if not self.set_config:
+        if not (preparing or self.set_config):
             new = {step.name: step for step in steps if step.name and step.name not in self._names}
             if new and self.pipeline_mode:
-                await self._message([*new.values()], [[]] * len(new))
+                await self._exchange(*new.values(), preparing=True)
             else:
                 for step in new.values():
-                    await self._message([step], [[]])
-        return await self._message(steps, values)
-
-    async def _message(
-        self, steps: Sequence[Statement], values: Sequence[list[bytes | None]]
-    ) -> list[PGresult]:
-        """Send one message. A step whose name is not prepared yet is prepared, and not run."""
+                    await self._exchange(step, preparing=True)
         loop = asyncio.get_running_loop()
         try:
             self._send(loop, steps, values)
@@ -104,7 +98,7 @@ class PipelineConnection(AsyncConnection[Row]):
         for step, result in zip(steps, results, strict=False):
             if result.status == ExecStatus.FATAL_ERROR:
                 raise await self._cleared_up(errors.error_from_result(result))
-            if step.name and not self.set_config:
+            if preparing:
                 self._names.add(step.name)  # it stays prepared, even if a later step fails
         if len(results) < len(steps):
             self.finish()

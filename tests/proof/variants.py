@@ -227,9 +227,9 @@ VARIANTS: dict[str, Callable[[], None]] = {
 def pause_around_messages() -> None:
     exchange = PipelineConnection._exchange
 
-    async def later(self: PipelineConnection, *steps: Any) -> Any:
+    async def later(self: PipelineConnection, *steps: Any, **how: Any) -> Any:
         await asyncio.sleep(random.uniform(0, PAUSE))
-        results = await exchange(self, *steps)
+        results = await exchange(self, *steps, **how)
         await asyncio.sleep(random.uniform(0, PAUSE))
         return results
 
