@@ -37,7 +37,8 @@ stress: .venv/tested
 exhaustive: .venv/tested
 	$(BIN)/python -m tests.proof.three
 
-# With QUICK=1 each fault happens once, for a moment, in tests that do not judge seconds.
+# With QUICK=1 each fault happens once, for a moment, in tests that judge no seconds, and the tests of
+# failover, deploys and overload run.
 faults: .venv/tested
 	$(BIN)/python -m $(if $(QUICK),pytest -m alone tests/faults,tests.faults)
 

@@ -56,8 +56,8 @@ class PipelineConnection(AsyncConnection[Row]):
         self.pipeline_mode = True  # whether a transaction's statements travel in one message
         self.deadline = inf  # by monotonic(): when the request that has the connection gives up
         self.silent = False  # whether the server has not even answered a cancel in time
-        # What each transaction begins with behind a pooler, where it may have a session that lacks
-        # its settings, and what others have prepared. So nothing is prepared there.
+        # What each transaction begins with where its session may lack the service's settings, as
+        # behind a pooler. It may lack what was prepared, too, and so nothing is.
         self.set_config: list[Statement] = []
         self._names: set[bytes] = set()  # those of prepared statements
         self._columns: dict[bytes, tuple[abc.Transformer, list[str]]] = {}  # by those names
@@ -69,9 +69,9 @@ class PipelineConnection(AsyncConnection[Row]):
     async def _exchange(self, *steps: Statement, preparing: bool = False) -> list[PGresult]:
         """Send steps in one message, and return the result of each.
 
-        Those with a name are prepared before, in messages of their own, whose steps are not run. In
-        the message with BEGIN, preparing would begin a transaction before BEGIN sets its level.
-        Raises the error of the first step that failed; the transaction has ended by then, or the
+        Those with a name are prepared first, by calls with `preparing`, which run none of them. In
+        one message with BEGIN, that would begin a transaction before BEGIN sets its level. Raises
+        the error of the first step that failed; the transaction has ended by then, or the
         connection. At the deadline, or cancelled, the connection closes.
         """
         values = [_encoded(step.parameters) for step in steps]
@@ -84,7 +84,7 @@ class PipelineConnection(AsyncConnection[Row]):
                     await self._exchange(step, preparing=True)
         loop = asyncio.get_running_loop()
         try:
-            self._send(loop, steps, values)
+            self._send(loop, steps, values, preparing)
             self._done = loop.create_future()
             if not self._looking:
                 self._looking = True
@@ -112,6 +112,7 @@ class PipelineConnection(AsyncConnection[Row]):
         loop: asyncio.AbstractEventLoop,
         steps: Sequence[Statement],
         values: Sequence[list[bytes | None]],
+        preparing: bool,
     ) -> None:
         pgconn = self.pgconn
         if self._watched < 0:
@@ -119,10 +120,10 @@ class PipelineConnection(AsyncConnection[Row]):
             loop.add_reader(self._watched, self._on_readable)
         pgconn.enter_pipeline_mode()
         for step, given in zip(steps, values, strict=True):
-            if step.name in self._names:
-                pgconn.send_query_prepared(step.name, given)
-            elif step.name and not self.set_config:
+            if preparing:
                 pgconn.send_prepare(step.name, step.sql)
+            elif step.name and not self.set_config:
+                pgconn.send_query_prepared(step.name, given)
             else:
                 pgconn.send_query_params(step.sql, given)
         # After a failure the server skips what follows up to this Sync, COMMIT included.

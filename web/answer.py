@@ -62,8 +62,8 @@ class Answer:
         self._on_complete = on_complete
         self._head: tuple[int, Headers] | None = None  # written with the first part of the body
         self.feeding = request.headers.streamed  # whether more of the body is to come
-        # The parts of the body that have arrived and wait to be read. b"" is its end.
-        self._parts = deque[bytes](() if self.feeding else (request.body, b""))
+        # The parts of the body that have arrived and wait to be read. b"" ends a streamed one.
+        self._parts: deque[bytes] = deque(() if self.feeding else (request.body,))
         self.unread = len(request.body)  # bytes of `_parts`
         self.written = 0.0  # when the last part was written, by the loop's clock
         self._woken = Event()  # set when more of the body has come or the answer is complete
@@ -119,7 +119,10 @@ class Answer:
         self._woken.set()
 
     async def receive(self) -> Message:
-        """Return the next part of the body, and behind its end http.disconnect when all is over."""
+        """Return the next part of the body, and after its end http.disconnect.
+
+        That comes when the answer is complete or the client is gone.
+        """
         while not self._parts and not self._complete:
             self._woken.clear()
             await self._woken.wait()
@@ -128,9 +131,10 @@ class Answer:
         was_full = self.is_full
         part = self._parts.popleft()
         self.unread -= len(part)
-        if was_full and not self.is_full:
+        if was_full and self._request.headers.streamed and not self.is_full:
             self._on_read()
-        return {"type": "http.request", "body": part, "more_body": bool(part)}
+        more = self.feeding or bool(self._parts)
+        return {"type": "http.request", "body": part, "more_body": more}
 
     async def send(self, message: Message) -> None:
         """Write a part of the answer, once the client has read enough of the parts before it."""

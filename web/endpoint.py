@@ -97,10 +97,10 @@ class ByName(BaseRoute):
         child: Scope = {}
         for route in self.routes.get(name, ()):
             match, found = route.matches(scope)
-            if match is Match.FULL or best is Match.NONE:
-                best, child = match, {**found, "route": route}
             if match is Match.FULL:
-                break
+                return match, {**found, "route": route}
+            if match is Match.PARTIAL and best is Match.NONE:
+                best, child = match, {**found, "route": route}
         return best, child
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

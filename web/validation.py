@@ -93,8 +93,8 @@ def from_body(body: bytes, struct: type[S]) -> S:
         if _has_each_field_once(body, decoded):
             return decoded
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # Errors are raised behind this clause. In it they would have msgspec's, which quotes the
-        # input, as their context.
+        # What is wrong is raised after this clause. An error raised inside it would have msgspec's
+        # error, which quotes the input, as its context.
         pass
     value = _parse(body)
     if errors := _errors(value, struct):

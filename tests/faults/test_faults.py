@@ -1,6 +1,6 @@
 """Each fault strikes once, for a moment, and the verdict finds services that are broken.
 
-Only `make faults` judges seconds, for it has the machine to itself.
+Only `make faults` without QUICK judges seconds.
 """
 
 import random

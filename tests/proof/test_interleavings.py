@@ -1,4 +1,4 @@
-"""Every order of the steps of two requests, over HTTP, leaves what the two leave one by one."""
+"""Every order of the steps of requests that meet, over HTTP, leaves what they leave one by one."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -56,7 +56,9 @@ async def stages(new_database: Callable[[], str]) -> AsyncIterator[Stages]:
 
 
 @pytest.mark.parametrize(("way", "meeting"), CASES)
-async def test_two_requests_in_every_order(stages: Stages, way: str, meeting: Meeting) -> None:
+async def test_requests_that_meet_in_every_order(
+    stages: Stages, way: str, meeting: Meeting
+) -> None:
     stage = await stages(way, meeting.guarded)
     async for verdict in stage.every(meeting):
         assert verdict.wrong == "", f"{verdict.wrong}\nin {meeting}\n{verdict.schedule}"

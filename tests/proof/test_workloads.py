@@ -36,7 +36,7 @@ def test_the_service_is_linearizable_and_makes_no_second_row(runner: Runner, exa
 RARE = "isolation set once"
 
 
-# `make test` shows one of them, and `make proof` all the others.
+# `make test` shows one of them, and `make proof` the others but RARE.
 @pytest.mark.parametrize(
     "variant",
     [

@@ -32,7 +32,7 @@ KEYS = {"departments": ["Ada"], "employees": ["1", "Ada"]}
 
 each_resource = pytest.mark.parametrize("resource", KEYS)
 
-# The ways on which statements are sent, as settings.
+# The ways in which statements are sent, as settings.
 WAYS: list[dict[str, Any]] = [{"pipeline": True}, {"pipeline": False}, {"pooler": True}]
 each_way = pytest.mark.parametrize("way", WAYS, ids=str)
 
@@ -151,7 +151,7 @@ async def test_all_attempts_have_one_deadline(pool: Pool, monkeypatch: pytest.Mo
     assert waits == sorted({*waits}, reverse=True)
 
 
-async def test_what_a_request_asks_one_after_the_other_has_one_deadline(
+async def test_a_look_up_has_one_deadline_and_so_has_a_creation(
     pool: Pool, department: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It lets one attempt fail, as if the parent had gone, so that the parent is looked for.
@@ -165,7 +165,7 @@ async def test_what_a_request_asks_one_after_the_other_has_one_deadline(
 
     async def taking(seconds: float, *, again: bool = False) -> Connection:
         waits.append(seconds)
-        await asyncio.sleep(0.02)  # of one deadline, so much less is left for what comes next
+        await asyncio.sleep(0.02)  # so that with one deadline each has so much less
         return await take(seconds, again=again)
 
     monkeypatch.setattr(pool, "take", taking)
@@ -181,8 +181,13 @@ async def test_what_a_request_asks_one_after_the_other_has_one_deadline(
 async def test_pauses_are_drawn_from_ranges_that_double_up_to_the_cap(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ranges: list[tuple[float, float]] = []
     pauses: list[float] = []
     failures = 12
+
+    def highest(low: float, high: float) -> float:
+        ranges.append((low, high))
+        return high
 
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
@@ -191,10 +196,11 @@ async def test_pauses_are_drawn_from_ranges_that_double_up_to_the_cap(
         if len(pauses) < failures:
             raise errors.SerializationFailure
 
-    monkeypatch.setattr(random, "uniform", lambda low, high: (low, high)[1])
+    monkeypatch.setattr(random, "uniform", highest)
     monkeypatch.setattr(asyncio, "sleep", pause)
     await transact(pool, work, seconds=SECONDS)
-    assert pauses == [min(PAUSE_CAP, PAUSE * 2**n) for n in range(failures)]
+    assert ranges == [(0, min(PAUSE_CAP, PAUSE * 2**n)) for n in range(failures)]
+    assert pauses == [high for _, high in ranges]
     assert pauses[-1] == PAUSE_CAP
 
 

@@ -129,7 +129,7 @@ async def test_answers_that_do_not_match_do_not_hang_the_worker(
     monkeypatch.setattr(
         Connection,
         "_send",
-        lambda self, loop, steps, values: send(self, loop, steps[1:], values[1:]),
+        lambda self, loop, steps, values, how: send(self, loop, steps[1:], values[1:], how),
     )
     with pytest.raises(AttemptsExhausted):
         await run(pool, "Ada", seconds=0.3)
@@ -140,9 +140,9 @@ async def test_without_the_pipeline_each_message_has_one_step(
 ) -> None:
     send, steps_sent = Connection._send, []
 
-    def count(self: Connection, loop: Any, steps: Any, values: Any) -> None:
+    def count(self: Connection, loop: Any, steps: Any, *others: Any) -> None:
         steps_sent.append(len(steps))
-        send(self, loop, steps, values)
+        send(self, loop, steps, *others)
 
     monkeypatch.setattr(Connection, "_send", count)
     async with open_pool(Settings(database_url=database, pool_size=1, pipeline=False)) as pool:

@@ -188,7 +188,7 @@ def test_undo_does_not_wait_for_a_row_of_another_resource(resource: str, pairs: 
     other = "employees" if resource == "departments" else "departments"
     fill(pairs, resource, [(12, 13)])
     assert asyncio.run(merge(pairs, None, names=[resource])).rows == {resource: 2}
-    # Of the other resource a row goes later that has the id of the row that was kept.
+    # Later, a row of the other resource goes whose id is that of the row that was kept here.
     for id_ in (10, 11):
         insert(pairs, other, id_, "Alan")
     assert asyncio.run(merge(pairs, None, names=[other])).rows == {other: 1}

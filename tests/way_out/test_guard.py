@@ -14,7 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import db.way_out.guard
 from db.queries import QUERIES
@@ -416,6 +416,8 @@ def test_on_lets_the_writers_go_on_between_its_tries(
 
         def pause(seconds: float) -> None:
             pauses.append(seconds)
+            brief = make_conninfo(database, options="-c lock_timeout=9s")
+            sql(brief, "INSERT INTO departments (name) VALUES ('Sales')")
             if len(pauses) == 3:
                 connection.commit()
 

@@ -524,7 +524,7 @@ def test_a_locked_row_holds_up_its_own_key_only(
         ]
         assert duplicated(database, "departments") == 1
     # After each try that kept the writers out they had time to go on.
-    assert max(pauses) >= db.way_out.batches.SECONDS / 2
+    assert sum(each >= db.way_out.batches.SECONDS / 2 for each in pauses) >= 2
     merge(database, "--apply")
     assert duplicated(database, "departments") == 0
 

@@ -20,7 +20,7 @@ CREATE TABLE tags (id text PRIMARY KEY, name text NOT NULL);
 
 @pytest.fixture
 def merged(new_database: Callable[[], str], tmp_path: Path) -> tuple[str, str]:
-    """A database and a folder, in which 12 went into 9, and 9 and 8 into 7."""
+    """A database and a folder, in which 12 went into 9, 9 and 8 into 7, and 91 into 90."""
     database, folder = new_database(), str(tmp_path)
     sql(database, TABLES)
     for words in (("customers", "--key", "lower(email)"), ("tags", "--key", "name")):
@@ -34,7 +34,7 @@ def merged(new_database: Callable[[], str], tmp_path: Path) -> tuple[str, str]:
         sql(database, f"INSERT INTO customers (id, email, secret, kept, credit) VALUES {rows}")
         assert legacy.run(database, "merge", "--apply", RESOURCES=folder)[0] == 0
     sql(database, "INSERT INTO tags VALUES ('a', 'x'), ('b/c', 'x'), ('a/merged', 'y')")
-    # These have the ids of customers, of which others went into others.
+    # Tags with the ids of customers: 8 goes into 20, and 91 into 9.
     sql(database, "INSERT INTO tags VALUES ('20', 'w'), ('8', 'w'), ('9', 'v'), ('91', 'v')")
     assert legacy.run(database, "merge", "--apply", RESOURCES=folder)[0] == 0
     return database, folder
