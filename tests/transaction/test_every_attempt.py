@@ -16,7 +16,15 @@ from db.pool import Pool, open_pool
 from db.resources import RESOURCES
 from db.rows import Outcome, delete, look_up
 from db.settings import Settings
-from db.transaction import PAUSE, PAUSE_CAP, Attempts, NotReplicated, SchemaMissing, transact
+from db.transaction import (
+    PAUSE,
+    PAUSE_CAP,
+    Attempts,
+    NotReplicated,
+    SchemaMissing,
+    Unavailable,
+    transact,
+)
 from tests.support.pools import SECONDS, one
 from tests.support.service import LIMIT, sql
 from tests.support.triggers import make_trigger
@@ -241,6 +249,21 @@ async def test_a_failure_costs_no_connection(department: str) -> None:
             assert [each for each in attempts.retried if each != "late"] == ["40001"] * 2
             assert await backend(pool) == process
         sql(department, "TRUNCATE departments, employees")
+
+
+async def test_a_lock_timeout_where_an_array_locks_no_table_is_not_retried(
+    pool: Pool, department: str
+) -> None:
+    """The trigger says what the server says when lock_timeout is over."""
+    trigger(
+        department,
+        "departments",
+        "IF nextval('attempt') = 1 THEN RAISE lock_not_available; END IF;",
+    )
+    attempts = Attempts()
+    with pytest.raises(Unavailable):
+        await create(pool, "departments", attempts, lock_after=9)
+    assert attempts == Attempts(begun=1)
 
 
 async def test_a_statement_that_could_not_be_prepared_is_prepared_the_next_time(

@@ -10,9 +10,12 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import RawCursor, errors
+from psycopg.pq import ExecStatus
 
+from db import pipeline
 from db.connection import Connection
 from db.doctor.readiness import shortcomings
+from db.pipeline import Statement
 from db.pool import Pool, open_pool
 from db.queries import QUERIES
 from db.rows import Outcome, get_or_create, look_up
@@ -26,7 +29,7 @@ from db.transaction import (
 )
 from tests.proof.schedules import ageless
 from tests.support.pools import SECONDS, borrowed
-from tests.support.service import sql, until
+from tests.support.service import LIMIT, sql, until
 from tests.support.triggers import make_trigger
 
 pytestmark = pytest.mark.anyio
@@ -319,6 +322,36 @@ async def test_an_end_that_the_event_loop_does_not_tell_of_is_seen(
 
     monkeypatch.setattr(Connection, "_send", untold)
     await create_while_the_connection_is_killed(pool, database, gate)
+
+
+async def test_an_error_in_the_place_of_sync_does_not_undo_the_commit(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Connection._on_readable
+
+    def end(self: Connection) -> None:
+        read(self)
+        answered = self._done is not None and self._done.done()
+        if answered and self._results[-1].command_status == b"COMMIT":
+            self._results.append(self.pgconn.make_empty_result(ExecStatus.FATAL_ERROR))
+            self.finish()
+
+    monkeypatch.setattr(Connection, "_on_readable", end)
+    attempts = Attempts()
+    assert (await run(pool, "Ada", attempts)).created
+    assert [each for each in attempts.retried if each != "late"] == []
+
+
+async def test_a_message_that_does_not_fit_into_the_socket_is_sent_to_its_end(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "LOOK", 3600)  # a look sends more of it, too
+    statement = Statement(b"SELECT length($1::text) AS length", ["x" * 2**23])
+    async with borrowed(pool) as connection:
+        rows = await asyncio.wait_for(connection.run(statement), LIMIT)
+        assert rows == [[{"length": 2**23}]]
+        still_watched = asyncio.get_running_loop().remove_writer(connection._watched)
+        assert not still_watched
 
 
 async def test_the_deadline_ends_the_wait(pool: Pool, gate: Gate) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partialmethod
 from time import monotonic
 from typing import Any
 
@@ -13,10 +14,12 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import PoolClosed, PoolTimeout
 
+from db import pipeline
 from db.connection import Connection
 from db.pipeline import Row
 from db.pool import Pool, open_pool
 from db.rows import Outcome
+from db.session import TABLES
 from db.settings import Settings
 from db.transaction import (
     Attempts,
@@ -115,6 +118,10 @@ async def test_a_23505_of_the_keys_own_constraint_is_retried_by_name(pool: Pool)
 
 async def test_a_deadlock_is_retried(pool: Pool) -> None:
     await fails_once_with(pool, "40P01", constraint="", retried=["40P01"])
+
+
+async def test_a_commit_whose_outcome_is_unknown_is_retried(pool: Pool) -> None:
+    await fails_once_with(pool, "40003", constraint="", retried=["40003"])
 
 
 async def fails_once_with(
@@ -304,6 +311,27 @@ async def test_a_full_queue_is_refused_at_once(database: str) -> None:
         assert (await waiting.pop()).created
 
 
+async def test_who_had_a_connection_comes_first_and_then_who_came_first(database: str) -> None:
+    served: list[str] = []
+
+    async def wait(name: str, *, again: bool = False) -> None:
+        connection = await pool.take(LIMIT, again=again)
+        served.append(name)
+        pool.give_back(connection)
+
+    settings = Settings(database_url=database, pool_size=1, pool_queue=2)
+    async with open_pool(settings) as pool:
+        connection = await pool.take(LIMIT)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(wait("first"))
+            group.create_task(wait("second"))
+            group.create_task(wait("again", again=True))  # though the queue is full
+            await asyncio.sleep(0)
+            assert pool.waiting == 3
+            pool.give_back(connection)
+    assert served == ["again", "first", "second"]
+
+
 async def test_no_connection_before_the_deadline(database: str) -> None:
     async with open_pool(Settings(database_url=database, pool_size=1)) as pool:
         connection = await pool.take(LIMIT)
@@ -471,6 +499,43 @@ async def test_what_was_made_before_a_drain_is_replaced(database: str) -> None:
         assert not {used, idle} & {*taken}
         for connection in taken:
             pool.give_back(connection)
+
+
+async def test_a_server_that_answers_a_cancel_keeps_its_other_connections(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A busy server may take longer, and would count as silent.
+    patient = partialmethod(psycopg.AsyncConnection.cancel_safe, timeout=LIMIT)
+    monkeypatch.setattr(Connection, "cancel_safe", patient)
+    monkeypatch.setattr(pipeline, "ANSWER_TIMEOUT", LIMIT)
+
+    async def work(connection: Connection) -> None:
+        await connection.execute(b"SELECT pg_sleep(3600)")
+
+    async with open_pool(Settings(database_url=database, pool_size=2)) as pool:
+        await filled(pool)
+        other = await pool.take(LIMIT)
+        with pytest.raises(AttemptsExhausted):
+            await run(pool, work, seconds=0.3)
+        replacement = await pool.take(LIMIT)
+        pool.give_back(other)
+        assert pool.idle == 1, "only the one that was cancelled is replaced"
+        pool.give_back(replacement)
+
+
+async def test_tables_that_moved_on_the_search_path_are_found_by_new_sessions(
+    database: str,
+) -> None:
+    url = make_conninfo(database, options="-c search_path=public,elsewhere")
+    async with open_pool(Settings(database_url=url, pool_size=1)) as pool:
+        assert (await run(pool, department("Ada"))).created
+        sql(database, "CREATE SCHEMA elsewhere")
+        for table in TABLES:
+            sql(database, f"ALTER TABLE {table} SET SCHEMA elsewhere")
+        with pytest.raises(SchemaMissing):
+            await run(pool, department("Ada"))
+        await pool.drain()
+        assert not (await run(pool, department("Ada"))).created
 
 
 async def test_a_deadline_that_is_over_costs_no_connection(pool: Pool) -> None:
