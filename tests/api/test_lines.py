@@ -4,8 +4,8 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, suppress
 from itertools import cycle
 from typing import Any
 from uuid import uuid4
@@ -16,7 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.service import LIMIT, Service, serving, until
+from db.embedded import embedded_server
+from db.schema import apply_schema
+from tests.support.raw import LINES_HEAD, chunked, connect, next_answer
+from tests.support.service import LIMIT, Service, serving, sql, temporary_data_dir, until
+from tests.support.triggers import make_trigger
+from web.lines import REQUESTS
 
 LINES = {"Content-Type": "application/x-ndjson"}
 CLIENTS = 6
@@ -69,6 +74,19 @@ def test_a_line_is_answered_by_a_line_in_order(service: Service, number: int) ->
     assert count(service, prefix) == number
 
 
+@pytest.mark.long
+def test_a_transaction_has_no_more_keys_than_it_can_lock_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("db.embedded.PRED_LOCKS_PER_RELATION", -2)  # PostgreSQL's own default
+    with temporary_data_dir() as data_dir, embedded_server(data_dir) as database:
+        apply_schema(database)
+        with serving(DATABASE_URL=database) as service:
+            assert statuses(post(service, body(*names(new(), 300)))) == [201] * 300
+            made = service.sql("SELECT count(*) FROM departments GROUP BY xmin")
+            assert max(made) <= (31,)
+
+
 def test_the_connection_goes_on(service: Service) -> None:
     with service.client() as http:
         ports = set()
@@ -102,6 +120,21 @@ def test_a_line_that_is_not_valid_stops_nothing(
     told = post(service, body(one) + line + b"\n" + body(other))
     assert statuses(told) == [201, status, 201]
     assert [each["pointer"] for each in told[1].get("errors", [])] == [pointer] * bool(pointer)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize(("size", "status"), [(16384, 201), (16385, 413)])
+def test_a_line_may_have_as_many_bytes_as_a_body(
+    service: Service, size: int, status: int, cut: bool
+) -> None:
+    line = (b'{"name": "%b"' % new().encode()).ljust(size - 1) + b"}"
+    parts = [line, b"\n"] if cut else [line + b"\n"]
+    assert statuses(post(service, parts)) == [status]
+
+
+def test_a_last_line_that_is_too_long_and_has_no_end_is_answered(service: Service) -> None:
+    content = body({"name": new()}) + b"x" * 300_000
+    assert statuses(post(service, content)) == [201, 413]
 
 
 def test_blank_lines_are_passed_over_and_the_last_needs_no_end(service: Service) -> None:
@@ -143,11 +176,8 @@ def test_each_line_is_answered_before_the_next_is_sent(service: Service) -> None
         )
         read = connection.makefile("rb")
         for number in range(5):
-            line = body({"name": f"{new()} {number}"})
-            connection.sendall(b"%x\r\n%b\r\n" % (len(line), line))
-            while not (got := read.readline()).startswith(b'{"status"'):
-                assert got
-            assert json.loads(got)["status"] == 201
+            connection.sendall(chunked(body({"name": f"{new()} {number}"})))
+            assert next_answer(read)["status"] == 201
         connection.sendall(b"0\r\n\r\n")
         assert read.readline() == b"\r\n"
         assert read.readline() == b"0\r\n"
@@ -200,13 +230,9 @@ def test_a_long_body_takes_little_memory_and_a_slow_reader_slows_itself(service:
     stopped = threading.Event()
     sent = 0
     with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
-        connection.sendall(
-            b"POST /departments HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
-            b"Content-Type: application/x-ndjson\r\n\r\n"
-        )
+        connection.sendall(LINES_HEAD)
         connection.settimeout(2)
-        line = body({"name": f"{prefix} {'x' * 200}"}) * 20
-        chunk = b"%x\r\n%b\r\n" % (len(line), line)
+        chunk = chunked(body({"name": f"{prefix} {'x' * 200}"}) * 20)
         try:
             while sent < 2**28:
                 sent += connection.send(chunk)
@@ -217,15 +243,40 @@ def test_a_long_body_takes_little_memory_and_a_slow_reader_slows_itself(service:
         assert service.post("/departments", name=new()).status_code == 201
 
 
+def test_a_line_that_does_not_end_takes_little_memory(service: Service) -> None:
+    worker = psutil.Process(service.process.pid)
+    before = worker.memory_info().rss
+    with connect(service) as connection:
+        connection.sendall(LINES_HEAD)
+        for _ in range(2**11):  # makes 128 MB
+            connection.sendall(chunked(b"x" * 2**16))
+        assert worker.memory_info().rss - before < 64 * 2**20
+        connection.sendall(chunked(b"\n" + body({"name": new()})))
+        read = connection.makefile("rb")
+        assert statuses([next_answer(read), next_answer(read)]) == [413, 201]
+
+
+def test_only_so_many_bodies_are_open_at_once(database: str) -> None:
+    with serving(DATABASE_URL=database) as service:
+
+        def one_more() -> int:
+            content = body({"name": new()})
+            return service.http.post("/departments", content=content, headers=LINES).status_code
+
+        with ExitStack() as stack:
+            for _ in range(REQUESTS):
+                connection = stack.enter_context(connect(service))
+                connection.sendall(LINES_HEAD + chunked(body({"name": new()})))
+                assert next_answer(connection.makefile("rb"))["status"] == 201
+            assert one_more() == 503
+        until(lambda: one_more() == 200)
+
+
 def test_what_was_answered_is_committed_when_the_client_goes(service: Service) -> None:
     prefix = new()
     with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
-        connection.sendall(
-            b"POST /departments HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
-            b"Content-Type: application/x-ndjson\r\n\r\n"
-        )
-        line = body(*names(prefix, 100))
-        connection.sendall(b"%x\r\n%b\r\n" % (len(line), line))
+        connection.sendall(LINES_HEAD)
+        connection.sendall(chunked(body(*names(prefix, 100))))
         read = connection.makefile("rb")
         seen = sum(b'"status":201' in read.readline() for _ in range(100))
     assert 0 < seen <= count(service, prefix)
@@ -251,6 +302,51 @@ def test_a_database_that_goes_away_ends_the_answer_with_503(
         assert 0 < len(told) < 5000
         assert {*statuses(told)} == {503}
         assert statuses(post(service, body({"name": new()}))) == [201]
+
+
+def test_a_fault_of_the_server_is_the_last_answer(database: str) -> None:
+    with serving(DATABASE_URL=database) as service:
+        service.connections_break = True  # those of the transactions that are cut short
+        full = "IF NEW.name LIKE '%% 41' THEN RAISE disk_full; END IF; RETURN NEW;"
+        make_trigger(database, "departments", full)
+        told = post(service, body(*names(new(), 300)))
+        assert statuses(told) == [201] * 41 + [503]
+
+
+@pytest.mark.long
+def test_there_is_time_for_the_halves_of_what_conflicts_again_and_again(database: str) -> None:
+    # A half takes longer than the last pause, which may end that much before the deadline.
+    sql(
+        database,
+        "CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF (SELECT count(*) FROM made) > 10 THEN RAISE serialization_failure; END IF;"
+        " PERFORM pg_sleep(0.3); RETURN NULL; END $$;"
+        "CREATE TRIGGER meddle AFTER INSERT ON departments REFERENCING NEW TABLE AS made"
+        " EXECUTE FUNCTION meddle()",
+    )
+    with serving(DATABASE_URL=database, RETRY_DEADLINE="6") as service:
+        assert statuses(post(service, body(*names(new(), 20)))) == [201] * 20
+
+
+def test_lines_wait_where_other_requests_are_refused(database: str) -> None:
+    settings = {"POOL_SIZE": "1", "POOL_QUEUE": "1", "RETRY_DEADLINE": "3600"}
+    with (
+        serving(DATABASE_URL=database, **settings) as service,
+        psycopg.connect(database) as blocker,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        assert statuses(post(service, body({"name": "before"}))) == [201]
+        blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
+        posts = [threads.submit(service.post, "/departments", name="Ada") for _ in range(3)]
+        # One POST has the connection and waits for the table; another waits for the connection.
+        full = 'onerow_unavailable_total{reason="queue_full"} 1.0'
+        until(lambda: full in service.http.get("/metrics").text)
+        lines = threads.submit(post, service, body({"name": "behind"}))
+        # A refusal is told after a second. In that second there is no place for the line either.
+        assert next(as_completed(posts, LIMIT)).result().status_code == 503
+        blocker.rollback()
+        assert statuses(lines.result()) == [201]
+        assert sorted(each.result().status_code for each in posts) == [200, 201, 503]
 
 
 @pytest.mark.parametrize(
@@ -284,14 +380,10 @@ def test_a_malformed_chunk_before_the_answer_begins_is_answered(
 ) -> None:
     """What is behind a good line may come before or behind the answer to that line."""
     prefix = new()
-    head = (
-        b"POST /departments HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
-        b"Content-Type: application/x-ndjson\r\n\r\n"
-    )
     blank = b"1\r\n\n\r\n"
     for before in (b"", blank):
         with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
-            connection.sendall(head + before)
+            connection.sendall(LINES_HEAD + before)
             if before:  # it has been handed to the application when another request is answered
                 assert service.http.get("/live").status_code == 200
             connection.sendall(chunk)
@@ -301,9 +393,8 @@ def test_a_malformed_chunk_before_the_answer_begins_is_answered(
         assert b"application/problem+json" in answer
         assert b"connection: close" in answer
     line = body({"name": prefix})
-    good = b"%x\r\n%b\r\n" % (len(line), line)
     with socket.create_connection(("127.0.0.1", service.port), LIMIT) as connection:
-        connection.sendall(head + good)
+        connection.sendall(LINES_HEAD + chunked(line))
         until(lambda: count(service, prefix) == 1)
         with suppress(ConnectionResetError):
             connection.sendall(chunk)

@@ -18,7 +18,7 @@ from db.embedded import _url
 from tests.faults.deploys import Traffic, rolling_restarts
 from tests.proof.linearizability import Call, Key, Row
 from tests.support.haproxy import HAPROXY
-from tests.support.raw import PAGE, connect, fill
+from tests.support.raw import LINES_HEAD, PAGE, chunked, connect, fill, next_answer
 from tests.support.service import (
     LIMIT,
     Service,
@@ -31,6 +31,7 @@ from tests.support.service import (
     until,
     workers,
 )
+from web.lines import ENDING
 from web.supervisor import SAME_SIGNAL
 
 pytestmark = pytest.mark.alone
@@ -147,6 +148,23 @@ def test_an_answer_in_flight_at_the_signal_is_the_last_on_its_connection(databas
             blocker.rollback()
             assert answer.result().headers["connection"] == "close"
         until(lambda: ends_by_a_signal(service))
+
+
+def test_lines_are_sent_elsewhere_while_it_drains(database: str) -> None:
+    with (
+        serving(DATABASE_URL=database, DRAIN_SECONDS=NEVER) as service,
+        connect(service) as connection,
+    ):
+        read = connection.makefile("rb")
+        connection.sendall(LINES_HEAD + chunked(b'{"name": "before"}\n'))
+        assert next_answer(read)["status"] == 201
+        service.process.send_signal(signal.SIGTERM)
+        until(lambda: get(service, "/ready").status_code == 503)
+        connection.sendall(chunked(b'{"name": "behind"}\n'))
+        told = next_answer(read)
+        assert (told["status"], told.get("detail")) == (503, ENDING)
+        assert read.read() == b"\r\n0\r\n\r\n"
+        service.stop(signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", ["1", "2"])

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from contextlib import suppress
+from io import BufferedReader
 from typing import Any, NamedTuple
 
 from tests.support.service import LIMIT, Service
@@ -71,6 +72,25 @@ def connect(service: Service, receive_buffer: int = 0) -> socket.socket:
     connection.settimeout(LIMIT)
     connection.connect(("127.0.0.1", service.port))
     return connection
+
+
+# The head of a POST of lines, which come in chunks.
+LINES_HEAD = (
+    b"POST /departments HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    b"Content-Type: application/x-ndjson\r\n\r\n"
+)
+
+
+def chunked(content: bytes) -> bytes:
+    """Return a part of a body with its framing."""
+    return b"%x\r\n%b\r\n" % (len(content), content)
+
+
+def next_answer(received: BufferedReader) -> Any:
+    """Return the answer to the next line, without the head and the framing before it."""
+    while not (line := received.readline()).startswith(b"{"):
+        assert line
+    return json.loads(line)
 
 
 PAGE = request("GET", "/departments?limit=1000")
