@@ -162,6 +162,32 @@ def test_connections_that_break_lose_nothing(employees: str, tmp_path: Path) -> 
     assert len({*names(employees)}) == len(names(employees)) == 3000
 
 
+@pytest.mark.long
+def test_a_table_that_is_away_for_a_moment_costs_no_row(employees: str, tmp_path: Path) -> None:
+    def ports() -> set[int]:
+        return {each.laddr.port for each in psutil.Process(process.pid).net_connections("tcp")}
+
+    file = tmp_path / "pipe.csv"
+    os.mkfifo(file)
+    with legacy.start(employees, "load", "employees", str(file)) as process:
+        with file.open("w") as writer:
+            writer.write("department_id,name\n")
+            writer.writelines(f"1,Ada {number}\n" for number in range(1000))
+            writer.flush()
+            until(lambda: names(employees) != [])
+            first = ports()
+            sql(employees, "ALTER TABLE employees RENAME TO elsewhere")
+            writer.writelines(f"1,Ada {number}\n" for number in range(1000, 3000))
+        # The first request has ended with a 503, and another one sends what it did not answer.
+        until(lambda: not ports() <= first)
+        sql(employees, "ALTER TABLE elsewhere RENAME TO employees")
+        output, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0
+    assert output.startswith("3,000 rows: ")
+    assert ", 0 refused, " in output
+    assert len({*names(employees)}) == len(names(employees)) == 3000
+
+
 def test_a_person_sees_how_far_it_is(employees: str, tmp_path: Path) -> None:
     file = tmp_path / "employees.csv"
     file.write_text("department_id,name\n" + "".join(f"1,Ada {n}\n" for n in range(3000)))

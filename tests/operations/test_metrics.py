@@ -9,6 +9,8 @@ import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import psycopg
@@ -17,6 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.documents import blocks, section
 from tests.support.service import Service, collide, connection_to, serving, until
+from web import metrics
+from web.metrics import Metrics
+from web.traffic import Traffic
 
 pytestmark = pytest.mark.alone
 
@@ -212,6 +217,47 @@ def test_waits_for_a_connection_in_vain_are_counted(database: str) -> None:
             posts = [threads.submit(service.post, "/departments", name="Ada") for _ in range(6)]
             assert {post.result().status_code for post in posts} == {503}
         until(lambda: value(service, "onerow_pool_timeouts_total") >= 1)
+
+
+def test_a_wait_in_vain_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "POOL_INTERVAL", 0)
+    counts = Metrics(tmp_path, Traffic(tmp_path))
+    pool: Any = SimpleNamespace(timeouts=1, size=4, missing=0, idle=4, waiting=0)
+
+    async def many_looks() -> None:
+        async with counts.watching(pool):
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+    asyncio.run(many_looks())
+    assert b"\nonerow_pool_timeouts_total 1.0\n" in counts.text()
+
+
+def test_a_connection_is_in_use_while_its_request_waits(database: str) -> None:
+    settings = {"POOL_SIZE": "4", "RETRY_DEADLINE": "60"}
+    with serving(DATABASE_URL=database, **settings) as service, ThreadPoolExecutor(1) as thread:
+        until(lambda: value(service, "onerow_pool_size") == 4)
+        assert value(service, "onerow_pool_in_use") == 0
+        with psycopg.connect(database) as blocker:
+            blocker.execute("LOCK TABLE departments IN ACCESS EXCLUSIVE MODE")
+            post = thread.submit(service.post, "/departments", name="Ada")
+            until(lambda: value(service, "onerow_pool_in_use") == 1)
+        assert post.result().status_code == 201
+
+
+def test_each_row_of_an_array_and_of_lines_is_counted(database: str) -> None:
+    with serving(DATABASE_URL=database) as service:
+        service.http.post("/departments", json=[{"name": "Ada"}, {"name": "Grace"}])
+        assert value(service, "onerow_rows_total", outcome="created") == 2
+        lines = b'{"name": "Linus"}\n{"name": "Rob"}\n'
+        headers = {"Content-Type": "application/x-ndjson"}
+        service.http.post("/departments", content=lines, headers=headers)
+        assert value(service, "onerow_rows_total", outcome="created") == 4
+        service.sql("INSERT INTO departments (name) VALUES ('Ada')")
+        strict = {"Prefer": "handling=strict"}
+        answer = service.http.post("/departments", json=[{"name": "Ada"}], headers=strict)
+        assert answer.json()[0]["status"] == 412
+        assert value(service, "onerow_rows_total") == 4
 
 
 def test_probes_are_not_given_up_and_the_log_has_a_line_for_each_change(database: str) -> None:

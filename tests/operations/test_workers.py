@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from shutil import copytree
 
 import httpx
 import psutil
@@ -91,6 +92,27 @@ def test_connections_do_not_wait_for_a_worker_that_cannot_start(
         with connections(service):
             until(lambda: sum(accepted(service)) >= CONNECTIONS)
             assert 0 not in accepted(service)
+
+
+@pytest.mark.long
+def test_a_worker_stays_until_its_successor_serves(database: str, tmp_path: Path) -> None:
+    flag, resources = tmp_path / "flag", tmp_path / "sql"
+    copytree(ROOT / "sql" / "departments", resources / "departments")
+    script = script_of(tmp_path, f"import os\n    assert not os.path.exists({str(flag)!r})")
+    settings = {"DATABASE_URL": database, "RESOURCES": str(resources), "PYTHONPATH": str(ROOT)}
+    with serving(sys.executable, script, RELOAD="1", **settings) as service:
+        service.await_ready()
+        (old,) = workers(service)
+        flag.touch()
+        get = resources / "departments" / "get.sql"
+        get.write_text(f"{get.read_text()}\n")
+        until(lambda: "does not come to serve: the old one stays" in service.log.read_text())
+        assert old.is_running()
+        assert service.post("/departments", name="Ada").status_code == 201
+        flag.unlink()
+        until(lambda: not old.is_running())
+        with service.client() as client:
+            assert client.post("/departments", json={"name": "Ada"}).status_code == 200
 
 
 def test_connections_wait_for_a_worker_if_there_is_no_other(database: str) -> None:

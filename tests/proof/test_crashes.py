@@ -16,10 +16,11 @@ from tests.faults.server import running
 from tests.proof.interleavings import Choice, Meeting, Stage
 from tests.proof.interleavings import stage as start
 from tests.support.others import remembered
-from tests.support.service import temporary_data_dir
+from tests.support.service import sql, temporary_data_dir
 
 LONG = pytest.mark.long
 
+CREATE = Meeting(("create",), "none")
 CREATES = Meeting(("create", "create"), "none")
 THREE = Meeting(("create", "create", "create"), "none")
 
@@ -44,6 +45,8 @@ CRASHES = (
     "1:BEGIN 1:snapshot 1:select 1:insert 2:BEGIN 2:snapshot 2:select 0:crash",
     "1:BEGIN 1:snapshot 1:select 1:insert 1:COMMIT!held 2:BEGIN 2:snapshot 0:crash",
 )
+
+STARTED = "SELECT pg_postmaster_start_time()"
 
 # The first request has the only connection, the second one waits for it, and the third one comes
 # at each step.
@@ -83,6 +86,17 @@ def test_a_fault_at_each_step(theatre: Theatre, fault: str) -> None:
         struck = [*turns[:number], turn._replace(fault=fault)]
         verdict = theatre.run(theatre.stage.struck(CREATES, struck, Random(number)))
         assert verdict.wrong == "", f"{verdict.schedule}\n{verdict.wrong}"
+        later = [each.label for each in verdict.turns[number + 1 :] if each.request == turn.request]
+        assert later[0] == ("answer" if fault == "held" else "BEGIN"), verdict.schedule
+
+
+@pytest.mark.parametrize(("fault", "status"), [("lost", 201), ("unanswered", 200)])
+def test_a_lost_commit_is_made_anew_and_an_unanswered_one_is_found(
+    theatre: Theatre, fault: str, status: int
+) -> None:
+    turns = parse(f"1:BEGIN 1:snapshot 1:select 1:insert 1:COMMIT!{fault}")
+    verdict = theatre.run(theatre.stage.struck(CREATE, turns, Random(0)))
+    assert verdict.told[0].startswith(f"{status} "), verdict.schedule
 
 
 # A fault in one of ten turns.
@@ -124,8 +138,10 @@ def test_the_server_is_killed_and_started() -> None:
         async def crashed() -> None:
             async with start(server.new_database(), crash=crash) as stage:
                 for schedule in CRASHES:
+                    before = sql(server.url, STARTED)
                     verdict = await stage.struck(CREATES, parse(schedule), Random(0))
                     assert verdict.wrong == "", f"{verdict.schedule}\n{verdict.wrong}"
+                    assert sql(server.url, STARTED) != before
 
         asyncio.run(crashed())
 

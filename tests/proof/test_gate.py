@@ -9,9 +9,11 @@ from psycopg import AsyncConnection
 
 from db.prove.gate import Gate
 from db.prove.messages import Steps
-from db.prove.orders import dependent
-from db.prove.schedule import Mismatch, parse
-from tests.proof.interleavings import Meeting, Stage
+from db.prove.orders import dependent, independent
+from db.prove.schedule import Mismatch, Turn, parse
+from db.queries import QUERIES
+from db.way_out import change
+from tests.proof.interleavings import MERGE, SECOND, Meeting, Stage
 from tests.proof.interleavings import stage as start
 from tests.support.service import sql, until
 
@@ -42,6 +44,10 @@ SCHEDULES = {
         Meeting(("create", "merge"), "two"),
         "1:BEGIN 1:snapshot 2:BEGIN 2:LOCK 2:snapshot 2:foreign_keys 2:surplus 1:select 2:keep"
         " 2:remove 2:COMMIT 1:insert 1:COMMIT",
+    ),
+    "a row that a merge has retired": (
+        Meeting((SECOND, MERGE), "two"),
+        "2:BEGIN 2:LOCK 2:snapshot 2:foreign_keys 2:surplus 2:keep 2:remove 2:COMMIT 1:get 1:kept",
     ),
 }
 
@@ -88,6 +94,52 @@ def test_a_unit_in_one_segment_is_split_into_steps() -> None:
     ]
     assert b"".join(step.data for step in found) == b"".join(data)
     assert [step.free for step in found] == [False] * 4 + [True]
+
+
+def test_a_lock_that_keeps_other_writers_out_has_a_label_of_its_own(database: str) -> None:
+    with change.connect(database, "test") as connection:
+        (locks,) = change.ask(connection, "way_out/lock", ["employees"])
+    sent = [locks["shared"].encode(), locks["alone"].encode(), QUERIES["employees/lock"]]
+    steps = Steps({})
+    labels = [step.label for each in sent for step in steps.take(message("Q", each + b"\0"))]
+    assert labels == ["LOCK", "LOCK_OUT", "LOCK_OUT"]
+
+
+# Whether two neighbours of different requests may change places, by what PostgreSQL can tell.
+INDEPENDENT = {
+    "BEGIN COMMIT": True,
+    "BEGIN insert": True,
+    "ROLLBACK snapshot": True,
+    "snapshot snapshot": True,
+    "snapshot select": True,
+    "snapshot insert": True,
+    "snapshot get": False,  # a request that ends with its get may end before the other begins
+    "snapshot COMMIT": False,  # the snapshot has what was committed before it
+    "select select": True,
+    "select get": True,
+    "select insert": False,  # the later of the two meets the other, and may fail
+    "select COMMIT": False,  # what fails depends on who has committed
+    "LOCK LOCK": True,
+    "LOCK LOCK_OUT": False,
+    "get kept": True,
+    "get insert": True,  # its own snapshot does not have what is not committed
+    "get COMMIT": False,
+    "insert insert": False,
+    "insert COMMIT": False,
+    "COMMIT COMMIT": False,
+    # What nobody knows counts as a write.
+    "unknown select": False,
+    "unknown insert": False,
+    "unknown get": True,
+}
+
+
+@pytest.mark.parametrize("pair", INDEPENDENT)
+def test_which_steps_may_change_places(pair: str) -> None:
+    one, other = pair.split()
+    assert independent(Turn(1, one), Turn(2, other)) == INDEPENDENT[pair]
+    assert independent(Turn(2, other), Turn(1, one)) == INDEPENDENT[pair]
+    assert not independent(Turn(1, one), Turn(1, other))
 
 
 @pytest.mark.parametrize("text", ["1:BEGIN 2:select", "1:COMMIT!lost 0:1500 0:60ms 1:answer"])

@@ -128,6 +128,10 @@ BAD = {
         [merge(0, 1), get(2, 3, 404, of=ADA2)],
         [D, ADA, ADA2],
     ),
+    "a redirect to a row that is not the kept one": (
+        [merge(0, 1), get(2, 3, 308, BOB, of=ADA2)],
+        [D, ADA, ADA2, BOB],
+    ),
     "a second row": ([post(0, 2, 201, ADA), post(1, 3, 201, ADA2)], [D]),
     "a second row that only the table shows": (
         [post(0, 2, 201, ADA), table(D, ADA, ADA2)],

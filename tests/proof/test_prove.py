@@ -2,6 +2,8 @@
 
 import re
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
@@ -9,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from db.prove import command, gate
 from db.prove.command import prove
-from db.prove.scene import scene
+from db.prove.scene import Answer, scene
 from db.settings import Settings
 from tests.support import legacy
 from tests.support.documents import section, turns
@@ -78,6 +80,33 @@ def test_a_right_that_is_lacking_is_named(database: str) -> None:
     sql(database, f"GRANT {grant}")
     with psycopg.connect(make_conninfo(database, user=role)) as connection:
         connection.execute("CREATE SCHEMA onerow_prove")
+
+
+ADA = {"id": 1, "name": "Ada"}
+CREATED, FOUND = Answer(201, ADA, {}), Answer(200, ADA, {})
+TWO_LISTED = Answer(200, {"items": [ADA, {"id": 2, "name": "Grace"}]}, {})
+
+CREATES = ("create", "create")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "answers", "wrong"),
+    [
+        (CREATES, [CREATED, FOUND], ""),
+        (CREATES, [CREATED, Answer(500, None, {})], "a request was answered 500"),
+        (CREATES, [CREATED, CREATED], "two requests were told that they had created one key"),
+        (
+            ("create", "list"),
+            [CREATED, TWO_LISTED],
+            "a request was told of a row that is not there, 2,",
+        ),
+        (("delete", "list"), [Answer(204, None, {}), TWO_LISTED], ""),
+    ],
+)
+def test_what_breaks_the_promise(kinds: tuple[str, str], answers: list[Answer], wrong: str) -> None:
+    tasks = [SimpleNamespace(result=lambda answer=each: answer) for each in answers]
+    run: Any = SimpleNamespace(sessions=[SimpleNamespace(task=each) for each in tasks])
+    assert command._wrong(run, kinds, [("employees", 1, "Ada", 1)]) == wrong
 
 
 @pytest.mark.long

@@ -3,12 +3,14 @@
 import asyncio
 import random
 from itertools import pairwise
+from time import monotonic
 from typing import Any
 
 import pytest
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
+from db import transaction
 from db.connection import Connection
 from db.engine import POSTGRESQL
 from db.pipeline import Statement
@@ -20,6 +22,8 @@ from db.transaction import (
     PAUSE,
     PAUSE_CAP,
     Attempts,
+    InsertTooLate,
+    LateInsert,
     NotReplicated,
     SchemaMissing,
     Unavailable,
@@ -210,6 +214,25 @@ async def test_pauses_are_drawn_from_ranges_that_double_up_to_the_cap(
     assert ranges == [(0, min(PAUSE_CAP, PAUSE * 2**n)) for n in range(failures)]
     assert pauses == [high for _, high in ranges]
     assert pauses[-1] == PAUSE_CAP
+
+
+async def test_inserts_that_are_late_again_and_again_are_given_up_after_half_of_the_time(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = now = monotonic()  # a clock that only the pauses move
+
+    async def pause(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    async def work(_connection: Connection) -> None:
+        raise LateInsert
+
+    monkeypatch.setattr(transaction, "monotonic", lambda: now)
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    with pytest.raises(InsertTooLate):
+        await transact(pool, work, seconds=SECONDS)
+    assert SECONDS / 2 < now - begun <= SECONDS / 2 + PAUSE_CAP
 
 
 # The connections that they have
