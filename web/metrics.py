@@ -84,7 +84,7 @@ POOL_SIZE = Metric("gauge", "onerow_pool_size", "Database connections, all worke
 POOL_IN_USE = Metric(
     "gauge",
     "onerow_pool_in_use",
-    "Of those, how many are not idle: a request has it, or it is being made.",
+    "Of those, how many a request has.",
 )
 POOL_WAITING = Metric("gauge", "onerow_pool_waiting", "Requests waiting for a connection.")
 
