@@ -25,6 +25,7 @@ VALUES = {
     "boolean": "true",
     "text": "1",  # also fits an id of another type
     "text[]": "{1}",
+    "names": "{text}",  # PostgreSQL 15 looks for a type by no other text than a type's name
     "bigint[]": "{1}",
     "jsonb": "{}",
 }
