@@ -81,7 +81,7 @@ def test_a_transaction_has_no_more_keys_than_it_can_lock_one_by_one(
     monkeypatch.setattr("db.embedded.PRED_LOCKS_PER_RELATION", -2)  # PostgreSQL's own default
     with temporary_data_dir() as data_dir, embedded_server(data_dir) as database:
         apply_schema(database)
-        with serving(DATABASE_URL=database) as service:
+        with serving(DATABASE_URL=database, RETRY_DEADLINE="60") as service:
             assert statuses(post(service, body(*names(new(), 300)))) == [201] * 300
             made = service.sql("SELECT count(*) FROM departments GROUP BY xmin")
             assert max(made) <= (31,)
@@ -305,7 +305,7 @@ def test_a_database_that_goes_away_ends_the_answer_with_503(
 
 
 def test_a_fault_of_the_server_is_the_last_answer(database: str) -> None:
-    with serving(DATABASE_URL=database) as service:
+    with serving(DATABASE_URL=database, RETRY_DEADLINE="60") as service:
         service.connections_break = True  # those of the transactions that are cut short
         full = "IF NEW.name LIKE '%% 41' THEN RAISE disk_full; END IF; RETURN NEW;"
         make_trigger(database, "departments", full)
@@ -324,7 +324,7 @@ def test_there_is_time_for_the_halves_of_what_conflicts_again_and_again(database
         "CREATE TRIGGER meddle AFTER INSERT ON departments REFERENCING NEW TABLE AS made"
         " EXECUTE FUNCTION meddle()",
     )
-    with serving(DATABASE_URL=database, RETRY_DEADLINE="6") as service:
+    with serving(DATABASE_URL=database, RETRY_DEADLINE="20") as service:
         assert statuses(post(service, body(*names(new(), 20)))) == [201] * 20
 
 

@@ -57,13 +57,15 @@ def test_a_commit_that_no_standby_has_is_not_acknowledged(primary: Server, pipel
 
     with serving(DATABASE_URL=primary.url, PIPELINE=pipeline) as service:
         service.connections_break = True
-        assert service.post("/departments", name="before").status_code == 201
+        before = service.post("/departments", name="before")
+        assert before.status_code == 201
         sql(primary.url, "ALTER SYSTEM SET synchronous_standby_names = nobody")
         sql(primary.url, "SELECT pg_reload_conf()")
         until(lambda: sql(primary.url, "SHOW synchronous_standby_names") == [("nobody",)])
         assert cancelled(lambda: service.post("/departments", name="cancelled")) == 503
-        assert cancelled(lambda: service.http.delete("/departments/1")) == 503
-        assert service.http.get("/departments/2").status_code == 200
+        assert cancelled(lambda: service.http.delete(before.headers["Location"])) == 503
+        ((id_,),) = sql(primary.url, "SELECT id FROM departments")
+        assert service.http.get(f"/departments/{id_}").status_code == 200
         assert service.post("/departments", name="cancelled").status_code == 200
 
 

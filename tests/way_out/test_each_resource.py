@@ -23,7 +23,7 @@ from db.way_out.tally import Tally
 from db.way_out.undo import undo
 from tests.support import legacy
 from tests.support.pools import SECONDS
-from tests.support.service import sql
+from tests.support.service import LIMIT, sql
 from tests.support.triggers import make_trigger
 
 pytestmark = pytest.mark.anyio
@@ -176,7 +176,7 @@ async def test_what_differs_is_looked_at_in_the_transaction_that_merges(
         return await merge_keys(*arguments)
 
     monkeypatch.setattr(db.way_out.merge, "merge_keys", later)
-    tally = await merge(database, None, names=[resource], but=[])
+    tally = await merge(database, None, LIMIT, names=[resource], but=[])
     assert (tally.rows, tally.differ) == ({}, {resource: 1})
 
 

@@ -407,7 +407,6 @@ def test_on_lets_the_writers_go_on_between_its_tries(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(change, "CHANGE_DEADLINE", 9)
     monkeypatch.setattr(change, "LOCK_TIMEOUT", 20)
     monkeypatch.setattr(change, "LOCK_TIMEOUT_MAX", 80)
     monkeypatch.setattr(random, "uniform", lambda low, high: (low, high)[1])
