@@ -324,7 +324,7 @@ def test_there_is_time_for_the_halves_of_what_conflicts_again_and_again(database
         "CREATE TRIGGER meddle AFTER INSERT ON departments REFERENCING NEW TABLE AS made"
         " EXECUTE FUNCTION meddle()",
     )
-    with serving(DATABASE_URL=database, RETRY_DEADLINE="20") as service:
+    with serving(DATABASE_URL=database, RETRY_DEADLINE="12") as service:
         assert statuses(post(service, body(*names(new(), 20)))) == [201] * 20
 
 

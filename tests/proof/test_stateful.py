@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -181,4 +182,4 @@ def row_of(answer: httpx.Response) -> Row:
 
 @pytest.mark.usefixtures("service")
 def test_one_client_after_the_other() -> None:
-    run_state_machine_as_test(Machine)
+    run_state_machine_as_test(Machine, settings=settings(max_examples=30))

@@ -203,7 +203,7 @@ def schedules(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Writing], list[int
 
 @pytest.mark.long
 def test_no_generated_schedule_of_writers_makes_a_second_row(stage: Stage) -> None:
-    @settings(max_examples=10 * settings().max_examples)  # each takes some hundredths of a second
+    @settings(max_examples=300)  # each takes some hundredths of a second
     @given(schedule=schedules())
     def property_(schedule: tuple[tuple[int, ...], list[Writing], list[int]]) -> None:
         sessions = stage.run(*schedule)
@@ -274,6 +274,7 @@ def runner(new_database: Callable[[], str]) -> Iterator[Runner]:
 
 
 @pytest.mark.long
+@settings(max_examples=30)  # each waits for deadlocks
 @given(workload=workloads(BLIND))
 def test_the_service_and_blind_writers_are_linearizable_together(
     runner: Runner, workload: Workload
