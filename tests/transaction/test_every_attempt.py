@@ -144,21 +144,29 @@ async def test_a_violation_of_the_keys_own_constraint_is_another_creators(
 # The time that they have
 
 
-async def test_all_attempts_have_one_deadline(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    deadlines: list[float] = []
-    waits: list[float] = []
+@pytest.fixture
+def waits(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A list that gets the seconds for which each request for a connection would wait."""
+    found: list[float] = []
     take = pool.take
 
     async def taking(seconds: float, *, again: bool = False) -> Connection:
-        waits.append(seconds)
+        found.append(seconds)
+        await asyncio.sleep(0.02)  # so that with one deadline each has so much less
         return await take(seconds, again=again)
+
+    monkeypatch.setattr(pool, "take", taking)
+    return found
+
+
+async def test_all_attempts_have_one_deadline(pool: Pool, waits: list[float]) -> None:
+    deadlines: list[float] = []
 
     async def work(connection: Connection) -> None:
         deadlines.append(connection.deadline)
         if len(deadlines) < 4:
             raise errors.SerializationFailure
 
-    monkeypatch.setattr(pool, "take", taking)
     await transact(pool, work, seconds=SECONDS)
     assert len(deadlines) == 4
     assert len({*deadlines}) == 1
@@ -166,7 +174,7 @@ async def test_all_attempts_have_one_deadline(pool: Pool, monkeypatch: pytest.Mo
 
 
 async def test_a_look_up_has_one_deadline_and_so_has_a_creation(
-    pool: Pool, department: str, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, department: str, waits: list[float]
 ) -> None:
     # It lets one attempt fail, as if the parent had gone, so that the parent is looked for.
     trigger(
@@ -174,15 +182,6 @@ async def test_a_look_up_has_one_deadline_and_so_has_a_creation(
         "employees",
         "IF nextval('attempt') = 1 THEN RAISE foreign_key_violation; END IF;",
     )
-    waits: list[float] = []
-    take = pool.take
-
-    async def taking(seconds: float, *, again: bool = False) -> Connection:
-        waits.append(seconds)
-        await asyncio.sleep(0.02)  # so that with one deadline each has so much less
-        return await take(seconds, again=again)
-
-    monkeypatch.setattr(pool, "take", taking)
     assert await look_up(pool, "departments", "404", SECONDS) is None
     assert len(waits) == 4
     assert all(before - after > 0.019 for before, after in pairwise(waits))
